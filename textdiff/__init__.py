@@ -1,0 +1,26 @@
+"""Text-guided diffusion models for medical image segmentation: images or volumes and sentences in, label maps out."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "UNet": "unet",
+    "DiffusionFeatures": "features",
+    "FeatureCache": "features",
+    "TextEncoder": "text",
+    "TextDiff": "textdiff2d",
+    "TextDiffHead": "textdiff2d",
+    "Diffusion": "diffusion",
+    "load_dataset": "data",
+}
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    """Loads a public name when it is first used: importing the package stays quick."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'textdiff' has no attribute {name!r}; public names: {', '.join(__all__)}")
+    return getattr(import_module(f"textdiff.{_HOMES[name]}"), name)
