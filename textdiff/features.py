@@ -184,7 +184,9 @@ class FeatureCache:
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            warnings.warn(f"the disk of the feature cache is full, going on without storing: {self.folder}", stacklevel=2)
+            warnings.warn(
+                f"the disk of the feature cache is full, going on without storing: {self.folder}", stacklevel=2
+            )
         return maps
 
     def size(self) -> int:

@@ -7,8 +7,6 @@ Every random number follows from the seed and the step, so that an interrupted r
 from __future__ import annotations
 
 import copy
-import json
-import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -19,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from textdiff.checkpoints import load_strict, read_checkpoint, write_checkpoint
 from textdiff.data.cases import Case
 from textdiff.data.transforms import dihedral, to_input
 from textdiff.diffusion import Diffusion
+from textdiff.training import Trainee
 from textdiff.unet import UNet
 
 
@@ -49,7 +47,9 @@ class CropPool:
         if not cases:
             raise ValueError("no images to pre-train on")
         if min(sides) < crop:
-            raise ValueError(f"crop of {crop} pixels from images of {min(sides)} (image_size {image_size}, scales {scales})")
+            raise ValueError(
+                f"crop of {crop} pixels from images of {min(sides)} (image_size {image_size}, scales {scales})"
+            )
         self.crop, self.symmetries = crop, tuple(symmetries)
         self.stacks = [torch.empty(len(cases), 3, side, side, dtype=torch.uint8) for side in sides]
         for i, case in enumerate(tqdm(cases, desc="reading images")):
@@ -98,7 +98,9 @@ def pretrain(
     Raises:
         ValueError: a checkpoint of another network or of other settings.
     """
-    run = _Pretraining(unet.to(device), steps, learning_rate, ema_decay, warmup)
+    unet = unet.to(device, memory_format=torch.channels_last).train()
+    average = copy.deepcopy(unet).requires_grad_(False)
+    run = Trainee({"model": unet, "average": average}, steps, learning_rate, warmup)
     settings = dict(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, ema_decay=ema_decay)
     if checkpoint is not None and Path(checkpoint).is_file():
         run.load(Path(checkpoint), settings)
@@ -114,8 +116,10 @@ def pretrain(
         timesteps = torch.randint(len(diffusion.timesteps), (batch_size,), generator=generator)
         x_t = diffusion.add_noise(x0, noise, timesteps).to(device, memory_format=torch.channels_last)
         with mixed:
-            predicted = run.unet(x_t, timesteps.to(device))
+            predicted = unet(x_t, timesteps.to(device))
         recent.append(run.update(F.mse_loss(predicted.float(), noise.to(device))))
+        # a long memory only once there is something to remember
+        _follow(average, unet, min(ema_decay, run.step / (run.step + 10)))
         if run.step % 10 == 0 or run.step == steps:
             loss = sum(recent) / len(recent)
             run.history.append({"step": run.step, "loss": loss, "seconds": time.monotonic() - started})
@@ -123,65 +127,10 @@ def pretrain(
             recent = []
         if checkpoint is not None and (run.step % checkpoint_every == 0 or run.step == steps):
             run.save(Path(checkpoint), settings)
-    return run.average.eval(), run.history
+    return average.eval(), run.history
 
 
-class _Pretraining:
-    """Network, average, optimiser and step counter: all that a checkpoint must hold."""
-
-    def __init__(self, unet: UNet, steps: int, learning_rate: float, ema_decay: float, warmup: int) -> None:
-        self.unet = unet.to(memory_format=torch.channels_last).train()
-        self.average = copy.deepcopy(unet).requires_grad_(False)
-        self.optimizer = torch.optim.Adam(unet.parameters(), lr=learning_rate)
-        self.steps, self.learning_rate, self.ema_decay, self.warmup = steps, learning_rate, ema_decay, warmup
-        self.step = 0
-        self.history: list[dict[str, float]] = []
-
-    def update(self, loss: Tensor) -> float:
-        """One optimiser step and one step of the average."""
-        rate = min(1.0, (self.step + 1) / self.warmup) * 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * rate
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
-        self.optimizer.step()
-        self.step += 1
-        decay = min(self.ema_decay, self.step / (self.step + 10))  # a long memory only once there is something to remember
-        with torch.no_grad():
-            for mean, value in zip(self.average.parameters(), self.unet.parameters(), strict=True):
-                mean.lerp_(value, 1 - decay)
-        return float(loss.detach())
-
-    def save(self, path: Path, settings: dict) -> None:
-        tensors = {f"unet.{k}": v for k, v in self.unet.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        names = [name for name, _ in self.unet.named_parameters()]
-        for name, state in zip(names, self.optimizer.state_dict()["state"].values(), strict=True):
-            tensors |= {f"adam.{part}.{name}": value for part, value in state.items()}
-        about = {"settings": settings, "step": self.step, "history": self.history}
-        write_checkpoint(path, tensors, {"run": json.dumps(about)})
-
-    def load(self, path: Path, settings: dict) -> None:
-        from safetensors import safe_open
-
-        tensors = read_checkpoint(path)
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get("run", "{}"))
-        if about.get("settings") != settings:
-            raise ValueError(
-                f"{path} belongs to a run with settings {about.get('settings')}, not {settings}; "
-                "remove it or give another checkpoint file"
-            )
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-        load_strict(self.unet, part("unet."), str(path))
-        load_strict(self.average, part("average."), str(path))
-        names = [name for name, _ in self.unet.named_parameters()]
-        moments = ("step", "exp_avg", "exp_avg_sq")
-        adam = self.optimizer.state_dict()
-        adam["state"] = {i: {m: tensors[f"adam.{m}.{name}"] for m in moments} for i, name in enumerate(names)}
-        self.optimizer.load_state_dict(adam)
-        self.step, self.history = about["step"], about["history"]
+@torch.no_grad()
+def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    for mean, value in zip(average.parameters(), network.parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ class TextDiffHead(nn.Module):
         fusion: "attention" (the method), "pooled" (the mean token is added to every pixel; the ablation's text without
             cross-attention), or "none" (no text; the ablation's first row).
         merge: "concat" stacks the up-sampled scales (authors); "sum" adds them, which is a lighter classifier.
+        attend: how many of the coarsest maps read the text; 0 for all (authors). Finer maps then only sharpen the edges.
         positions: give the pixels' places to the fusion (ours, see :class:`~textdiff.fusion.CrossModalAttention`).
         normalise: bring every feature channel to mean 0 and variance 1 (running statistics) before the projection (ours).
 
@@ -55,6 +57,7 @@ class TextDiffHead(nn.Module):
         head_dim: int = 64,
         fusion: str = "attention",
         merge: str = "concat",
+        attend: int = 0,
         positions: bool = False,
         normalise: bool = False,
     ) -> None:
@@ -70,7 +73,10 @@ class TextDiffHead(nn.Module):
                 f"channels={list(channels)}, num_classes={num_classes}, hidden={list(hidden)}: "
                 "a head needs at least one map, two classes and two hidden widths"
             )
+        if not 0 <= attend <= len(channels):
+            raise ValueError(f"attend={attend}: from 0 (all) to {len(channels)}, the number of maps")
         self.channels, self.fusion, self.merge = list(channels), fusion, merge
+        self.attend = attend or len(channels)
         self.normalise = nn.ModuleList(nn.BatchNorm2d(c, affine=False) for c in channels if normalise)
         self.project = nn.ModuleDict(
             {name: nn.Conv2d(c, dim, 1) for name, c in zip(self._projections(dim), channels, strict=True) if name}
@@ -112,18 +118,19 @@ class TextDiffHead(nn.Module):
             mask: ``[B, L]`` bool, True where a token is to be read; None reads all, padding too (as the authors do).
             size: height and width of the logits.
         """
-        fused = [self._fuse(h, tokens, mask) for h in self._project(maps, tokens)]
+        fused = self._project(maps, tokens)
+        for k in self._reading(maps):
+            fused[k] = self._fuse(fused[k], tokens, mask)
         raised = [F.interpolate(h, size=size, mode="bilinear", align_corners=False) for h in fused]
         merged = torch.cat(raised, dim=1) if self.merge == "concat" else torch.stack(raised).sum(dim=0)
         return self.classifier(merged)
 
-    def attention(
-        self, maps: Sequence[Tensor], tokens: Tensor, mask: Tensor | None, size: tuple[int, int]
-    ) -> Tensor:
+    def attention(self, maps: Sequence[Tensor], tokens: Tensor, mask: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Where each token is read, mean over the scales: ``[B, L, *size]``, values 0..1."""
         if self.fusion != "attention":
             raise ValueError(f"a head with fusion={self.fusion!r} has no attention to show")
-        looked = [self.cross.attention(h, tokens, mask) for h in self._project(maps, tokens)]
+        projected = self._project(maps, tokens)
+        looked = [self.cross.attention(projected[k], tokens, mask) for k in self._reading(maps)]
         raised = [F.interpolate(w, size=size, mode="bilinear", align_corners=False) for w in looked]
         return torch.stack(raised).mean(dim=0)
 
@@ -136,6 +143,10 @@ class TextDiffHead(nn.Module):
         if self.normalise:
             maps = [norm(h) for norm, h in zip(self.normalise, maps, strict=True)]
         return [self.project[name](h) if name else h for name, h in zip(self._names, maps, strict=True)]
+
+    def _reading(self, maps: Sequence[Tensor]) -> list[int]:
+        """Indices of the maps that read the text: the coarsest ``attend``."""
+        return sorted(range(len(maps)), key=lambda k: maps[k].shape[-2] * maps[k].shape[-1])[: self.attend]
 
     def _fuse(self, h: Tensor, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
         if self.fusion == "none":
@@ -231,7 +242,9 @@ class TextDiff(nn.Module):
             raise ValueError(f"{len(images)} images but {len(captions)} captions")
         maps = self.features(images)
         tokens, mask = self._read(captions)
-        return self.head(maps, tokens, mask, size=tuple(images.shape[-2:]))
+        mixed = self.features.precision == "bfloat16"
+        with torch.autocast(images.device.type, torch.bfloat16) if mixed else nullcontext():
+            return self.head(maps, tokens, mask, size=tuple(images.shape[-2:])).float()
 
     def _read(self, captions: Sequence[str]) -> tuple[Tensor | None, Tensor | None]:
         if self.head.fusion == "none":
@@ -322,9 +335,7 @@ class TextDiff(nn.Module):
         text = None
         if config["text"] is not None:
             about = config["text"]
-            text = TextEncoder.from_pretrained(
-                about["name"], max_length=about["max_length"], padding=about["padding"]
-            )
+            text = TextEncoder.from_pretrained(about["name"], max_length=about["max_length"], padding=about["padding"])
         head = dict(config["head"])
         fixed = {key: head.pop(key) for key in ("channels", "text_dim", "num_classes")}
         model = cls(features, text, num_classes=fixed["num_classes"], **config["model"], **head)

@@ -1,0 +1,73 @@
+"""What must hold for the metrics whatever the label maps."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from textdiff.metrics import bootstrap_interval, case_scores, summarise
+
+SHARES = st.lists(st.floats(0, 1), min_size=2, max_size=30)
+
+
+@st.composite
+def label_pairs(draw, num_classes=2):
+    shape = draw(hnp.array_shapes(min_dims=1, max_dims=3, max_side=6))
+    labels = hnp.arrays(np.uint8, shape, elements=st.integers(0, num_classes - 1))
+    return draw(labels), draw(labels)
+
+
+@given(label_pairs(num_classes=3))
+def test_scores_stay_within_bounds_and_dice_is_at_least_iou(pair):
+    scores = case_scores(*pair, num_classes=3)
+    assert 0 <= scores["iou"] <= scores["dice"] + 1e-12 <= 1 + 1e-9
+
+
+@given(label_pairs())
+def test_prediction_and_truth_may_change_places(pair):
+    pred, truth = pair
+    forward, backward = case_scores(pred, truth), case_scores(truth, pred)
+    assert forward["dice"] == backward["dice"]
+    assert (forward["predicted"], forward["actual"]) == (backward["actual"], backward["predicted"])
+
+
+@given(label_pairs(num_classes=3), st.randoms(use_true_random=False))
+def test_the_order_of_pixels_does_not_matter(pair, random):
+    pred, truth = pair[0].ravel(), pair[1].ravel()
+    order = list(range(pred.size))
+    random.shuffle(order)
+    assert case_scores(pred[order], truth[order], 3) == case_scores(pred, truth, 3)
+
+
+@given(label_pairs(num_classes=3))
+def test_only_equal_maps_score_one(pair):
+    pred, truth = pair
+    assert (case_scores(pred, truth, 3)["dice"] > 1 - 1e-9) == np.array_equal(pred, truth)
+
+
+@given(st.lists(label_pairs(), min_size=1, max_size=5))
+@settings(max_examples=30)
+def test_pooled_scores_are_those_of_one_long_image(pairs):
+    rows = [case_scores(p, t) | case_scores(p, t, suffix="_native") for p, t in pairs]
+    joined = [np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1)]
+    assert summarise(pd.DataFrame(rows))["dice_pooled"] == pytest.approx(case_scores(*joined)["dice"])
+
+
+@given(SHARES, st.integers(0, 3), st.randoms(use_true_random=False))
+@settings(max_examples=30)
+def test_interval_lies_within_the_values_and_ignores_their_order(values, seed, random):
+    low, high = bootstrap_interval(values, n_resamples=200, seed=seed)
+    assert min(values) - 1e-12 <= low <= high <= max(values) + 1e-12
+    shuffled = list(values)
+    random.shuffle(shuffled)
+    assert bootstrap_interval(shuffled, n_resamples=200, seed=seed) == (low, high)
+
+
+@given(SHARES)
+@settings(max_examples=20)
+def test_a_higher_level_gives_a_wider_interval(values):
+    low, high = bootstrap_interval(values, n_resamples=200, level=0.95)
+    inner_low, inner_high = bootstrap_interval(values, n_resamples=200, level=0.5)
+    assert low <= inner_low <= inner_high <= high

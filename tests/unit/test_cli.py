@@ -1,0 +1,208 @@
+"""The command line: what it passes on, and that every wrong input ends in one readable line and exit code 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from textdiff import cli
+
+LABELS = np.arange(12, dtype=np.uint8).reshape(3, 4)
+PARAMETERS = 'mode = "demo"  # @param ["demo", "full"]\nn_labels = 0\nlearning_rate = 0.0\nshow = False\n'
+
+
+def invoke(*words: object):
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+def assert_one_line(result, *parts: str) -> None:
+    assert result.exit_code == 2, result.output
+    text = result.stderr
+    assert text.startswith("textdiff: ") and text.count("\n") == 1 and "Traceback" not in text
+    for part in parts:
+        assert part in text
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch) -> Path:
+    """notebooks/13_textdiff.ipynb below a fresh current folder."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    return write_notebook(folder / "13_textdiff.ipynb", PARAMETERS, "print(n_labels)", config="TextDiffConfig")
+
+
+def write_notebook(path: Path, parameters: str, code: str, config: str | None = None) -> Path:
+    cells = [
+        nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(code),
+    ]
+    metadata = {"textdiff": {"config": config}} if config else {}
+    metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
+    return path
+
+
+@pytest.fixture
+def model(monkeypatch) -> dict:
+    """Stands in for a trained model; keeps what it was called with."""
+    from textdiff import TextDiff
+
+    calls = {}
+
+    class Trained:
+        def predict(self, image, text):
+            calls.update(image=image, text=text)
+            return LABELS
+
+    def from_pretrained(name, device):
+        calls.update(name=name, device=device)
+        return Trained()
+
+    monkeypatch.setattr(TextDiff, "from_pretrained", staticmethod(from_pretrained))
+    return calls
+
+
+def test_predict_writes_the_labels_themselves(tmp_path, model):
+    image = tmp_path / "slide.png"
+    Image.new("RGB", (4, 3)).save(image)
+    result = invoke(
+        "predict", "--model", "m", "--image", image, "--text", "dense", "--out", tmp_path / "o.png", "--device", "cpu"
+    )
+    assert result.exit_code == 0, result.output
+    assert model == {"name": "m", "device": "cpu", "image": image, "text": "dense"}
+    with Image.open(tmp_path / "o.png") as written:
+        assert written.mode == "L"
+        assert np.array_equal(np.asarray(written), LABELS)
+
+
+def test_predict_leaves_the_old_file_and_no_rest_when_it_fails(tmp_path, model, monkeypatch):
+    image, out = tmp_path / "slide.png", tmp_path / "o.png"
+    Image.new("RGB", (4, 3)).save(image)
+    out.write_bytes(b"old")
+    monkeypatch.setattr("textdiff.checkpoints.os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    result = invoke("predict", "--model", "m", "--image", image, "--text", "t", "--out", out)
+    assert_one_line(result, "disk full")
+    assert out.read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.png", "slide.png"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"--image": "none.png"}, "no image file none.png"),
+        ({"--out": "mask.jpg"}, "must end in .png"),
+        ({"--out": "nowhere/mask.png"}, "no folder nowhere"),
+        ({"--model": "no/such/model"}, "no/such/model"),
+    ],
+)
+def test_predict_says_what_is_wrong(tmp_path, monkeypatch, changed, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    Image.new("RGB", (4, 3)).save("slide.png")
+    options = {"--model": "m", "--image": "slide.png", "--text": "t", "--out": "mask.png"} | changed
+    assert_one_line(invoke("predict", *(word for pair in options.items() for word in pair)), said)
+
+
+def test_labels_that_are_no_label_map_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="two dimensions"):
+        cli.write_labels(np.zeros((1, 3, 4)), tmp_path / "o.png")
+    with pytest.raises(ValueError, match="0 to 255"):
+        cli.write_labels(np.full((3, 4), 256), tmp_path / "o.png")
+
+
+def test_fetch_passes_on_what_it_is_given(monkeypatch, tmp_path):
+    seen = {}
+    monkeypatch.setenv("TEXTDIFF_DATA", "elsewhere")
+    monkeypatch.setattr("textdiff.fetch.fetch", lambda name, **options: seen.update(name=name, **options) or "done")
+    result = invoke("fetch", "monuseg", "--source", "a.zip", "--root", tmp_path)
+    assert result.exit_code == 0 and "done" in result.output
+    assert seen == {"name": "monuseg", "source": Path("a.zip"), "force": False}
+    from textdiff.paths import data_dir
+
+    assert data_dir() == tmp_path
+
+
+def test_fetch_of_an_unknown_name(monkeypatch):
+    assert_one_line(invoke("fetch", "monuseq"), "monuseq", "monuseg, qata")
+
+
+def test_run_checks_before_it_starts(notebook, monkeypatch):
+    monkeypatch.setattr(cli, "execute_notebook", lambda *a: pytest.fail("it was started"))
+    known = "mode, n_labels, learning_rate, show"
+    assert_one_line(invoke("run", 13, "-p", "n_label", 1), "no parameter n_label", "Did you mean n_labels?", known)
+    assert_one_line(invoke("run", 13, "-p", "n_labels", "many"), "n_labels must be a whole number, not 'many'")
+    assert_one_line(invoke("run", 13, "-p", "show", "perhaps"), "show must be true or false")
+    assert_one_line(invoke("run", 13, "-p", "n_labels", 1, "-p", "n_labels", 2), "given twice")
+    assert_one_line(invoke("run", 13, "-p", "n_labels"), "-p NAME VALUE")
+    assert_one_line(invoke("run", 13, "--n_labels", 5), "-p NAME VALUE")
+
+
+def test_run_lets_the_config_refuse_a_value(notebook):
+    parameters = 'mode = "demo"\nprotocol = "corrected"\n'
+    write_notebook(notebook, parameters, "pass", config="TextDiffConfig")
+    assert_one_line(invoke("run", 13, "-p", "protocol", "corect"), "protocol='corect'", "corrected")
+
+
+def test_run_passes_typed_values_on(notebook, monkeypatch, tmp_path):
+    seen = []
+    write_notebook(notebook, PARAMETERS, "pass")
+    monkeypatch.setattr(cli, "execute_notebook", lambda *a: seen.append(a))
+    words = ["-p", "n_labels", 3, "-p", "learning_rate", "-1e-4", "-p", "show", "True", "-p", "mode", "full"]
+    result = invoke("run", "13_textdiff", *words, "--out", tmp_path / "new" / "o.ipynb")
+    assert result.exit_code == 0, result.output
+    values = {"n_labels": 3, "learning_rate": -1e-4, "show": True, "mode": "full"}
+    assert seen == [(notebook, tmp_path / "new" / "o.ipynb", values)]
+    assert [type(value) for value in seen[0][2].values()] == [int, float, bool, str]
+
+
+def test_notebooks_are_found_by_number_name_and_path(notebook):
+    assert cli.find_notebook("13") == cli.find_notebook("13_textdiff") == notebook
+    assert cli.find_notebook(str(notebook)) == notebook
+    with pytest.raises(FileNotFoundError, match="there are 13_textdiff"):
+        cli.find_notebook("1")
+    with pytest.raises(FileNotFoundError, match="no notebook x.ipynb"):
+        cli.find_notebook("x.ipynb")
+    (notebook.parent / "13_other.ipynb").touch()
+    with pytest.raises(ValueError, match="13_other, 13_textdiff"):
+        cli.find_notebook("13")
+
+
+@pytest.mark.parametrize("line", ["sizes = (1, 2)", "a = b = 1", "import os", "n = len('x')", "x = None"])
+def test_parameters_are_scalars(tmp_path, line):
+    path = write_notebook(tmp_path / "n.ipynb", line, "pass")
+    with pytest.raises(ValueError, match="name = scalar"):
+        cli.notebook_parameters(path)
+
+
+def test_a_notebook_has_one_parameters_cell(tmp_path):
+    path = tmp_path / "n.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(), path)
+    with pytest.raises(ValueError, match="has 0 cells tagged 'parameters'"):
+        cli.notebook_parameters(path)
+    path.write_text("not json")
+    with pytest.raises(ValueError, match="is not a notebook"):
+        cli.notebook_parameters(path)
+
+
+def test_an_unknown_config_class_is_named(tmp_path):
+    path = write_notebook(tmp_path / "n.ipynb", "seed = 0", "pass", config="NoSuchConfig")
+    with pytest.raises(ValueError, match="NoSuchConfig.*TextDiffConfig"):
+        cli.notebook_config(path)
+
+
+def test_a_failing_notebook_is_one_line_and_a_copy_to_look_at(tmp_path):
+    path = write_notebook(tmp_path / "n.ipynb", "n = 0", "raise KeyError(f'n is {n}')")
+    result = invoke("run", path, "-p", "n", 7, "--out", tmp_path / "o.ipynb")
+    assert_one_line(result, "n.ipynb stopped: KeyError: 'n is 7'", str(tmp_path / "o.ipynb"))
+    assert "n = 7" in (tmp_path / "o.ipynb").read_text()
+
+
+def test_a_defect_of_the_program_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("textdiff.fetch.fetch", lambda *a, **k: {}["defect"])
+    assert isinstance(invoke("fetch", "monuseg").exception, KeyError)

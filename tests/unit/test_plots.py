@@ -1,0 +1,179 @@
+"""Figures: what they say, what they draw, and that they leave nothing behind in pyplot."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+
+from textdiff import plots
+from textdiff.data.cases import Case
+
+IMAGE = np.full((16, 16, 3), 128, np.uint8)
+TRUTH = np.zeros((16, 16), np.uint8)
+TRUTH[4:8, 4:8] = 1
+SHIFTED = np.roll(TRUTH, 2, axis=0)
+
+
+def case(name):
+    return Case(name=name, caption="The nuclei are evenly distributed.", image_array=IMAGE, mask_array=TRUTH)
+
+
+def features():
+    generator = torch.Generator().manual_seed(0)
+    return {b: {t: torch.randn(5, s, s, generator=generator) for t in (50, 150)} for b, s in ((6, 4), (8, 8), (12, 8))}
+
+
+HISTORY = pd.DataFrame({"epoch": [0, 1, 2], "loss": [1.0, 0.5, 0.25], "val/dice": [np.nan, 0.4, 0.6]})
+HEAT = pd.DataFrame([[0.5, np.nan], [0.6, 0.7]], index=pd.Index([6, 8], name="block"), columns=[50, 150])
+FIGURES = {
+    "cases": lambda: plots.show_cases([case("a"), case("b")]),
+    "overlay": lambda: plots.overlay(IMAGE, TRUTH, SHIFTED),
+    "outline": lambda: plots.overlay(IMAGE, TRUTH),
+    "compare": lambda: plots.compare_masks(IMAGE, TRUTH, {"ours": SHIFTED, "nothing": TRUTH * 0}),
+    "loss": lambda: plots.loss_curve(HISTORY),
+    "grid": lambda: plots.block_step_grid(features(), IMAGE),
+    "heat": lambda: plots.dice_heatmap(HEAT),
+    "attention": lambda: plots.attention_by_word(IMAGE, ["the", "nuclei"], np.random.rand(2, 4, 4)),
+    "samples": lambda: plots.samples_grid([torch.zeros(3, 8, 8)] * 3, ["a", "b", "c"]),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_described_and_let_go_of(name, tmp_path):
+    plt.close("all")
+    fig = FIGURES[name]()
+    words = plots.description(fig)
+    assert len(words["alt"]) > 20 and words["caption"]
+    assert plt.get_fignums() == []
+    fig.savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def test_import_and_drawing_leave_the_style_alone_until_asked():
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        before = dict(matplotlib.rcParams)
+        plots.overlay(IMAGE, TRUTH)
+        assert dict(matplotlib.rcParams) == before
+        plots.style()
+        assert dict(matplotlib.rcParams) != before
+
+
+def test_comparison_colours_say_what_happened():
+    axis = plots.overlay(IMAGE, TRUTH, SHIFTED).axes[0]
+    shown = np.asarray(axis.images[0].get_array())
+
+    def nearest(row, column):
+        colours = (plots.HIT, plots.FALSE_ALARM, plots.MISS)
+        return min(colours, key=lambda c: np.abs(shown[row, column] - to_rgb(c)).sum())
+
+    assert nearest(6, 5) == plots.HIT
+    assert nearest(9, 5) == plots.FALSE_ALARM
+    assert nearest(4, 5) == plots.MISS
+    assert np.ptp(shown[0, 0]) == 0
+
+
+def test_comparison_tells_scores():
+    fig = plots.compare_masks(IMAGE, TRUTH, {"ours": SHIFTED, "nothing": TRUTH * 0})
+    assert fig.axes[1].get_title() == "ours\nDice 0.500"
+    alt = plots.description(fig)["alt"]
+    assert "ours: 50% of the true area is found, 50% of the marked area is wrong" in alt
+    assert "nothing: 0% of the true area is found, nothing is marked" in alt
+    assert len(fig.legends[0].get_texts()) == 3
+
+
+def test_masks_of_another_size_are_fitted():
+    small = TRUTH[::2, ::2]
+    shown = [np.asarray(plots.overlay(IMAGE, m, m).axes[0].images[0].get_array()) for m in (TRUTH, small)]
+    assert np.array_equal(*shown)
+
+
+def test_loss_curve_panels_follow_the_history():
+    fig = plots.loss_curve(HISTORY)
+    assert [axis.get_ylabel() for axis in fig.axes] == ["loss", "score (0 to 1)"]
+    assert fig.axes[1].lines[0].get_xdata().tolist() == [1, 2]
+    assert "loss from 1.000 to 0.250" in plots.description(fig)["alt"]
+    rows = HISTORY[["epoch", "loss"]].to_dict("records")
+    assert len(plots.loss_curve(rows).axes) == 1
+
+
+@pytest.mark.parametrize("history", [[], [{"loss": 1.0}], [{"epoch": 0, "dice": 1.0}]])
+def test_loss_curve_refuses_a_history_without_losses(history):
+    with pytest.raises(ValueError, match="epoch|loss"):
+        plots.loss_curve(history)
+
+
+def test_pca_pictures_show_the_structure_and_are_repeatable():
+    maps = torch.zeros(6, 8, 8)
+    maps[:3, :, :4] = 5.0
+    maps += 0.01 * torch.randn(6, 8, 8, generator=torch.Generator().manual_seed(0))
+    (first,) = plots.pca_rgb([maps])
+    assert first.shape == (8, 8, 3) and first.min() >= 0 and first.max() <= 1
+    left, right = first[:, :4, 0], first[:, 4:, 0]
+    assert abs(left.mean() - right.mean()) > 0.8 and left.std() < 0.1
+    assert np.array_equal(plots.pca_rgb([maps])[0], first)
+
+
+def test_pca_colours_mean_the_same_in_maps_fitted_together():
+    maps = torch.randn(6, 8, 8, generator=torch.Generator().manual_seed(1))
+    one, same = plots.pca_rgb([maps, maps + 3])
+    np.testing.assert_allclose(one, same, atol=1e-5)
+
+
+def test_pca_of_one_channel_keeps_three_colours():
+    (one,) = plots.pca_rgb([torch.rand(1, 4, 4)])
+    assert one.shape == (4, 4, 3) and one[..., 1:].max() == 0
+
+
+def test_step_grid_wants_the_same_steps_everywhere():
+    with pytest.raises(ValueError, match="same steps"):
+        plots.block_step_grid({6: {50: torch.rand(3, 4, 4)}, 8: {150: torch.rand(3, 4, 4)}})
+
+
+def test_heatmap_marks_what_was_not_run_and_refuses_percent():
+    fig = plots.dice_heatmap(HEAT)
+    texts = [text.get_text() for text in fig.axes[0].texts]
+    assert texts.count("not run yet") == 1 and "70.0" in texts
+    assert "from 50.0 % at 6 and 50 to 70.0 % at 8 and 150; cells not run yet: 1" in plots.description(fig)["alt"]
+    assert "nothing has been run" in plots.description(plots.dice_heatmap(HEAT * np.nan))["alt"]
+    with pytest.raises(ValueError, match="outside 0..1"):
+        plots.dice_heatmap(HEAT * 100)
+
+
+def test_attention_panels_share_a_scale():
+    maps = np.zeros((2, 4, 4))
+    maps[1] = 0.8
+    fig = plots.attention_by_word(IMAGE, ["a", "b"], maps)
+    limits = [axis.images[0].get_clim() for axis in fig.axes[1:3]]
+    assert limits == [(0, 0.8), (0, 0.8)]
+    assert "“b” gets most" in plots.description(fig)["alt"]
+    with pytest.raises(ValueError, match="one map a word"):
+        plots.attention_by_word(IMAGE, ["a"], maps)
+
+
+def test_pictures_of_every_kind_become_floats():
+    grey = np.array([[0, 255]], np.uint8)
+    assert plots.as_picture(grey).tolist() == [[[0, 0, 0], [1, 1, 1]]]
+    assert plots.as_picture(torch.full((3, 2, 2), -1.0)).max() == 0
+    assert plots.as_picture(IMAGE).max() == pytest.approx(128 / 255)
+    with pytest.raises(ValueError, match="expected uint8"):
+        plots.as_picture(np.zeros((4, 4, 3)))
+
+
+def test_empty_lists_and_alt_texts_are_refused():
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plots.samples_grid([])
+    with pytest.raises(ValueError, match="titles"):
+        plots.samples_grid([IMAGE], ["a", "b"])
+    with pytest.raises(ValueError, match="alt text is empty"):
+        plots.described(plt.Figure(), " ")
+
+
+def test_a_figure_without_description_has_empty_words():
+    assert plots.description(plt.Figure()) == {"alt": "", "caption": ""}

@@ -1,0 +1,289 @@
+"""The `textdiff` command: words of a command line come in, calls of the package go out.
+
+    textdiff fetch monuseg
+    textdiff predict --model FOLDER --image slide.png --text "The nuclei are dense." --out mask.png
+    textdiff run 13 -p n_labels 10 -p seed 1
+
+What is wrong with the input ends in one line on standard error and exit code 2; only a defect of the program
+shows a traceback.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+app = typer.Typer(
+    help="Text-guided diffusion features for medical image segmentation.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+Scalar = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a notebook: its name and its default, whose type is the parameter's type."""
+
+    name: str
+    default: Scalar
+
+    def read(self, text: str) -> Scalar:
+        """The value that `text` stands for. Raises ValueError naming parameter, text and type."""
+        kind = type(self.default)
+        try:
+            if kind is bool:
+                return {"true": True, "false": False}[text.lower()]
+            return kind(text)
+        except (KeyError, ValueError):
+            wanted = {"bool": "true or false", "int": "a whole number", "float": "a number"}[kind.__name__]
+            raise ValueError(
+                f"parameter {self.name} must be {wanted}, not {text!r} (default: {self.default})"
+            ) from None
+
+
+def _readable(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn the errors that an input can cause into one line and exit code 2."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
+            message = " ".join(str(error).split()) or type(error).__name__
+            typer.echo(f"textdiff: {message}", err=True)
+            raise typer.Exit(2) from None
+
+    return wrapped
+
+
+@app.command()
+@_readable
+def fetch(
+    name: Annotated[str, typer.Argument(help="Data set: monuseg or qata.")],
+    source: Annotated[Path | None, typer.Option(help="Archive or folder that is already on this machine.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder for data sets (default: TEXTDIFF_DATA).")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Make it anew although it is there.")] = False,
+) -> None:
+    """Bring a data set to this machine: checked, resumed after a break, whole or not at all."""
+    from textdiff.fetch import fetch as bring
+
+    if root is not None:
+        os.environ["TEXTDIFF_DATA"] = str(root)
+    typer.echo(bring(name, source=source, force=force))
+
+
+@app.command()
+@_readable
+def predict(
+    model: Annotated[str, typer.Option(help="Folder of a trained model, or its name on the model hub.")],
+    image: Annotated[Path, typer.Option(help="Image file.")],
+    text: Annotated[str, typer.Option(help="The sentence about the image.")],
+    out: Annotated[Path, typer.Option(help="PNG for the labels: 0 is background, 1 the first class, ...")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+) -> None:
+    """Segment one image with one sentence; the labels come at the image's own size."""
+    if not image.is_file():
+        raise FileNotFoundError(f"no image file {image}")
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"--out must end in .png, because labels survive no lossy format; got {out}")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"no folder {out.parent} for --out")
+    import torch
+
+    from textdiff import TextDiff
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    labels = TextDiff.from_pretrained(model, device=device).predict(image, text)
+    write_labels(labels, out)
+    typer.echo(out)
+
+
+# Typer has no option that takes two words and may be repeated: `-p NAME VALUE` is read from what it leaves
+# over.
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@_readable
+def run(
+    context: typer.Context,
+    notebook: Annotated[str, typer.Argument(help="Number (13), name (13_textdiff) or path of a notebook.")],
+    out: Annotated[Path | None, typer.Option(help="The executed copy (default: beside the results).")] = None,
+) -> None:
+    """Run a notebook, with -p NAME VALUE for every parameter to change; all are checked before it starts.
+
+    textdiff run 13 -p n_labels 10 -p seed 1 --out my_run.ipynb
+    """
+    path = find_notebook(notebook)
+    values = checked_parameters(path, read_pairs(context.args))
+    target = out or _default_output(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    execute_notebook(path, target, values)
+    typer.echo(target)
+
+
+def read_pairs(words: list[str]) -> dict[str, str]:
+    """["-p", "seed", "1", ...] -> {"seed": "1", ...}.
+
+    Raises ValueError for anything else and for a name given twice.
+    """
+    pairs: dict[str, str] = {}
+    for start in range(0, len(words), 3):
+        option, *pair = words[start : start + 3]
+        if option not in ("-p", "--parameter") or len(pair) != 2:
+            raise ValueError(
+                f"do not understand {' '.join(words[start : start + 3])!r}: parameters go as -p NAME VALUE"
+            )
+        if pair[0] in pairs:
+            raise ValueError(f"parameter {pair[0]} is given twice")
+        pairs[pair[0]] = pair[1]
+    return pairs
+
+
+def find_notebook(name: str) -> Path:
+    """The notebook behind a path, a name (13_textdiff) or a number (13).
+
+    Name and number are looked up in `notebooks/` of the current folder, else of the checkout. Raises
+    FileNotFoundError listing the notebooks there are, ValueError when a number stands for several.
+    """
+    if name.endswith(".ipynb"):
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"no notebook {name}")
+        return Path(name)
+    folders = [Path.cwd() / "notebooks", Path(__file__).resolve().parents[1] / "notebooks"]
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        raise FileNotFoundError(
+            "there is no folder notebooks/ here: give the notebook's path, or go to a copy of the repository"
+        )
+    known = sorted(folder.glob("*.ipynb"))
+    found = [path for path in known if path.stem == name or path.stem.split("_")[0] == name]
+    if len(found) > 1:
+        raise ValueError(f"{name} stands for several notebooks: {', '.join(path.stem for path in found)}")
+    if not found:
+        raise FileNotFoundError(f"no notebook {name} in {folder}; there are {', '.join(path.stem for path in known)}")
+    return found[0]
+
+
+def notebook_parameters(path: Path) -> dict[str, Parameter]:
+    """Names and defaults in the cell tagged "parameters".
+
+    Raises ValueError where the file is no notebook, has not exactly one such cell, or a default is no scalar.
+    """
+    import nbformat
+
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except Exception as error:  # nbformat raises many kinds, all meaning the same here
+        raise ValueError(f"{path} is not a notebook: {error}") from None
+    cells = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise ValueError(f"{path.name} has {len(cells)} cells tagged 'parameters', it must have one")
+    parameters = {}
+    for line in ast.parse(cells[0]).body:
+        targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
+        try:
+            default = ast.literal_eval(line.value)
+        except (ValueError, AttributeError):
+            default = None
+        target = targets[0]
+        if len(targets) != 1 or not isinstance(target, ast.Name) or not isinstance(default, (bool, int, float, str)):
+            raise ValueError(f"{path.name}: in the parameters cell, {ast.unparse(line)!r} is not `name = scalar`")
+        parameters[target.id] = Parameter(target.id, default)
+    return parameters
+
+
+def checked_parameters(path: Path, given: dict[str, str]) -> dict[str, Scalar]:
+    """The given parameters with their types, checked against the notebook's cell and its config class.
+
+    Raises ValueError for an unknown name (with the nearest match and all known names), a wrong type, or a
+    value that the config refuses.
+    """
+    known = notebook_parameters(path)
+    values = {}
+    for name, text in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{path.name} has no parameter {name}.{hint} It has {', '.join(known)}.")
+        values[name] = known[name].read(text)
+    config = notebook_config(path)
+    if config is not None:
+        defaults = {name: parameter.default for name, parameter in known.items()}
+        config.from_params(**(defaults | values))
+    return values
+
+
+def notebook_config(path: Path) -> type | None:
+    """The class in textdiff.config that the notebook's metadata names, or None where it names none."""
+    import nbformat
+
+    name = nbformat.read(path, as_version=4).metadata.get("textdiff", {}).get("config")
+    if name is None:
+        return None
+    from textdiff.config import CONFIGS
+
+    if name not in CONFIGS:
+        raise ValueError(f"{path.name} names the config {name}; there are {', '.join(CONFIGS)}")
+    return CONFIGS[name]
+
+
+def execute_notebook(path: Path, out: Path, values: dict[str, Scalar]) -> None:
+    """Run a notebook through papermill.
+
+    Raises RuntimeError naming the error and the copy that shows where it happened.
+    """
+    try:
+        import papermill
+    except ImportError:
+        raise ImportError("running notebooks needs papermill: pip install 'textdiff[book]'") from None
+    from papermill.exceptions import PapermillExecutionError
+
+    try:
+        papermill.execute_notebook(
+            path, out, parameters=values, kernel_name="python3", progress_bar=sys.stderr.isatty()
+        )
+    except PapermillExecutionError as error:
+        raise RuntimeError(f"{path.name} stopped: {error.ename}: {error.evalue} (see {out})") from None
+
+
+def write_labels(labels: np.ndarray | torch.Tensor, out: Path) -> None:
+    """Write a label map [H, W] as an 8-bit PNG whose values are the labels, in one step.
+
+    Raises ValueError for more labels than 8 bits hold or a wrong shape.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from textdiff.checkpoints import write_atomically
+
+    array = np.asarray(labels)
+    if array.ndim != 2 or array.min() < 0 or array.max() > 255:
+        raise ValueError(
+            f"a label map has two dimensions and values 0 to 255, not shape {array.shape}, "
+            f"{array.min()} to {array.max()}"
+        )
+    picture = Image.fromarray(array.astype(np.uint8))
+    write_atomically(out, lambda temporary: picture.save(temporary, format="PNG"))
+
+
+def _default_output(path: Path) -> Path:
+    from textdiff.paths import results_dir
+
+    return results_dir() / "notebooks" / path.name
+
+
+if __name__ == "__main__":
+    app()

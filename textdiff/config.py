@@ -1,0 +1,356 @@
+"""One frozen configuration an experiment: notebook parameters in, every value in effect out, checked once.
+
+A notebook parameter, a field of its class here and a keyword argument have the same name. Parameters are scalars; "auto"
+(or 0, or "") means "from the preset of mode, data set and protocol". :meth:`Config.from_params` resolves all of them, so
+that a recorded configuration says everything and means the same in later versions. Lists travel as "6,8,12,16".
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar
+
+from textdiff.runs import portable
+
+PHANTOMS = ("nuclei_phantoms", "chest_phantoms")
+DATASETS = ("monuseg", "qata", *PHANTOMS)
+MODES = ("demo", "full")
+
+# What each backbone was trained on, the image side it is tapped at, and the decoder blocks that are tapped by default.
+# openai_256 with these blocks, per data set, is the paper's choice (papers.md 1.2); the others are small and ours.
+BACKBONES: dict[str, dict[str, Any]] = {
+    "openai_256": {"image_size": 256, "blocks": {"monuseg": "6,8,12,16", "qata": "4,6,8,12", "": "6,8,12,16"}},
+    "he_32": {"image_size": 256, "blocks": {"": "1,4,7,10"}},
+    "chest_32": {"image_size": 128, "blocks": {"": "1,4,7"}},
+    "phantoms_32": {"image_size": 96, "blocks": {"": "0,2,4"}},
+}
+SHIPPED = {"monuseg": "he_32", "qata": "chest_32", "nuclei_phantoms": "phantoms_32", "chest_phantoms": "phantoms_32"}
+RANDOM = "random:"  # prefix of a backbone's name: the same architecture, weights as initialised
+
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "official": {
+        "caption_tokens": 10,
+        "text_mask": "off",
+        "channel_order": "BGR",
+        "resize": "bilinear",
+        "dice_on": "logits",
+        "dice_weight": 1.5,
+        "mask_rule": "dilated",
+        "augmentation": "official",
+        "positions": "off",
+    },
+    "corrected": {
+        "caption_tokens": 64,
+        "text_mask": "on",
+        "channel_order": "RGB",
+        "resize": "area",
+        "dice_on": "softmax",
+        "dice_weight": 1.0,
+        "mask_rule": "area",
+        "augmentation": "follow",
+        "positions": "on",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What all configurations share."""
+
+    experiment: ClassVar[str] = ""
+    notebook: ClassVar[str] = ""
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    mode: str = "demo"
+    dataset: str = "nuclei_phantoms"
+    seed: int = 0
+    device: str = "auto"
+    out_dir: str = ""
+
+    @classmethod
+    def from_params(cls, **params: Any) -> Config:
+        """The configuration that notebook parameters stand for, with every preset filled in.
+
+        Raises:
+            ValueError: an unknown name (the nearest known one is named) or a value that is not among the choices.
+            TypeError: a value of another type than the field's.
+        """
+        known = {field.name: field for field in fields(cls)}
+        for name, value in params.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"unknown parameter {name!r}{hint} {cls.__name__} has: {', '.join(known)}")
+            params[name] = _typed(name, value, known[name].type)
+        config = cls(**params)
+        config._check()
+        return config._resolve()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every parameter by name."""
+        return asdict(self)
+
+    @property
+    def hash(self) -> str:
+        """Eight hexadecimal digits of what determines the result: every parameter but where it runs and is written."""
+        values = {k: v for k, v in portable(self.to_dict()).items() if k != "device"}
+        text = json.dumps({"experiment": self.experiment, **values}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def run_id(self) -> str:
+        """Folder name of the record: a readable part and the hash."""
+        return f"{self._slug()}-{self.hash}"
+
+    def _slug(self) -> str:
+        return f"{self.dataset}-s{self.seed}-{self.mode}"
+
+    def _check(self) -> None:
+        for name, allowed in {"mode": MODES, "dataset": DATASETS, **self.choices}.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(allowed)}")
+        if self.device != "auto" and not self.device.startswith(("cpu", "cuda", "mps")):
+            raise ValueError(f"device={self.device!r}: 'auto', 'cpu', 'cuda', 'cuda:1', ...")
+
+    def _resolve(self) -> Config:
+        return self
+
+    def _fill(self, preset: Mapping[str, Any]) -> Config:
+        """Replaces the fields left at "auto", "" or 0 by the preset's values."""
+        unset = {k: v for k, v in preset.items() if getattr(self, k) in ("auto", "", 0, 0.0)}
+        return replace(self, **unset)
+
+
+@dataclass(frozen=True)
+class DataConfig(Config):
+    """Notebook 10: the data and its sentences."""
+
+    experiment: ClassVar[str] = "data"
+    notebook: ClassVar[str] = "10_data_and_sentences"
+
+    n_shown: int = 4
+    n_labels: int = 0
+
+    def _resolve(self) -> Config:
+        return self._fill({"n_labels": 150 if self.dataset == "qata" else 5})
+
+
+@dataclass(frozen=True)
+class PretrainConfig(Config):
+    """Notebook 11: pre-train a small unconditional DDPM on unlabelled training images.
+
+    ``symmetries``: turns and flips that a crop may take, "" for all eight (chest films: only 0 and 4, left-right).
+    """
+
+    experiment: ClassVar[str] = "pretraining"
+    notebook: ClassVar[str] = "11_pretrain_backbone"
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"precision": ("float32", "bfloat16")}
+
+    image_size: int = 0
+    crop: int = 0
+    scales: str = ""
+    symmetries: str = ""
+    model_channels: int = 32
+    channel_mult: str = ""
+    num_res_blocks: int = 0
+    attention_resolutions: str = ""
+    steps: int = 0
+    batch_size: int = 8
+    learning_rate: float = 4e-4
+    precision: str = "bfloat16"
+    n_samples: int = 0
+    sampler_steps: int = 0
+
+    def _resolve(self) -> Config:
+        chest = self.dataset in ("qata", "chest_phantoms")
+        real = self.dataset not in PHANTOMS
+        large = {"channel_mult": "1,2,3,4", "num_res_blocks": 2, "attention_resolutions": "8", "crop": 64}
+        small = {"channel_mult": "1,2,3", "num_res_blocks": 1, "attention_resolutions": "4", "crop": 48}
+        side = {"monuseg": 256, "qata": 128}.get(self.dataset, 96)
+        length = {"steps": 2400, "n_samples": 8, "sampler_steps": 50}
+        short = {"steps": 40, "n_samples": 4, "sampler_steps": 8}
+        return self._fill(
+            {
+                **(large if real else small),
+                **(length if self.mode == "full" else short),
+                "image_size": side,
+                "scales": {"monuseg": "1,1.25,1.5,2", "qata": "0.5,0.75,1"}.get(self.dataset, "0.67,1"),
+                "symmetries": "0,4" if chest else "0,1,2,3,4,5,6,7",
+            }
+        )
+
+
+@dataclass(frozen=True)
+class FeaturesConfig(Config):
+    """Notebook 12: what the frozen features see, block by step."""
+
+    experiment: ClassVar[str] = "features"
+    notebook: ClassVar[str] = "12_what_features_see"
+
+    backbone: str = "auto"
+    blocks: str = ""
+    steps: str = "0,50,150,250,500,900"
+    image_size: int = 0
+    n_images: int = 0
+    pixels: int = 4000
+
+    def _resolve(self) -> Config:
+        backbone = SHIPPED[self.dataset] if self.backbone == "auto" else self.backbone
+        about = BACKBONES.get(backbone.removeprefix(RANDOM), {})
+        demo = self.mode == "demo"
+        config = replace(self, backbone=backbone)
+        return config._fill(
+            {"image_size": about.get("image_size", 256), "blocks": "all", "n_images": 6 if demo else 12}
+        )
+
+
+@dataclass(frozen=True)
+class TextDiffConfig(Config):
+    """Notebook 13: train and evaluate TextDiff, its text-free twin or a baseline on a few labelled images.
+
+    ``model``: "textdiff"; "textdiff_no_text" (paper's ablation, first row); "textdiff_concat" (text without
+    cross-attention); "unet" (MONAI's BasicUNet, from scratch).
+    ``backbone``: a name in :data:`BACKBONES`, "random:" before a name for the same network without pre-training, or a folder.
+    ``text_encoder``: "tiny" (shipped), a folder, or a hub id.
+    ``head``: "official" (the authors' sizes) or "compact" (ours: 64 channels, scales summed, features normalised).
+    """
+
+    experiment: ClassVar[str] = "textdiff2d"
+    notebook: ClassVar[str] = "13_textdiff"
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {
+        "model": ("textdiff", "textdiff_no_text", "textdiff_concat", "unet"),
+        "protocol": tuple(PROTOCOLS),
+        "head": ("auto", "official", "compact"),
+        "text_mask": ("auto", "on", "off"),
+        "positions": ("auto", "on", "off"),
+        "channel_order": ("auto", "RGB", "BGR"),
+        "resize": ("auto", "area", "bilinear"),
+        "dice_on": ("auto", "softmax", "logits"),
+        "mask_rule": ("auto", "area", "dilated"),
+        "augmentation": ("auto", "follow", "official", "contradict", "none"),
+        "precision": ("float32", "bfloat16"),
+    }
+
+    model: str = "textdiff"
+    protocol: str = "corrected"
+    n_labels: int = 0
+    backbone: str = "auto"
+    text_encoder: str = "auto"
+    blocks: str = ""
+    steps: str = "50,150,250"
+    noise_seed: int = 40
+    image_size: int = 0
+    precision: str = "bfloat16"
+    head: str = "auto"
+    iterations: int = 0
+    batch_size: int = 0
+    learning_rate: float = 0.0
+    weight_decay: float = 0.0
+    validate_every: int = 0
+    max_val: int = 0
+    max_test: int = 0
+    caption_tokens: int = 0
+    text_mask: str = "auto"
+    positions: str = "auto"
+    channel_order: str = "auto"
+    resize: str = "auto"
+    dice_on: str = "auto"
+    dice_weight: float = 0.0
+    mask_rule: str = "auto"
+    augmentation: str = "auto"
+
+    def _slug(self) -> str:
+        return f"{self.dataset}-{self.model}-n{self.n_labels}-s{self.seed}-{self.protocol}"
+
+    def _resolve(self) -> Config:
+        demo, qata = self.mode == "demo", self.dataset == "qata"
+        config = self._fill(
+            {
+                "backbone": SHIPPED[self.dataset] if demo or self.dataset in PHANTOMS else "openai_256",
+                "text_encoder": "tiny" if demo or self.dataset in PHANTOMS else "emilyalsentzer/Bio_ClinicalBERT",
+            }
+        )
+        about = BACKBONES.get(config.backbone.removeprefix(RANDOM), {"image_size": 256, "blocks": {}})
+        blocks = about["blocks"]
+        official = config.backbone.removeprefix(RANDOM) == "openai_256" and self.model != "unet"
+        config = config._fill(
+            {
+                "head": "official" if official else "compact",
+                "image_size": about["image_size"],
+                "blocks": blocks.get(self.dataset, blocks.get("", "")),
+                "n_labels": {"qata": 150, "monuseg": 5}.get(self.dataset, 12),
+                "max_val": 10 if demo else 100,
+                "max_test": 20 if demo else 100_000,
+                **PROTOCOLS[self.protocol],
+            }
+        )
+        if not config.blocks:
+            raise ValueError(
+                f"backbone={config.backbone!r} is not a known name: say which blocks to tap, such as blocks='1,4,7'"
+            )
+        heavy = config.head == "official"
+        return config._fill(
+            {
+                "iterations": 80 if demo else (50 * config.n_labels if heavy else 1500 if qata else 400),
+                "batch_size": 1 if heavy else 8 if qata else 4,
+                "learning_rate": 1e-4 if heavy else 1e-3,
+                "validate_every": 20 if demo else 50 if not qata else 150,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class PredictConfig(Config):
+    """Notebook 14: your own image and sentence. Without a model folder, a small one is trained first."""
+
+    experiment: ClassVar[str] = "predict"
+    notebook: ClassVar[str] = "14_your_own_image"
+
+    dataset: str = "chest_phantoms"
+    model_folder: str = ""
+    image: str = ""
+    text: str = ""
+
+
+CONFIGS: dict[str, type[Config]] = {
+    cls.__name__: cls for cls in (DataConfig, PretrainConfig, FeaturesConfig, TextDiffConfig, PredictConfig)
+}
+
+
+def config_from_record(record: Mapping[str, Any]) -> Config:
+    """The configuration that a record's config.json describes.
+
+    Raises:
+        ValueError: its fields are no longer those of any configuration class (the record is stale).
+    """
+    names = set(record) | {"out_dir"}
+    for cls in CONFIGS.values():
+        if names == {field.name for field in fields(cls)}:
+            try:
+                return cls.from_params(**record)
+            except TypeError as error:
+                raise ValueError(str(error)) from error
+    raise ValueError("the record's parameters are those of no configuration class here: another version made it")
+
+
+def numbers(text: str, kind: type = int) -> tuple:
+    """Parses "6,8,12" (or "0.5,1") into a tuple; raises ValueError that quotes the text."""
+    try:
+        return tuple(kind(part) for part in str(text).split(",") if part.strip())
+    except ValueError:
+        raise ValueError(f"{text!r} is not a comma-separated list of {kind.__name__} numbers") from None
+
+
+def _typed(name: str, value: Any, annotation: str) -> Any:
+    """``value`` as the field's type: papermill hands a whole number to a float field, and "6" as 6 to a text field."""
+    if annotation == "float" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if annotation == "str" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if type(value).__name__ != annotation:
+        raise TypeError(f"{name}={value!r} is {type(value).__name__}, but must be {annotation}")
+    return value

@@ -1,0 +1,118 @@
+"""Sentences of the data sets' kind: places and counts in, sentences out; and changes of them for experiments.
+
+The nuclei sentences are the eleven of LViT's text for MoNuSeg and a twelfth of the same form ("upper"); the
+chest sentences follow the cleaned captions of QaTa-COV19 (SGSeg): side, count of infected areas, and the
+areas of the left lung before those of the right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import product
+
+import numpy as np
+
+LEVELS = ("upper", "middle", "lower")
+SIDES = ("left", "right")
+COUNTS = ("zero", "one", "two", "three", "four", "five", "six")
+Area = tuple[str, str]  # (level, side), for example ("upper", "left")
+AREAS: tuple[Area, ...] = tuple((level, side) for side in SIDES for level in LEVELS)
+
+NUCLEI_PLACES = ("upper left", "upper right", "lower left", "lower right", "upper", "lower", "left", "right")
+NUCLEI_PATTERNS = {
+    "evenly": "The nuclei are evenly distributed.",
+    "sparsely": "The nuclei are sparsely distributed.",
+    "irregularly": "The nuclei are irregularly distributed.",
+    "around": "The nuclei density is higher around.",
+    **{place: f"The nuclei density in the {place} is high." for place in NUCLEI_PLACES},
+}
+
+CHEST_SENTENCE = re.compile(
+    r"^(?:uni|bi)lateral pulmonary infection, \w+ infected areas?, "
+    r"(?:(?P<left>(?:(?:upper|middle|lower) )+)left lung)?(?: and )?"
+    r"(?:(?P<right>(?:(?:upper|middle|lower) )+)right lung)?\.$"
+)
+
+
+def chest_caption(areas: Iterable[Area]) -> str:
+    """The sentence for a set of infected areas, each (level, side).
+
+    >>> chest_caption({("upper", "left"), ("upper", "right")})
+    'bilateral pulmonary infection, two infected areas, upper left lung and upper right lung.'
+
+    Raises ValueError for no area or an unknown one.
+    """
+    chosen = set(areas)
+    if not chosen or not chosen <= set(AREAS):
+        raise ValueError(f"expected one or more of {AREAS}, got {sorted(chosen)}")
+    by_side = {side: [level for level in LEVELS if (level, side) in chosen] for side in SIDES}
+    lungs = [f"{' '.join(levels)} {side} lung" for side, levels in by_side.items() if levels]
+    kind = "bilateral" if len(lungs) == 2 else "unilateral"
+    noun = "area" if len(chosen) == 1 else "areas"
+    return f"{kind} pulmonary infection, {COUNTS[len(chosen)]} infected {noun}, {' and '.join(lungs)}."
+
+
+def parse_chest_caption(caption: str) -> frozenset[Area] | None:
+    """The infected areas of a sentence in the form of `chest_caption`, or None for any other sentence."""
+    match = CHEST_SENTENCE.match(caption)
+    if match is None:
+        return None
+    areas = frozenset((level, side) for side in SIDES for level in (match[side] or "").split())
+    return areas if areas and chest_caption(areas) == caption else None
+
+
+def nuclei_caption(pattern: str) -> str:
+    """The sentence for "evenly", "sparsely", "irregularly", "around" or a place such as "upper left"."""
+    if pattern not in NUCLEI_PATTERNS:
+        raise ValueError(f"unknown pattern {pattern!r}; known: {', '.join(NUCLEI_PATTERNS)}")
+    return NUCLEI_PATTERNS[pattern]
+
+
+def all_captions() -> list[str]:
+    """Every sentence the two grammars can make: 12 about nuclei and 63 about lungs."""
+    chosen = [frozenset(area for area, on in zip(AREAS, bits, strict=True) if on) for bits in product((0, 1), repeat=6)]
+    return [*NUCLEI_PATTERNS.values(), *(chest_caption(areas) for areas in chosen if areas)]
+
+
+def vocabulary() -> list[str]:
+    """Words and punctuation of `all_captions()`, lower case, sorted: what a tiny tokenizer has to know."""
+    return sorted({word.lower() for caption in all_captions() for word in re.findall(r"\w+|[^\w\s]", caption)})
+
+
+def swap_left_right(caption: str) -> str:
+    """Exchange left and right; a sentence of the chest grammar keeps its order (left lung first)."""
+    areas = parse_chest_caption(caption)
+    if areas is not None:
+        return chest_caption((level, "left" if side == "right" else "right") for level, side in areas)
+    other = {
+        "left": "right",
+        "right": "left",
+        "Left": "Right",
+        "Right": "Left",
+        "LEFT": "RIGHT",
+        "RIGHT": "LEFT",
+    }
+    return re.sub(r"\b(left|right|Left|Right|LEFT|RIGHT)\b", lambda match: other[match[0]], caption)
+
+
+def shuffled(captions: Sequence[str], seed: int) -> list[str]:
+    """Give each case another case's sentence: the same sentences in another order.
+
+    As many positions as possible get a sentence that differs from their own: all of them unless one sentence
+    makes up more than half. Seeded; the same list and seed give the same order.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, caption in enumerate(captions):
+        groups[caption].append(index)
+    rng = np.random.default_rng(seed)
+    names = sorted(groups)
+    order = [int(i) for g in rng.permutation(len(names)) for i in rng.permutation(groups[names[g]])]
+    # Equal sentences stand together in `order`; a shift by the longest such stretch moves every sentence out
+    # of its own.
+    shift = max((len(group) for group in groups.values()), default=0)
+    result = list(captions)
+    for position, index in enumerate(order):
+        result[index] = captions[order[(position + shift) % len(order)]]
+    return result

@@ -1,0 +1,133 @@
+"""A picture with mask and sentence (`Case`), a whole data set (`Dataset`): paths or arrays in, arrays out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+IMAGE_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+
+
+def read_picture(path: Path, mode: str) -> np.ndarray:
+    """Decode a whole 8-bit picture file as uint8, `mode` "RGB" -> [H, W, 3] or "L" -> [H, W].
+
+    Raises ValueError that names the file when it cannot be decoded or is not 8-bit; FileNotFoundError when
+    it is absent.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            if picture.mode not in IMAGE_MODES:
+                raise ValueError(f"{path}: pixel mode {picture.mode} is not 8-bit; expected one of {IMAGE_MODES}")
+            return np.array(picture.convert(mode), dtype=np.uint8)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no such picture: {path}") from None
+    except (
+        OSError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:  # PIL reports broken PNGs as SyntaxError
+        raise ValueError(f"cannot read {path}: {error}") from error
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(height, width) from the file's header, without decoding the pixels. Errors name the file."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return picture.height, picture.width
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+
+
+def labels_from_grey(grey: np.ndarray, where: object) -> np.ndarray:
+    """Turn stored mask values into labels 0..K-1: {0, 255} becomes {0, 1}, other labels stay as they are.
+
+    Raises ValueError when 255 stands beside other non-zero values: such a mask was blurred or compressed
+    with loss.
+    """
+    values = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
+    if 255 not in values:
+        return grey
+    between = [int(value) for value in values if 0 < value < 255]
+    if between:
+        raise ValueError(
+            f"{where}: mask has values between 0 and 255 (for example {between[:3]}); "
+            "expected only 0 and 255, or labels 0..K-1. Was it resized or saved as JPEG?"
+        )
+    return (grey == 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A picture, its mask (if any) and its sentence, either as files or as arrays (synthetic cases)."""
+
+    name: str
+    caption: str
+    image_path: Path | None = None
+    mask_path: Path | None = None
+    image_array: np.ndarray | None = field(default=None, repr=False, compare=False)
+    mask_array: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("a case needs a name")
+        if self.image_path is None and self.image_array is None:
+            raise ValueError(f"case {self.name!r} has neither image_path nor image_array")
+
+    def image(self) -> np.ndarray:
+        """The picture as uint8 [H, W, 3], RGB, 0..255 (grey is repeated). Errors name the file."""
+        if self.image_array is not None:
+            return self.image_array
+        return read_picture(self.image_path, "RGB")
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the case has a mask."""
+        return self.mask_path is not None or self.mask_array is not None
+
+    def mask(self) -> np.ndarray:
+        """The mask as uint8 [H, W], values 0..K-1. ValueError when there is none; errors name the file."""
+        if self.mask_array is not None:
+            return self.mask_array
+        if self.mask_path is None:
+            raise ValueError(f"case {self.name!r} has no mask (it is an unlabelled image)")
+        return labels_from_grey(read_picture(self.mask_path, "L"), self.mask_path)
+
+    def pair(self) -> tuple[np.ndarray, np.ndarray]:
+        """Picture and mask together; raises ValueError when their sizes differ."""
+        image, mask = self.image(), self.mask()
+        if image.shape[:2] != mask.shape:
+            raise ValueError(
+                f"case {self.name!r}: image {self.image_path or ''} is {image.shape[0]}x{image.shape[1]} "
+                f"but mask {self.mask_path or 'array'} is {mask.shape[0]}x{mask.shape[1]} (height x width); "
+                "they must be equal"
+            )
+        return image, mask
+
+    def without_mask(self) -> Case:
+        """The same case as an unlabelled one."""
+        return replace(self, mask_path=None, mask_array=None)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set with its splits. `unlabelled`: training images only, never validation or test images."""
+
+    name: str
+    train: list[Case]
+    val: list[Case]
+    test: list[Case]
+    unlabelled: list[Case]
+    class_names: tuple[str, ...]
+    synthetic: bool
+    licence: str
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background included."""
+        return len(self.class_names)

@@ -1,0 +1,418 @@
+"""Figures in one style. In: images, masks, tables. Out: matplotlib Figures that carry their alt text and
+caption.
+
+Call `style()` once. No function shows anything: a figure is the value of its cell. Colours stay apart for
+colour-blind readers, and every colour has a legend or a label.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from textdiff.data.cases import Case
+
+    Picture = np.ndarray | torch.Tensor
+
+# Blue, vermilion and yellow differ in hue for every kind of colour vision, and in lightness in grey print.
+HIT, FALSE_ALARM, MISS = "#0072b2", "#d55e00", "#f0e442"
+OUTLINE = "#f0e442"
+MEANINGS = {HIT: "found", FALSE_ALARM: "marked, but not in the truth", MISS: "missed"}
+
+
+def style() -> None:
+    """Set the project's look for all figures of this process: white ground, seaborn's colour-blind-safe
+    palette.
+    """
+    import seaborn as sns
+
+    sns.set_theme(
+        context="notebook",
+        style="ticks",
+        palette="colorblind",
+        rc={
+            "figure.dpi": 110,
+            "axes.titlesize": "medium",
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+        },
+    )
+
+
+def described(fig: Figure, alt: str, caption: str = "") -> Figure:
+    """Give `fig` its alt text (what a reader who cannot see it must know) and caption; returns `fig`.
+
+    `runs.Run.save` writes both beside the picture. Raises ValueError for an empty alt text.
+    """
+    if not alt.strip():
+        raise ValueError("the alt text is empty: say in a sentence what the figure shows")
+    fig.textdiff_description = {"alt": alt.strip(), "caption": caption.strip()}
+    return fig
+
+
+def description(fig: Figure) -> dict[str, str]:
+    """The alt text and caption of a figure; empty texts where none was given."""
+    return dict(getattr(fig, "textdiff_description", {"alt": "", "caption": ""}))
+
+
+def show_cases(cases: Sequence[Case], columns: int = 4) -> Figure:
+    """Images of `cases` with the true outline and the caption under each."""
+    fig, axes = _grid(len(cases), columns, side=2.6, extra_height=0.75)
+    for axis, case in zip(axes, cases, strict=True):
+        axis.imshow(case.image())
+        _outline(axis, case.mask())
+        axis.set_title(_wrapped(case.name, 28))
+        axis.set_xlabel(_wrapped(case.caption, 34), fontsize="small")
+    names = ", ".join(case.name for case in cases)
+    return described(
+        fig,
+        f"{len(cases)} images ({names}), each with the outline of its true mask in yellow and its caption beneath.",
+        "Images, true masks (yellow outline) and captions.",
+    )
+
+
+def overlay(image: Picture, mask: Picture, prediction: Picture | None = None, title: str = "") -> Figure:
+    """One image with its true mask as an outline, or, given a prediction, with found, missed and wrongly
+    marked pixels.
+
+    `image`: uint8 [H, W, 3], or float [3, H, W] in [-1, 1]; `mask`, `prediction`: labels [H, W], any size;
+    they are brought to the image's size by nearest neighbour.
+    """
+    fig, axes = _grid(1, 1, side=4.2)
+    picture = as_picture(image)
+    if prediction is None:
+        axes[0].imshow(picture)
+        _outline(axes[0], _fit(mask, picture))
+        alt, caption = "An image with the outline of its true mask in yellow.", "True mask (yellow outline)."
+    else:
+        _draw_comparison(axes[0], picture, mask, prediction)
+        _legend(fig)
+        alt = f"An image with a prediction over it: {_agreement(mask, prediction)}."
+        caption = "Prediction compared with the truth."
+    axes[0].set_title(title)
+    return described(fig, alt, caption)
+
+
+def compare_masks(
+    image: Picture, truth: Picture, predictions: Mapping[str, Picture], columns: int = 4, caption: str = ""
+) -> Figure:
+    """The image with its true outline, then one panel a prediction: found, missed and wrongly marked pixels,
+    and the Dice.
+
+    `image`: uint8 [H, W, 3] or float [3, H, W] in [-1, 1]; `truth` and the predictions: labels [H, W], each
+    prediction of the truth's size (the Dice is counted there; any foreground class counts as foreground).
+    """
+    fig, axes = _grid(1 + len(predictions), columns, side=2.9)
+    picture = as_picture(image)
+    axes[0].imshow(picture)
+    _outline(axes[0], _fit(truth, picture))
+    axes[0].set_title("image and truth")
+    said = []
+    for axis, (name, prediction) in zip(axes[1:], predictions.items(), strict=True):
+        _draw_comparison(axis, picture, truth, prediction)
+        axis.set_title(f"{_wrapped(name, 26)}\nDice {_binary_dice(truth, prediction):.3f}")
+        said.append(f"{name}: {_agreement(truth, prediction)}")
+    _legend(fig)
+    alt = "An image with its true mask, and predictions compared with it. " + "; ".join(said) + "."
+    return described(fig, alt, caption or "Predictions compared with the truth.")
+
+
+def loss_curve(history: pd.DataFrame | Sequence[Mapping[str, float]]) -> Figure:
+    """Training history: losses by epoch, and beside them the scores where there are any.
+
+    `history` has a column `epoch`; columns with "loss" in their name go left, the other numeric ones (scores
+    in 0..1) right. Raises ValueError for an empty history or one without losses.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(history)
+    if "epoch" not in table.columns or len(table) == 0:
+        raise ValueError(f"a history needs rows and a column 'epoch'; its columns are {list(table.columns)}")
+    numeric = [c for c in table.select_dtypes("number").columns if c != "epoch" and table[c].notna().any()]
+    losses = [name for name in numeric if "loss" in name]
+    scores = [name for name in numeric if "dice" in name or "iou" in name]
+    if not losses:
+        raise ValueError(f"the history has no column with 'loss' in its name; its columns are {list(table.columns)}")
+    panels = [(losses, "loss"), (scores, "score (0 to 1)")] if scores else [(losses, "loss")]
+    fig, axes = _figure(1, len(panels), (4.6 * len(panels), 3.2))
+    for axis, (names, label) in zip(axes, panels, strict=True):
+        for name, line, marker in zip(names, _cycle("-", "--", ":", "-."), _cycle("o", "s", "^", "D"), strict=False):
+            known = table[["epoch", name]].dropna()
+            axis.plot(known["epoch"], known[name], line, marker=marker, markevery=0.2, markersize=4, label=name)
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(label)
+        axis.legend(frameon=False)
+    ends = [(name, table[name].dropna().iloc[[0, -1]]) for name in losses + scores]
+    alt = f"Curves over {len(table)} epochs: " + "; ".join(
+        f"{n} from {e.iloc[0]:.3f} to {e.iloc[1]:.3f}" for n, e in ends
+    )
+    return described(fig, alt + ".", "Training history.")
+
+
+def pca_rgb(features: Sequence[Picture]) -> list[np.ndarray]:
+    """Turn feature maps [C, h, w], all of one C, into pictures float [h, w, 3] in 0..1 by PCA.
+
+    Each map is centred on its own mean, then three components are fitted on all maps together: a colour means
+    the same departure from the mean in each. The range is the 2nd to 98th percentile of all maps. With fewer
+    than three channels the last colours stay 0.
+    """
+    maps = [np.asarray(one, dtype=np.float64) for one in features]
+    flat = [one.reshape(one.shape[0], -1).T for one in maps]
+    pixels = np.concatenate([one - one.mean(axis=0) for one in flat])
+    _, axes = np.linalg.eigh(pixels.T @ pixels)
+    axes = axes[:, ::-1][:, :3]
+    # An axis has no sign of its own: the largest entry is made positive, so equal maps get equal colours.
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    scores = pixels @ axes
+    low, high = np.percentile(scores, [2, 98], axis=0)
+    scores = np.clip((scores - low) / np.maximum(high - low, 1e-12), 0, 1)
+    scores = np.pad(scores, ((0, 0), (0, 3 - scores.shape[1])))
+    ends = np.cumsum([one[0].size for one in maps])[:-1]
+    return [part.reshape(*one.shape[1:], 3) for part, one in zip(np.split(scores, ends), maps, strict=True)]
+
+
+def block_step_grid(features: Mapping[int, Mapping[int, Picture]], image: Picture | None = None) -> Figure:
+    """Feature pictures: a row a decoder block, a column a noise step, colours from `pca_rgb` (comparable
+    within a row).
+
+    `features`: {block: {step: map [C, h, w]}}, the same steps for every block; `image`, if given, stands left
+    of each row. Raises ValueError when the blocks do not have the same steps.
+    """
+    steps = list(next(iter(features.values()), {}))
+    if not steps or any(list(row) != steps for row in features.values()):
+        raise ValueError("every block needs maps for the same steps, in the same order: {block: {step: map}}")
+    lead = [] if image is None else ["image"]
+    shape = (len(features), len(steps) + len(lead))
+    fig, axes = _figure(*shape, (1.9 * shape[1], 1.9 * shape[0] + 0.3))
+    rows = axes.reshape(shape)
+    for row, (block, maps) in zip(rows, features.items(), strict=True):
+        pictures = [as_picture(image)] * len(lead) + pca_rgb(list(maps.values()))
+        for axis, picture in zip(row, pictures, strict=True):
+            axis.imshow(picture, interpolation="nearest")
+            _no_frame(axis)
+        channels, height, width = next(iter(maps.values())).shape
+        row[0].set_ylabel(f"block {block}\n{channels} × {height} × {width}")
+    for axis, title in zip(rows[0], [*lead, *(f"step {step}" for step in steps)], strict=True):
+        axis.set_title(title)
+    blocks = ", ".join(map(str, features))
+    return described(
+        fig,
+        f"Grid of feature pictures: rows are decoder blocks {blocks}, columns noise steps "
+        f"{', '.join(map(str, steps))}. Deeper blocks are coarser.",
+        "Decoder features as colours (three principal components; colours comparable within a row).",
+    )
+
+
+def dice_heatmap(table: pd.DataFrame, caption: str = "") -> Figure:
+    """Dice by row and column (such as block by step), in percent; cells without a run are hatched and say so.
+
+    `table`: values in 0..1, nan where not run; its index and column names become the axes' labels. Raises
+    ValueError for values outside 0..1.
+    """
+    import seaborn as sns
+
+    values = table.astype(float) * 100
+    if ((values < 0) | (values > 100)).any(axis=None):
+        raise ValueError("the table holds values outside 0..1: give Dice as a share, not in percent")
+    fig, axes = _figure(1, 1, (1.1 * table.shape[1] + 2, 0.6 * table.shape[0] + 1.4))
+    axis = axes[0]
+    low, high = (values.min(axis=None), values.max(axis=None)) if values.notna().any(axis=None) else (0, 100)
+    bar = {"label": "Dice (%)"}
+    sns.heatmap(values, vmin=low, vmax=high, ax=axis, annot=True, fmt=".1f", cmap="cividis", cbar_kws=bar)
+    for row, column in np.argwhere(values.isna().to_numpy()):
+        _mark_not_run(axis, column, row)
+    axis.set_xlabel(table.columns.name or "")
+    axis.set_ylabel(table.index.name or "")
+    axis.tick_params(length=0, rotation=0)
+    return described(fig, _heatmap_alt(values), caption or "Dice in percent.")
+
+
+def attention_by_word(image: Picture, words: Sequence[str], maps: Picture, columns: int = 5) -> Figure:
+    """Where the image attends to each word: the image, then one panel a word, all on one colour scale from 0.
+
+    `image`: uint8 [H, W, 3] or float [3, H, W] in [-1, 1]; `maps`: [L, h, w], weights in 0..1, one a word.
+    Raises ValueError when words and maps are not equally many.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    weights = np.asarray(maps, dtype=np.float64)
+    if len(weights) != len(words):
+        raise ValueError(f"{len(words)} words but {len(weights)} attention maps: give one map a word")
+    picture = as_picture(image)
+    fig, axes = _grid(1 + len(words), columns, side=2.0)
+    axes[0].imshow(picture)
+    axes[0].set_title("image")
+    scale = Normalize(0, max(float(weights.max()), 1e-12))
+    for axis, word, weight in zip(axes[1:], words, weights, strict=True):
+        axis.imshow(weight, cmap="magma", norm=scale)
+        axis.set_title(f"{word}\nmean {weight.mean():.3f}", fontsize="small")
+    fig.colorbar(ScalarMappable(scale, "magma"), ax=axes, label="attention weight", shrink=0.7, fraction=0.03)
+    most = words[int(weights.mean(axis=(1, 2)).argmax())]
+    return described(
+        fig,
+        f"An image and {len(words)} maps of the attention that its places give to the words "
+        f"{', '.join(words)}; on average “{most}” gets most.",
+        "Attention of image places to words, averaged over heads (one colour scale).",
+    )
+
+
+def samples_grid(
+    images: Sequence[Picture], titles: Sequence[str] | None = None, columns: int = 6, caption: str = ""
+) -> Figure:
+    """A plain grid of images, uint8 [H, W, 3] or float [3, H, W] in [-1, 1], such as a backbone's samples."""
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"{len(titles)} titles for {len(images)} images: give one each")
+    fig, axes = _grid(len(images), columns, side=1.8)
+    for index, (axis, image) in enumerate(zip(axes, images, strict=True)):
+        axis.imshow(as_picture(image))
+        axis.set_title(_wrapped(titles[index], 22) if titles else "", fontsize="small")
+    named = f": {', '.join(titles)}" if titles else ""
+    return described(fig, f"Grid of {len(images)} images{named}.", caption or "Images.")
+
+
+def as_picture(image: Picture) -> np.ndarray:
+    """Any of the project's images as float [H, W, 3] in 0..1: uint8 [H, W, 3] or [H, W], or float [3, H, W]
+    in [-1, 1].
+
+    Raises ValueError for other shapes.
+    """
+    pixels = np.asarray(image)
+    if pixels.dtype == np.uint8 and pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=-1)
+    if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3:
+        return pixels / 255.0
+    if pixels.dtype.kind == "f" and pixels.ndim == 3 and pixels.shape[0] == 3:
+        return np.clip((np.moveaxis(pixels, 0, -1) + 1) / 2, 0, 1).astype(np.float64)
+    raise ValueError(
+        f"an image of shape {pixels.shape} and type {pixels.dtype}: expected uint8 [H, W, 3] or [H, W], "
+        "or float [3, H, W] in [-1, 1]"
+    )
+
+
+def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, np.ndarray]:
+    """A figure that pyplot has let go of: it is shown once, as a cell's value, and its memory is freed with
+    it.
+    """
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    plt.close(fig)
+    return fig, axes.ravel()
+
+
+def _grid(count: int, columns: int, side: float, extra_height: float = 0.35) -> tuple[Figure, np.ndarray]:
+    """A figure with `count` square panels without axes, at most `columns` in a row."""
+    if count == 0:
+        raise ValueError("there is nothing to draw: the list is empty")
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    fig, axes = _figure(rows, columns, (side * columns, (side + extra_height) * rows))
+    for axis in axes[count:]:
+        axis.remove()
+    for axis in axes[:count]:
+        _no_frame(axis)
+    return fig, axes[:count]
+
+
+def _no_frame(axis: Axes) -> None:
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def _foreground(labels: Picture) -> np.ndarray:
+    return np.asarray(labels) > 0
+
+
+def _fit(labels: Picture, picture: np.ndarray) -> np.ndarray:
+    """Foreground of a label map at the picture's size, by nearest neighbour."""
+    mask = _foreground(labels)
+    height, width = picture.shape[:2]
+    rows = (np.arange(height) + 0.5) * mask.shape[0] // height
+    columns = (np.arange(width) + 0.5) * mask.shape[1] // width
+    return mask[rows.astype(int)][:, columns.astype(int)]
+
+
+def _outline(axis: Axes, mask: Picture) -> None:
+    mask = _foreground(mask)
+    if mask.any() and not mask.all():  # an even field has no contour and matplotlib would warn
+        axis.contour(mask, levels=[0.5], colors="black", linewidths=1.8)
+        axis.contour(mask, levels=[0.5], colors=OUTLINE, linewidths=0.9)
+
+
+def _draw_comparison(axis: Axes, picture: np.ndarray, truth: Picture, prediction: Picture) -> None:
+    from matplotlib.colors import to_rgb
+
+    true, marked = _fit(truth, picture), _fit(prediction, picture)
+    # A faded grey picture under strong colours: the colours keep the legend's look on dark tissue too.
+    shown = 0.4 + 0.6 * np.repeat(picture.mean(axis=-1, keepdims=True), 3, axis=-1)
+    for colour, where in ((HIT, true & marked), (FALSE_ALARM, ~true & marked), (MISS, true & ~marked)):
+        shown[where] = 0.25 * shown[where] + 0.75 * np.array(to_rgb(colour))
+    axis.imshow(shown)
+
+
+def _legend(fig: Figure) -> None:
+    from matplotlib.patches import Patch
+
+    fig.legend(
+        handles=[Patch(facecolor=colour, label=meaning) for colour, meaning in MEANINGS.items()],
+        loc="outside lower center", ncols=3, frameon=False, fontsize="small",
+    )  # fmt: skip
+
+
+def _binary_dice(truth: Picture, prediction: Picture) -> float:
+    from textdiff.metrics import case_scores
+
+    return case_scores(_foreground(prediction), _foreground(truth))["dice"]
+
+
+def _agreement(truth: Picture, prediction: Picture) -> str:
+    """In words, for the alt text: how much of the truth is found and how much of the marked area is wrong."""
+    true, marked = _foreground(truth), _foreground(prediction)
+    marked = _fit(marked, np.empty((*true.shape, 3)))
+    found = (true & marked).sum() / true.sum() if true.any() else None
+    wrong = (~true & marked).sum() / marked.sum() if marked.any() else None
+    first = "the truth is empty" if found is None else f"{found:.0%} of the true area is found"
+    second = "nothing is marked" if wrong is None else f"{wrong:.0%} of the marked area is wrong"
+    return f"{first}, {second}"
+
+
+def _mark_not_run(axis: Axes, column: int, row: int) -> None:
+    from matplotlib.patches import Rectangle
+
+    hatched = Rectangle((column, row), 1, 1, facecolor="white", edgecolor="0.7", hatch="///", linewidth=0)
+    axis.add_patch(hatched)
+    place = {"ha": "center", "va": "center", "fontsize": "x-small", "backgroundcolor": "white"}
+    axis.text(column + 0.5, row + 0.5, "not run yet", **place)
+
+
+def _heatmap_alt(percent: pd.DataFrame) -> str:
+    known = percent.stack().dropna()
+    what = f"Table of Dice, {percent.index.name or 'rows'} by {percent.columns.name or 'columns'}"
+    if known.empty:
+        return f"{what}; nothing has been run yet."
+    missing = int(percent.isna().sum().sum())
+    tail = f"; cells not run yet: {missing}" if missing else ""
+    worst, best = (" and ".join(map(str, where)) for where in (known.idxmin(), known.idxmax()))
+    return f"{what}: from {known.min():.1f} % at {worst} to {known.max():.1f} % at {best}{tail}."
+
+
+def _cycle(*marks: str) -> Any:
+    from itertools import cycle
+
+    return cycle(marks)
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width)) or " "

@@ -1,0 +1,339 @@
+"""Build the book: notebooks and prose come in, executed notebooks and _build/html/index.html go out.
+
+    python tools/build_book.py               # what `make book` does
+    python tools/build_book.py --force       # run every notebook, also those that have not changed
+
+Every notebook runs in demo mode through papermill, one process each, in an empty folder of its own. The
+result is kept in _build/executed and used again until the notebook's code, the package or the lock changes;
+the tests of the notebooks and of the book use the same copies. Then prose and executed notebooks are put side
+by side in _build/source and Jupyter Book builds them with warnings as errors.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+
+import nbformat
+from filelock import FileLock
+from notebook_cells import BADGE_IMAGE
+
+ROOT = Path(__file__).resolve().parents[1]
+LOCAL_BADGE = "/book/_static/open-in-colab.svg"
+TABLE_MARK = "<!-- this-build -->"
+CELL_SECONDS = 900
+# What a notebook's output depends on besides its own code cells.
+INPUTS = (
+    "textdiff/**/*.py",
+    "textdiff/assets/**/*",
+    "textdiff/data/manifests/*",
+    "weights/**/*.safetensors",
+    "results/published/**/*",
+    "book/paper_tables.csv",
+    "env/requirements-cpu.txt",
+)
+
+
+class NotebookFailed(RuntimeError):
+    """A notebook did not run to its end; the message names it, its error and its log."""
+
+
+class BookFailed(RuntimeError):
+    """Jupyter Book did not build, or its table of contents names a page that is not there."""
+
+
+@dataclass(frozen=True)
+class Executed:
+    """An executed notebook: where it is, how long it took, and whether it ran just now."""
+
+    path: Path
+    seconds: float
+    fresh: bool
+
+
+def sources(root: Path = ROOT) -> list[Path]:
+    """All notebooks that the book may hold."""
+    return sorted([*(root / "notebooks").glob("*.ipynb"), *(root / "book").glob("*.ipynb")])
+
+
+def fingerprint(path: Path, root: Path = ROOT) -> str:
+    """Digest of all that the notebook's outputs depend on: code cells, package, shipped files, lock."""
+    digest = hashlib.sha256()
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            digest.update(cell.source.encode() + b"\0")
+    files = {file for pattern in INPUTS for file in root.glob(pattern) if file.is_file()}
+    for file in sorted(files):
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def execute(path: Path, root: Path = ROOT, force: bool = False, threads: int = 0) -> Executed:
+    """Run a notebook in demo mode, unless an executed copy of its present state is there.
+
+    `threads`: processor threads for the numerical libraries, 0 for all. Raises NotebookFailed.
+    """
+    folder = root / "_build" / "executed"
+    folder.mkdir(parents=True, exist_ok=True)
+    output, record = folder / path.name, folder / f"{path.stem}.json"
+    with FileLock(folder / f"{path.stem}.lock"):
+        digest = fingerprint(path, root)
+        if not force and output.is_file() and record.is_file():
+            known = json.loads(record.read_text(encoding="utf-8"))
+            if known["fingerprint"] == digest:
+                return Executed(output, known["seconds"], fresh=False)
+        record.unlink(missing_ok=True)
+        start = time.monotonic()
+        _papermill(path, output, root, threads)
+        seconds = round(time.monotonic() - start, 1)
+        _write_if_changed(record, json.dumps({"fingerprint": digest, "seconds": seconds}).encode())
+        return Executed(output, seconds, fresh=True)
+
+
+def execute_all(
+    paths: Iterable[Path], root: Path = ROOT, force: bool = False, jobs: int = 0
+) -> dict[Path, Executed | NotebookFailed]:
+    """Run several notebooks, `jobs` at a time (0: two where there are two cores). A failure is a value."""
+    cores = os.cpu_count() or 1
+    jobs = jobs or min(2, cores)
+
+    def one(path: Path) -> Executed | NotebookFailed:
+        try:
+            result = execute(path, root, force, threads=max(1, cores // jobs))
+        except NotebookFailed as error:
+            return error
+        print(
+            f"{path.stem}: {'ran in' if result.fresh else 'unchanged, ran before in'} {result.seconds:.0f} s",
+            flush=True,
+        )
+        return result
+
+    paths = list(paths)
+    with ThreadPoolExecutor(jobs) as pool:
+        return dict(zip(paths, pool.map(one, paths), strict=True))
+
+
+def build(root: Path = ROOT, force: bool = False, jobs: int = 0) -> Path:
+    """Execute what has changed, build the book, and return the path of its first page.
+
+    Raises NotebookFailed or BookFailed; the book of an earlier build stays in place then.
+    """
+    _check_contents(root)
+    outcomes = execute_all(sources(root), root, force, jobs)
+    failures = [str(outcome) for outcome in outcomes.values() if isinstance(outcome, NotebookFailed)]
+    if failures:
+        raise NotebookFailed("\n".join(failures))
+    with FileLock(root / "_build" / "book.lock"):
+        source = stage(outcomes, root)
+        html = _jupyter_book(source, root / "_build" / "jupyter-book")
+        final, fresh = root / "_build" / "html", root / "_build" / "html.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.copytree(html, fresh)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(fresh, final)
+    return final / "index.html"
+
+
+def stage(outcomes: dict[Path, Executed], root: Path = ROOT) -> Path:
+    """Put prose and executed notebooks side by side in _build/source; an unchanged file keeps its time."""
+    target = root / "_build" / "source"
+    files = {name: (root / name).read_bytes() for name in ("_config.yml", "_toc.yml")}
+    for file in sorted((root / "book").rglob("*")):
+        if file.is_file() and file.suffix != ".ipynb":
+            files[file.relative_to(root).as_posix()] = file.read_bytes()
+    page = files.get("book/this_build.md")
+    if page:
+        table = build_table(outcomes)
+        files["book/this_build.md"] = page.replace(TABLE_MARK.encode(), table.encode())
+    for path, executed in outcomes.items():
+        notebook = readable(nbformat.read(path, as_version=4), nbformat.read(executed.path, as_version=4), root)
+        files[path.relative_to(root).as_posix()] = nbformat.writes(notebook).encode()
+
+    for file in target.rglob("*"):
+        if file.is_file() and file.relative_to(target).as_posix() not in files:
+            file.unlink()
+    for name, content in files.items():
+        _write_if_changed(target / name, content)
+    return target
+
+
+def readable(
+    notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode, root: Path = ROOT
+) -> nbformat.NotebookNode:
+    """The committed notebook with the outputs of its executed copy, made ready for the book.
+
+    The cell that papermill injects is left out, the badge's picture comes from the book, this machine's
+    folders are cut from the outputs, and alt text and caption that a figure carries go where Jupyter Book
+    looks for them.
+    """
+    ran = [cell for cell in executed.cells if cell.cell_type == "code"]
+    ran = [cell for cell in ran if "injected-parameters" not in cell.metadata.get("tags", [])]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell, done in zip(code, ran, strict=True):
+        text = json.dumps(done.outputs).replace(f"{root}/", "").replace(str(Path.home()), "~")
+        cell.outputs = [nbformat.from_dict(output) for output in json.loads(text)]
+        cell.execution_count = done.execution_count
+        _describe_figures(cell)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace(BADGE_IMAGE, LOCAL_BADGE)
+    notebook.metadata.pop("widgets", None)
+    return notebook
+
+
+def _describe_figures(cell: nbformat.NotebookNode) -> None:
+    """Move a figure's own alt text and caption (output metadata) to the cell's, where they are read."""
+    for output in cell.outputs:
+        about = output.get("metadata", {}).get("image/png", {})
+        mystnb = cell.metadata.setdefault("mystnb", {})
+        if about.get("alt"):
+            mystnb.setdefault("image", {}).setdefault("alt", about["alt"])
+        if about.get("caption"):
+            mystnb.setdefault("figure", {}).setdefault("caption", about["caption"])
+
+
+def build_table(outcomes: dict[Path, Executed]) -> str:
+    """Versions, processor and seconds a notebook, as markdown for the page about this build."""
+    names = ("torch", "transformers", "monai", "numpy", "pandas", "papermill", "jupyter-book")
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    lines = [
+        f"Built on {date.today().isoformat()} with Python {platform.python_version()} on {platform.system()} "
+        f"{platform.machine()}, {os.cpu_count()} cores. {versions}.",
+        "",
+        "| notebook | seconds |",
+        "|---|---:|",
+    ]
+    lines += [f"| {path.stem} | {executed.seconds:.0f} |" for path, executed in outcomes.items()]
+    return "\n".join(lines)
+
+
+def _papermill(path: Path, output: Path, root: Path, threads: int) -> None:
+    """Run one notebook in a process, an empty folder and an empty results folder of its own."""
+    work, results = root / "_build" / "run" / path.stem, root / "_build" / "results" / path.stem
+    for folder in (work, results):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    unfinished, log = output.with_suffix(".part.ipynb"), output.with_suffix(".log")
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(path),
+        str(unfinished),
+        "--kernel",
+        "python3",
+        "--cwd",
+        str(work),
+    ]
+    command += ["--no-progress-bar", "--execution-timeout", str(CELL_SECONDS)]
+    if _has_mode(path):
+        command += ["-r", "mode", "demo"]
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])),
+        "TEXTDIFF_RESULTS": str(results),
+        "TEXTDIFF_CACHE": str(root / "_build" / "cache"),
+    }
+    if threads:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    with open(log, "w", encoding="utf-8") as stream:
+        done = subprocess.run(command, env=environment, stdout=stream, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise NotebookFailed(f"{path.name}: {_last_error(log)} (log: {log})")
+    os.replace(unfinished, output)
+
+
+def _has_mode(path: Path) -> bool:
+    cells = nbformat.read(path, as_version=4).cells
+    return any(
+        "parameters" in cell.metadata.get("tags", []) and re.search(r"^mode\s*=", cell.source, re.MULTILINE)
+        for cell in cells
+    )
+
+
+def _last_error(log: Path) -> str:
+    """The last line of a log that names an error, else its last line."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8", errors="replace"))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt|Exit)\b", line)]
+    return (named or lines or ["no output"])[-1]
+
+
+def _check_contents(root: Path) -> None:
+    """Every page of the table of contents exists, and every notebook is in it."""
+    toc = (root / "_toc.yml").read_text(encoding="utf-8")
+    entries = re.findall(r"(?:file|root):\s*(\S+)", toc)
+    missing = [name for name in entries if not any((root / f"{name}{end}").is_file() for end in (".md", ".ipynb"))]
+    if missing:
+        raise BookFailed(f"_toc.yml names pages that are not there: {', '.join(missing)} (.md or .ipynb)")
+    unlisted = [
+        path.relative_to(root).as_posix()
+        for path in sources(root)
+        if path.relative_to(root).with_suffix("").as_posix() not in entries
+    ]
+    if unlisted:
+        raise BookFailed(f"not in _toc.yml: {', '.join(unlisted)}")
+
+
+def _jupyter_book(source: Path, target: Path) -> Path:
+    """Build `source` with warnings as errors; returns the folder of the pages.
+
+    Raises BookFailed with the warnings.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    command = [
+        str(Path(sys.executable).with_name("jupyter-book")),
+        "build",
+        str(source),
+        "--path-output",
+        str(target),
+    ]
+    command += ["--warningiserror", "--keep-going"]
+    log = target / "build.log"
+    with open(log, "w", encoding="utf-8") as stream:
+        done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT)
+    pages = target / "_build" / "html"
+    if done.returncode:
+        # Sphinx would skip the pages it has read, and with them their warnings, the next time.
+        shutil.rmtree(target / "_build", ignore_errors=True)
+        text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8", errors="replace"))
+        found = [line for line in text.splitlines() if "WARNING" in line or "ERROR" in line]
+        raise BookFailed("\n".join([f"Jupyter Book failed (log: {log})", *(found or text.splitlines()[-20:])]))
+    return pages
+
+
+def _write_if_changed(path: Path, content: bytes) -> None:
+    """Write a file in one step, or leave it with its time when it holds `content` already."""
+    if path.is_file() and path.read_bytes() == content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--force", action="store_true", help="run every notebook, also those that have not changed")
+    parser.add_argument(
+        "--jobs", type=int, default=0, help="notebooks at a time (default: two, where there are two cores)"
+    )
+    arguments = parser.parse_args()
+    try:
+        first_page = build(force=arguments.force, jobs=arguments.jobs)
+    except (NotebookFailed, BookFailed) as error:
+        sys.exit(str(error))
+    print(f"The book is built. Open {first_page.as_uri()}")
