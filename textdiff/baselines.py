@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from textdiff.precision import mixed_precision
+
 FEATURES = (32, 32, 64, 128, 256, 32)
 SMALLEST = 32
 
@@ -22,12 +24,19 @@ class UNetBaseline(nn.Module):
     overfits a handful of images sooner.
     """
 
-    def __init__(self, num_classes: int = 2, in_channels: int = 3, features: Sequence[int] = FEATURES):
+    def __init__(
+        self,
+        num_classes: int = 2,
+        in_channels: int = 3,
+        features: Sequence[int] = FEATURES,
+        precision: str = "float32",
+    ):
         super().__init__()
         from monai.networks.nets import BasicUNet
 
         if num_classes < 2:
             raise ValueError(f"num_classes={num_classes}: background and at least one class make 2 or more")
+        self.precision = precision
         self.net = BasicUNet(
             spatial_dims=2, in_channels=in_channels, out_channels=num_classes, features=tuple(features),
             norm=("instance", {"affine": True}),
@@ -41,16 +50,18 @@ class UNetBaseline(nn.Module):
         """
         if min(images.shape[-2:]) < SMALLEST:
             raise ValueError(f"images of {tuple(images.shape[-2:])} px: each side must be {SMALLEST} px or more")
-        return self.net(images)
+        with mixed_precision(images.device, self.precision):
+            return self.net(images).float()
 
 
 BASELINES = {"unet": UNetBaseline}
 
 
-def build_baseline(name: str, num_classes: int, in_channels: int = 3) -> nn.Module:
-    """Build the baseline called `name` (one of `BASELINES`), freshly initialised. Raises ValueError for other
-    names.
+def build_baseline(name: str, num_classes: int, in_channels: int = 3, precision: str = "float32") -> nn.Module:
+    """Build the baseline called `name` (one of `BASELINES`), freshly initialised, running in `precision`.
+
+    Raises ValueError for other names.
     """
     if name not in BASELINES:
         raise ValueError(f"there is no baseline {name!r}; there are: {', '.join(sorted(BASELINES))}")
-    return BASELINES[name](num_classes=num_classes, in_channels=in_channels)
+    return BASELINES[name](num_classes=num_classes, in_channels=in_channels, precision=precision)

@@ -82,6 +82,13 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     Raises:
         ValueError: lists the missing, unexpected and mis-shaped keys (the first ten of each).
     """
+    check_fit(module, state, source)
+    own = module.state_dict()
+    module.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()})
+
+
+def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Raises ValueError as :func:`load_strict` does, but copies nothing; ``module`` may be on the meta device."""
     own = module.state_dict()
     shapes = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
@@ -100,7 +107,6 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
                 more = f" and {len(keys) - 10} more" if len(keys) > 10 else ""
                 lines.append(f"  {kind} ({len(keys)}): {', '.join(keys[:10])}{more}")
         raise ValueError("\n".join(lines))
-    module.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()})
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:

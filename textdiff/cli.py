@@ -73,16 +73,17 @@ def _readable(command: Callable[..., None]) -> Callable[..., None]:
 @app.command()
 @_readable
 def fetch(
-    name: Annotated[str, typer.Argument(help="Data set: monuseg or qata.")],
-    source: Annotated[Path | None, typer.Option(help="Archive or folder that is already on this machine.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder for data sets (default: TEXTDIFF_DATA).")] = None,
+    name: Annotated[str, typer.Argument(help="Data set (monuseg, qata) or weights (openai_256).")],
+    source: Annotated[Path | None, typer.Option(help="Archive, folder or file that is already on this machine.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder to bring it to (default: TEXTDIFF_DATA or TEXTDIFF_WEIGHTS).")] = None,
     force: Annotated[bool, typer.Option("--force", help="Make it anew although it is there.")] = False,
 ) -> None:
-    """Bring a data set to this machine: checked, resumed after a break, whole or not at all."""
+    """Bring a data set or weights to this machine: checked, resumed after a break, whole or not at all."""
+    from textdiff.fetch import WEIGHTS
     from textdiff.fetch import fetch as bring
 
     if root is not None:
-        os.environ["TEXTDIFF_DATA"] = str(root)
+        os.environ["TEXTDIFF_WEIGHTS" if name in WEIGHTS else "TEXTDIFF_DATA"] = str(root)
     typer.echo(bring(name, source=source, force=force))
 
 

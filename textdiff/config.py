@@ -41,6 +41,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "dice_weight": 1.5,
         "mask_rule": "dilated",
         "augmentation": "official",
+        "schedule": "constant",
         "positions": "off",
     },
     "corrected": {
@@ -52,6 +53,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "dice_weight": 1.0,
         "mask_rule": "area",
         "augmentation": "follow",
+        "schedule": "cosine",
         "positions": "on",
     },
 }
@@ -231,7 +233,8 @@ class TextDiffConfig(Config):
         "resize": ("auto", "area", "bilinear"),
         "dice_on": ("auto", "softmax", "logits"),
         "mask_rule": ("auto", "area", "dilated"),
-        "augmentation": ("auto", "follow", "official", "contradict", "none"),
+        "augmentation": ("auto", "follow", "affine", "official", "contradict", "none"),
+        "schedule": ("auto", "cosine", "constant"),
         "precision": ("float32", "bfloat16"),
     }
 
@@ -262,6 +265,7 @@ class TextDiffConfig(Config):
     dice_weight: float = 0.0
     mask_rule: str = "auto"
     augmentation: str = "auto"
+    schedule: str = "auto"
 
     def _slug(self) -> str:
         return f"{self.dataset}-{self.model}-n{self.n_labels}-s{self.seed}-{self.protocol}"
@@ -285,9 +289,9 @@ class TextDiffConfig(Config):
                 "n_labels": {"qata": 150, "monuseg": 5}.get(self.dataset, 12),
                 "max_val": 10 if demo else 100,
                 "max_test": 20 if demo else 100_000,
-                **PROTOCOLS[self.protocol],
+                **({"augmentation": "affine"} if self.model == "unet" and self.protocol == "corrected" else {}),
             }
-        )
+        )._fill(PROTOCOLS[self.protocol])
         if not config.blocks:
             raise ValueError(
                 f"backbone={config.backbone!r} is not a known name: say which blocks to tap, such as blocks='1,4,7'"

@@ -50,6 +50,7 @@ COMPACT_HEAD = {
     "merge": "sum",
     "attend": 2,
     "normalise": True,
+    "init": "default",
 }
 FUSION = {"textdiff": "attention", "textdiff_concat": "pooled", "textdiff_no_text": "none"}
 DEMO_IMAGES = {"n_train": 60, "image_size": 96}
@@ -156,7 +157,7 @@ def build_model(config: TextDiffConfig, class_names: Sequence[str]) -> nn.Module
     device = resolve_device(config.device)
     torch.manual_seed(config.seed)
     if config.model in BASELINES:
-        return build_baseline(config.model, len(class_names)).to(device)
+        return build_baseline(config.model, len(class_names), precision=config.precision).to(device)
     features = build_features(config)
     text = None if config.model == "textdiff_no_text" else build_text(config)
     torch.manual_seed(config.seed)
@@ -210,6 +211,7 @@ def train_model(
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
+        schedule=config.schedule,
         validate=validate if val else None,
         validate_every=config.validate_every,
         device=resolve_device(config.device),
@@ -222,16 +224,8 @@ def train_model(
 def test_model(
     model: nn.Module, config: TextDiffConfig, cases: Sequence[Case], captions: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """The per-case table of ``model`` on (at most ``max_test``) cases; ``captions`` replaces their sentences.
-
-    Features of these images are not cached: each is seen once.
-    """
-    cases = list(cases)[: config.max_test]
-    features = getattr(model, "features", None)
-    if features is None:
-        return _evaluate(model, config, cases, captions)
-    with features.uncached():
-        return _evaluate(model, config, cases, captions)
+    """The per-case table of ``model`` on (at most ``max_test``) cases; ``captions`` replaces their sentences."""
+    return _evaluate(model, config, list(cases)[: config.max_test], captions)
 
 
 test_model.__test__ = False  # the name says what it does; it is no test

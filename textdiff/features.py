@@ -12,7 +12,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from textdiff.checkpoints import fingerprint, read_checkpoint, write_checkpoint
 from textdiff.diffusion import Diffusion
+from textdiff.precision import mixed_precision
 from textdiff.unet import UNet, check_blocks
 
 
@@ -60,8 +61,7 @@ class DiffusionFeatures(nn.Module):
         last = len(self.diffusion.timesteps) - 1
         if not steps or any(not 0 <= step <= last for step in steps) or len(set(steps)) != len(steps):
             raise ValueError(f"noise steps {list(steps)}: give at least one, each once, from 0 to {last}")
-        if precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision {precision!r}: known are 'float32' and 'bfloat16'")
+        mixed_precision("cpu", precision)  # refuses unknown names now rather than at the first image
         self.unet = unet.eval().requires_grad_(False)
         self.blocks, self.steps = tuple(blocks), tuple(steps)
         self.noise_seed, self.schedule, self.precision = noise_seed, schedule, precision
@@ -100,7 +100,7 @@ class DiffusionFeatures(nn.Module):
             for i, maps in zip(missing, zip(*self._compute(images[missing]), strict=True), strict=True):
                 known[keys[i]] = self.cache.put(keys[i], [one.to(self._stored) for one in maps])
         columns = zip(*(known[key] for key in keys), strict=True)
-        return [torch.stack([one.float() for one in column]).to(images.device) for column in columns]
+        return [torch.stack(column).to(images.device).float() for column in columns]
 
     @contextmanager
     def uncached(self) -> Iterator[None]:
@@ -122,14 +122,12 @@ class DiffusionFeatures(nn.Module):
 
     def _compute(self, images: Tensor) -> list[Tensor]:
         noise = self.noise(images.shape[1:]).to(images.device)
-        mixed = self.precision == "bfloat16"
         images = images.to(memory_format=torch.channels_last)
-        context = torch.autocast(images.device.type, torch.bfloat16) if mixed else nullcontext()
         by_step = []
         for step in self.steps:
             timesteps = torch.full((len(images),), step, device=images.device)
             x_t = self.diffusion.add_noise(images, noise.expand_as(images), timesteps)
-            with context:
+            with mixed_precision(images.device, self.precision):
                 by_step.append(self.unet.decode(x_t, timesteps, self.blocks))
         joined = [torch.cat(one, dim=1).contiguous() for one in zip(*by_step, strict=True)]
         return [one.to(self._stored).float() for one in joined]

@@ -1,4 +1,5 @@
-"""Bring a data set to `data_dir()`: a name, or an archive or folder on disk, in; a verified folder out.
+"""Bring a data set to `data_dir()`, or weights to `weights_dir()`: a name, or what is already on disk, in; a
+verified folder or file out.
 
 Data come from the public GitHub commits named in `REGISTRY`. Archives that GitHub makes are not stable byte
 for byte, so what is verified is the content: each listed file against its git blob id in that commit
@@ -25,7 +26,7 @@ from pathlib import Path, PurePosixPath
 
 from textdiff.data.cases import picture_size
 from textdiff.data.lvit_folders import find_entry, match_key, read_split
-from textdiff.paths import DATASET_FOLDERS, cache_dir, data_dir
+from textdiff.paths import DATASET_FOLDERS, cache_dir, data_dir, weights_dir
 
 MANIFESTS = Path(__file__).resolve().parent / "data" / "manifests"
 CHUNK = 1 << 16
@@ -100,6 +101,30 @@ REGISTRY: dict[str, Source] = {
         licence="CC BY-NC-SA 3.0 IGO (as recorded by dataset-ninja); SGSeg's repository is MIT",
         citation="Degerli et al., Health Inf Sci Syst 2021; text: Li et al. (LViT), arXiv:2206.14718, "
         "cleaned by Ye et al. (SGSeg), MICCAI 2024",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A published checkpoint of a backbone, one file. Its publisher gives no checksum."""
+
+    name: str
+    path: str
+    host: str
+    size: int
+    licence: str
+    citation: str
+
+
+WEIGHTS: dict[str, Weights] = {
+    "openai_256": Weights(
+        name="openai_256",
+        host="https://openaipublic.blob.core.windows.net",
+        path="diffusion/jul-2021/256x256_diffusion_uncond.pt",
+        size=2_212_000_000,
+        licence="MIT (openai/guided-diffusion); see its model card for intended use",
+        citation="Dhariwal & Nichol, NeurIPS 2021, arXiv:2105.05233",
     ),
 }
 
@@ -439,13 +464,13 @@ def fetch(
     force: bool = False,
     say: Say = print,
 ) -> Path:
-    """Bring a data set to `data_dir()` and return its folder, in LViT's layout.
+    """Bring a data set to `data_dir()` and return its folder, in LViT's layout; or weights, see `fetch_weights`.
 
     Args:
-        name: "monuseg" or "qata".
+        name: "monuseg" or "qata"; or "openai_256".
         source: an archive (zip, tar) or folder already on disk instead of a download; LViT's layout, or
-            SGSeg's for QaTa.
-        base_url: stands in for GitHub's host, for a mirror with the same paths.
+            SGSeg's for QaTa. For weights, the file.
+        base_url: stands in for the public host, for a mirror with the same paths.
         force: make it anew although it is there; without it a folder that is there and passes `check` is
             kept.
         say: called with lines about the progress.
@@ -453,8 +478,10 @@ def fetch(
     Raises ValueError for an unknown name; FetchError (address, path, expected hash) when data are missing,
     damaged or cannot be had. Whatever goes wrong, a folder that was there before stays as it was.
     """
+    if name in WEIGHTS:
+        return fetch_weights(name, source, base_url, force, say)
     if name not in REGISTRY:
-        raise ValueError(f"unknown data set {name!r}; `fetch` knows {', '.join(REGISTRY)}")
+        raise ValueError(f"{name!r} is unknown; `fetch` knows {', '.join([*REGISTRY, *WEIGHTS])}")
     entry = REGISTRY[name]
     target = data_dir() / DATASET_FOLDERS[name][0]
     old = _recover(target)
@@ -490,4 +517,73 @@ def fetch(
     if source is None:
         shutil.rmtree(store, ignore_errors=True)
     say(f"{name}: in {target}, {counts}. Licence: {entry.licence}. Please cite: {entry.citation}")
+    return target
+
+
+# --- weights -------------------------------------------------------------------------------------------
+
+
+def _check_weights(entry: Weights, path: Path, origin: str) -> str:
+    """Read `path` as tensors only (no code of a pickle is run) and compare every name and shape with our UNet.
+
+    Returns a line about what was verified. Raises WrongContentError that lists what does not fit.
+    """
+    import torch
+
+    from textdiff.checkpoints import check_fit, read_checkpoint
+    from textdiff.experiments import OPENAI_256
+    from textdiff.unet import UNet
+
+    with torch.device("meta"):
+        unet = UNet(**OPENAI_256)
+    try:
+        state = read_checkpoint(path)
+        check_fit(unet, state, source=origin)
+    except ValueError as error:
+        raise WrongContentError(f"{origin} -> {path}: not the weights of {entry.name}: {error}") from error
+    count = sum(value.numel() for value in state.values())
+    return f"{len(state)} tensors, {count:,} numbers, names and shapes as they must be (no checksum is published)"
+
+
+def fetch_weights(
+    name: str,
+    source: str | Path | None = None,
+    base_url: str | None = None,
+    force: bool = False,
+    say: Say = print,
+) -> Path:
+    """Bring published weights to `weights_dir()` and return the file. The arguments are those of `fetch`.
+
+    No checksum of the file is known, so what is verified is that it holds tensors and nothing else, with the
+    names and shapes of the network. The file appears under its name only when that is so; an older one stays
+    until then. Raises FetchError.
+    """
+    entry = WEIGHTS[name]
+    target = weights_dir() / PurePosixPath(entry.path).name
+    if target.exists() and not force:
+        if source is not None:
+            raise FetchError(f"{target} is already there; use force (--force) to replace it")
+        say(f"{name}: already in {target}, checked: {_check_weights(entry, target, 'on disk')}")
+        return target
+    if source is not None and not Path(source).expanduser().is_file():
+        raise FetchError(f"no such file: {source}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    arrived = target.with_name(f".{target.name}.unverified")  # a killed run may have left it, whole
+    part = arrived.with_name(f"{arrived.name}.part")
+    missing = entry.size - sum(path.stat().st_size for path in (arrived, part) if path.exists())
+    if (free := shutil.disk_usage(target.parent).free) < missing:
+        raise FetchError(f"{target.parent}: {free / MIB:.0f} MiB free, about {missing / MIB:.0f} MiB needed")
+    origin = str(source) if source is not None else f"{(base_url or entry.host).rstrip('/')}/{entry.path}"
+    if source is not None:
+        _copy(Path(source).expanduser(), arrived)
+    elif not arrived.exists():
+        say(f"{name}: {origin} (about {entry.size / MIB:.0f} MiB) to {target.parent}")
+        download(origin, arrived)
+    try:
+        verified = _check_weights(entry, arrived, origin)
+    except WrongContentError:
+        arrived.unlink()
+        raise
+    os.replace(arrived, target)
+    say(f"{name}: in {target}, {verified}. Licence: {entry.licence}. Please cite: {entry.citation}")
     return target

@@ -7,6 +7,7 @@ colour-blind readers, and every colour has a legend or a label.
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -57,7 +58,15 @@ def described(fig: Figure, alt: str, caption: str = "") -> Figure:
     if not alt.strip():
         raise ValueError("the alt text is empty: say in a sentence what the figure shows")
     fig.textdiff_description = {"alt": alt.strip(), "caption": caption.strip()}
+    fig._repr_mimebundle_ = lambda **kwargs: _shown(fig)
     return fig
+
+
+def _shown(fig: Figure) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """What a notebook displays: the picture, and its alt text and caption as the output's metadata."""
+    stream = io.BytesIO()
+    fig.savefig(stream, format="png", bbox_inches="tight")
+    return {"image/png": stream.getvalue()}, {"image/png": description(fig)}
 
 
 def description(fig: Figure) -> dict[str, str]:

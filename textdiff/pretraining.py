@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -20,6 +19,7 @@ from tqdm.auto import tqdm
 from textdiff.data.cases import Case
 from textdiff.data.transforms import dihedral, to_input
 from textdiff.diffusion import Diffusion
+from textdiff.precision import mixed_precision
 from textdiff.training import Trainee
 from textdiff.unet import UNet
 
@@ -105,7 +105,6 @@ def pretrain(
     if checkpoint is not None and Path(checkpoint).is_file():
         run.load(Path(checkpoint), settings)
     diffusion = Diffusion("linear")
-    mixed = torch.autocast(torch.device(device).type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
     recent: list[float] = []
     started = time.monotonic() - (run.history[-1]["seconds"] if run.history else 0.0)
     bar = tqdm(range(run.step, steps), initial=run.step, total=steps, desc="pre-training", disable=not progress)
@@ -115,7 +114,7 @@ def pretrain(
         noise = torch.randn(x0.shape, generator=generator)
         timesteps = torch.randint(len(diffusion.timesteps), (batch_size,), generator=generator)
         x_t = diffusion.add_noise(x0, noise, timesteps).to(device, memory_format=torch.channels_last)
-        with mixed:
+        with mixed_precision(device, precision):
             predicted = unet(x_t, timesteps.to(device))
         recent.append(run.update(F.mse_loss(predicted.float(), noise.to(device))))
         # a long memory only once there is something to remember

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from textdiff.data.cases import read_picture
 from textdiff.data.transforms import to_input
 from textdiff.features import DiffusionFeatures
 from textdiff.fusion import CrossModalAttention
+from textdiff.precision import mixed_precision
 from textdiff.text import TextEncoder
 from textdiff.unet import UNet
 
@@ -37,10 +37,13 @@ class TextDiffHead(nn.Module):
         num_heads, head_dim: of the attention.
         fusion: "attention" (the method), "pooled" (the mean token is added to every pixel; the ablation's text without
             cross-attention), or "none" (no text; the ablation's first row).
-        merge: "concat" stacks the up-sampled scales (authors); "sum" adds them, which is a lighter classifier.
+        merge: "concat" stacks the up-sampled scales (authors); "sum" adds each to the next finer one, which is lighter.
         attend: how many of the coarsest maps read the text; 0 for all (authors). Finer maps then only sharpen the edges.
         positions: give the pixels' places to the fusion (ours, see :class:`~textdiff.fusion.CrossModalAttention`).
-        normalise: bring every feature channel to mean 0 and variance 1 (running statistics) before the projection (ours).
+        init: "official" draws every weight from N(0, 0.02), "default" is PyTorch's. With the former queries and keys start
+            so small that the attention is uniform and takes hundreds of steps to turn to any word.
+        normalise: bring every feature channel of every image to mean 0 and variance 1 before the projection, and use group
+            instead of batch normalisation in the classifier (ours): a handful of images has no batch statistics to trust.
 
     Raises:
         ValueError: an unknown fusion or merge, no feature maps, fewer than two classes.
@@ -60,6 +63,7 @@ class TextDiffHead(nn.Module):
         attend: int = 0,
         positions: bool = False,
         normalise: bool = False,
+        init: str = "official",
     ) -> None:
         super().__init__()
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
@@ -68,6 +72,8 @@ class TextDiffHead(nn.Module):
             raise ValueError(f"fusion={fusion!r}: known are {', '.join(FUSIONS)}")
         if merge not in ("concat", "sum"):
             raise ValueError(f"merge={merge!r}: known are concat, sum")
+        if init not in ("official", "default"):
+            raise ValueError(f"init={init!r}: known are official, default")
         if not channels or num_classes < 2 or len(hidden) != 2:
             raise ValueError(
                 f"channels={list(channels)}, num_classes={num_classes}, hidden={list(hidden)}: "
@@ -77,7 +83,7 @@ class TextDiffHead(nn.Module):
             raise ValueError(f"attend={attend}: from 0 (all) to {len(channels)}, the number of maps")
         self.channels, self.fusion, self.merge = list(channels), fusion, merge
         self.attend = attend or len(channels)
-        self.normalise = nn.ModuleList(nn.BatchNorm2d(c, affine=False) for c in channels if normalise)
+        self.normalise = normalise
         self.project = nn.ModuleDict(
             {name: nn.Conv2d(c, dim, 1) for name, c in zip(self._projections(dim), channels, strict=True) if name}
         )
@@ -87,16 +93,18 @@ class TextDiffHead(nn.Module):
         elif fusion == "pooled":
             self.cross = nn.Linear(text_dim, dim)
         merged = dim * len(channels) if merge == "concat" else dim
+        norms = [nn.GroupNorm(min(8, width), width) if normalise else nn.BatchNorm2d(width) for width in hidden]
         self.classifier = nn.Sequential(
             nn.Conv2d(merged, hidden[0], 3, padding=1),
-            nn.BatchNorm2d(hidden[0]),
+            norms[0],
             nn.ReLU(inplace=True),
             nn.Conv2d(hidden[0], hidden[1], 3, padding=1),
-            nn.BatchNorm2d(hidden[1]),
+            norms[1],
             nn.ReLU(inplace=True),
             nn.Conv2d(hidden[1], num_classes, 3, padding=1),
         )
-        self.apply(_initialise)
+        if init == "official":
+            self.apply(_initialise)
 
     def _projections(self, dim: int) -> list[str]:
         """Which 1x1 convolution serves which scale: the first has its own, later ones of equal width share one."""
@@ -121,9 +129,12 @@ class TextDiffHead(nn.Module):
         fused = self._project(maps, tokens)
         for k in self._reading(maps):
             fused[k] = self._fuse(fused[k], tokens, mask)
-        raised = [F.interpolate(h, size=size, mode="bilinear", align_corners=False) for h in fused]
-        merged = torch.cat(raised, dim=1) if self.merge == "concat" else torch.stack(raised).sum(dim=0)
-        return self.classifier(merged)
+        if self.merge == "concat":
+            return self.classifier(torch.cat([_resized(h, size) for h in fused], dim=1))
+        merged, *finer = sorted(fused, key=lambda h: h.shape[-2] * h.shape[-1])
+        for h in finer:
+            merged = h + _resized(merged, h.shape[-2:])
+        return self.classifier(_resized(merged, size))
 
     def attention(self, maps: Sequence[Tensor], tokens: Tensor, mask: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Where each token is read, mean over the scales: ``[B, L, *size]``, values 0..1."""
@@ -141,7 +152,7 @@ class TextDiffHead(nn.Module):
         if tokens is None and self.fusion != "none":
             raise ValueError(f"a head with fusion={self.fusion!r} needs tokens")
         if self.normalise:
-            maps = [norm(h) for norm, h in zip(self.normalise, maps, strict=True)]
+            maps = [_lean(_standardised(h)) for h in maps]
         return [self.project[name](h) if name else h for name, h in zip(self._names, maps, strict=True)]
 
     def _reading(self, maps: Sequence[Tensor]) -> list[int]:
@@ -174,6 +185,23 @@ class TextDiffHead(nn.Module):
                     break
             renamed[key] = value
         load_strict(self, renamed, source="the authors' code")
+
+
+def _resized(h: Tensor, size: Sequence[int]) -> Tensor:
+    return h if h.shape[-2:] == tuple(size) else F.interpolate(h, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def _standardised(h: Tensor) -> Tensor:
+    """Every channel of every image to mean 0 and variance 1 over its pixels."""
+    variance, mean = torch.var_mean(h, dim=(-2, -1), keepdim=True, correction=0)
+    return (h - mean) * (variance + 1e-5).rsqrt()
+
+
+def _lean(h: Tensor) -> Tensor:
+    """Channels last, in the dtype that autocast would round the projection's input to: a small head waits for memory."""
+    kind = h.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else h.dtype
+    return h.to(dtype, memory_format=torch.channels_last)
 
 
 def _official_names(later: str) -> dict[str, str]:
@@ -242,8 +270,7 @@ class TextDiff(nn.Module):
             raise ValueError(f"{len(images)} images but {len(captions)} captions")
         maps = self.features(images)
         tokens, mask = self._read(captions)
-        mixed = self.features.precision == "bfloat16"
-        with torch.autocast(images.device.type, torch.bfloat16) if mixed else nullcontext():
+        with mixed_precision(images.device, self.features.precision):
             return self.head(maps, tokens, mask, size=tuple(images.shape[-2:])).float()
 
     def _read(self, captions: Sequence[str]) -> tuple[Tensor | None, Tensor | None]:

@@ -31,6 +31,11 @@ def test_badges_setup_cells_and_outputs_are_as_the_tool_writes_them():
     assert not stale, f"run `python tools/notebook_cells.py`: {stale}"
 
 
+@pytest.mark.parametrize("path", build_book.sources(), ids=lambda path: path.stem)
+def test_no_output_is_committed(path):
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in read(path).cells)
+
+
 @every_notebook
 def test_layout(path):
     title, setup, *rest = read(path).cells
