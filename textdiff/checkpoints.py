@@ -6,8 +6,10 @@ Also reads PyTorch files (``.pt``, ``.pth``), never running the code that a pick
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,11 +43,22 @@ def write_text(path: str | Path, text: str) -> None:
 def write_checkpoint(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes named tensors as a safetensors file, atomically; ``metadata`` values must be strings."""
+    """Writes named tensors as a safetensors file, atomically; ``metadata`` values must be strings.
+
+    Raises:
+        OSError: the disk is full (``errno.ENOSPC``), read-only, ...
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(plain, temporary, dict(metadata or {})))
+    try:
+        write_atomically(path, lambda temporary: save_file(plain, temporary, dict(metadata or {})))
+    except SafetensorError as error:  # the writer reports the disk's errors as its own kind, the number in the text
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
@@ -74,6 +87,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} holds no flat state dict (tensor by name), but a {type(state).__name__}")
     return dict(state)
+
+
+def read_json(path: str | Path) -> dict:
+    """The object in a JSON file. Raises ValueError that names a file which is damaged or holds something else."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__} where an object was expected")
+    return content
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

@@ -74,8 +74,12 @@ def _readable(command: Callable[..., None]) -> Callable[..., None]:
 @_readable
 def fetch(
     name: Annotated[str, typer.Argument(help="Data set (monuseg, qata) or weights (openai_256).")],
-    source: Annotated[Path | None, typer.Option(help="Archive, folder or file that is already on this machine.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder to bring it to (default: TEXTDIFF_DATA or TEXTDIFF_WEIGHTS).")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="Archive, folder or file that is already on this machine.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder to bring it to (default: TEXTDIFF_DATA or TEXTDIFF_WEIGHTS).")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Make it anew although it is there.")] = False,
 ) -> None:
     """Bring a data set or weights to this machine: checked, resumed after a break, whole or not at all."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from textdiff.unet import UNet
 if TYPE_CHECKING:
     import pandas as pd
 
-    from textdiff.features import DiffusionFeatures
+    from textdiff.features import DiffusionFeatures, FeatureCache
     from textdiff.text import TextEncoder
 
 # The architecture of OpenAI's unconditional ImageNet 256 checkpoint, which the paper freezes (papers.md 1.2).
@@ -198,27 +199,47 @@ def train_model(
     )
     val = list(val)[: config.max_val]
 
+    # Views that never come twice would only fill the cache; validation images come again and again
+    features = getattr(model, "features", None)
+    cache = features.cache if features is not None else None
+    training_cache = cache if images.views else None
+
     def validate(trained: nn.Module) -> float:
-        return float(_evaluate(trained, config, val, progress=False)["dice"].mean())
+        with _caching(features, cache):
+            return float(_evaluate(trained, config, val, progress=False)["dice"].mean())
 
     # Scratch, not a record: removed once the training is whole
     scratch = paths.cache_dir() / "training" / config.run_id
-    history = fit(
-        model,
-        images,
-        partial(dice_ce_loss, dice_weight=config.dice_weight, dice_on=config.dice_on),
-        iterations=config.iterations,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        schedule=config.schedule,
-        validate=validate if val else None,
-        validate_every=config.validate_every,
-        device=resolve_device(config.device),
-        checkpoint=scratch / "checkpoint.safetensors",
-    )
+    with _caching(features, training_cache):
+        history = fit(
+            model,
+            images,
+            partial(dice_ce_loss, dice_weight=config.dice_weight, dice_on=config.dice_on),
+            iterations=config.iterations,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            schedule=config.schedule,
+            validate=validate if val else None,
+            validate_every=config.validate_every,
+            device=resolve_device(config.device),
+            checkpoint=scratch / "checkpoint.safetensors",
+        )
     shutil.rmtree(scratch, ignore_errors=True)
     return history
+
+
+@contextmanager
+def _caching(features: DiffusionFeatures | None, cache: FeatureCache | None) -> Iterator[None]:
+    """Within this context ``features`` uses ``cache``; nothing happens where there are no features."""
+    if features is None:
+        yield
+        return
+    before, features.cache = features.cache, cache
+    try:
+        yield
+    finally:
+        features.cache = before
 
 
 def test_model(

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from textdiff.checkpoints import fingerprint, read_checkpoint, write_checkpoint
 from textdiff.diffusion import Diffusion
 from textdiff.precision import mixed_precision
 from textdiff.unet import UNet, check_blocks
+
+HEADER = 256  # bytes of a file beside a map's own, at most
+ABANDONED = 3600.0  # seconds after which a temporary file has no writer any more
 
 
 class DiffusionFeatures(nn.Module):
@@ -68,7 +72,7 @@ class DiffusionFeatures(nn.Module):
         self.cache = cache
         self.channels = [unet.block_channels[k] * len(self.steps) for k in self.blocks]
         self.strides = [unet.block_strides[k] for k in self.blocks]
-        self._identity = ""
+        self._known_identity: tuple[list, str] = ([], "")
 
     def train(self, mode: bool = True) -> DiffusionFeatures:
         """Frozen: stays in eval mode whatever is trained around it."""
@@ -91,9 +95,12 @@ class DiffusionFeatures(nn.Module):
 
         Along the channels, the steps follow each other in the order given. On the device of ``images``.
         """
+        if not images.is_floating_point():
+            raise ValueError(f"images must be floating-point numbers in [-1, 1], got {images.dtype}")
         if self.cache is None:
             return self._compute(images)
-        keys = [self._key(image) for image in images]
+        identity = self._identity()
+        keys = [_key(identity, image) for image in images]
         known = {key: self.cache.get(key) for key in keys}
         missing = [i for i, key in enumerate(keys) if known[key] is None]
         if missing:
@@ -132,15 +139,22 @@ class DiffusionFeatures(nn.Module):
         joined = [torch.cat(one, dim=1).contiguous() for one in zip(*by_step, strict=True)]
         return [one.to(self._stored).float() for one in joined]
 
-    def _key(self, image: Tensor) -> str:
-        """Stands for the pixels after every transform, and for all that turns them into maps."""
-        if not self._identity:
-            about = {"unet": fingerprint(self.unet.state_dict()), "config": self.unet.config, **self.settings}
-            self._identity = json.dumps(about, sort_keys=True)
-        pixels = image.detach().cpu().contiguous()
-        digest = hashlib.sha256(f"{self._identity}{pixels.dtype}{tuple(pixels.shape)}".encode())
-        digest.update(pixels.numpy())
-        return digest.hexdigest()[:32]
+    def _identity(self) -> str:
+        """Stands for all that turns pixels into maps; made anew when weights were loaded into the network since."""
+        state = self.unet.state_dict(keep_vars=True)
+        versions = [(value.data_ptr(), 0 if value.is_inference() else value._version) for value in state.values()]
+        if versions != self._known_identity[0]:
+            about = {"unet": fingerprint(state), "config": self.unet.config, **self.settings}
+            self._known_identity = (versions, json.dumps(about, sort_keys=True))
+        return self._known_identity[1]
+
+
+def _key(identity: str, image: Tensor) -> str:
+    """Stands for the pixels after every transform, and for what turns them into maps."""
+    pixels = image.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{identity}{pixels.dtype}{tuple(pixels.shape)}".encode())
+    digest.update(pixels.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
 
 
 class FeatureCache:
@@ -173,14 +187,14 @@ class FeatureCache:
 
     def put(self, key: str, maps: list[Tensor]) -> list[Tensor]:
         """Stores ``maps`` under ``key`` if there is room, and returns them."""
-        size = sum(one.numel() * one.element_size() for one in maps)
+        size = sum(one.numel() * one.element_size() + HEADER for one in maps)
         if size > self.max_bytes:
             return maps
         self._make_room(size)
         try:
             write_checkpoint(self._path(key), {str(i): one for i, one in enumerate(maps)})
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             warnings.warn(
                 f"the disk of the feature cache is full, going on without storing: {self.folder}", stacklevel=2
@@ -204,8 +218,18 @@ class FeatureCache:
             entries.append((status.st_mtime, status.st_size, path))
         return sorted(entries)
 
+    def _sweep(self) -> None:
+        """Removes what killed processes left half-written."""
+        for path in self.folder.glob("??/.*.part"):
+            try:
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
+            except FileNotFoundError:
+                continue
+
     def _make_room(self, size: int) -> None:
         if self._size is None or self._size + size > self.max_bytes:
+            self._sweep()
             entries = self._entries()
             self._size = sum(entry[1] for entry in entries)
             for _, freed, path in entries:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from textdiff.checkpoints import load_strict, read_checkpoint, write_checkpoint, write_text
+from textdiff.checkpoints import load_strict, read_checkpoint, read_json, write_checkpoint, write_text
 from textdiff.data.cases import read_picture
 from textdiff.data.transforms import to_input
 from textdiff.features import DiffusionFeatures
@@ -188,13 +188,14 @@ class TextDiffHead(nn.Module):
 
 
 def _resized(h: Tensor, size: Sequence[int]) -> Tensor:
-    return h if h.shape[-2:] == tuple(size) else F.interpolate(h, size=tuple(size), mode="bilinear", align_corners=False)
+    return (
+        h if h.shape[-2:] == tuple(size) else F.interpolate(h, size=tuple(size), mode="bilinear", align_corners=False)
+    )
 
 
 def _standardised(h: Tensor) -> Tensor:
     """Every channel of every image to mean 0 and variance 1 over its pixels."""
-    variance, mean = torch.var_mean(h, dim=(-2, -1), keepdim=True, correction=0)
-    return (h - mean) * (variance + 1e-5).rsqrt()
+    return F.layer_norm(h, h.shape[-2:])
 
 
 def _lean(h: Tensor) -> Tensor:
@@ -311,7 +312,6 @@ class TextDiff(nn.Module):
         tokens, mask = self._read([text])
         with self.features.uncached():
             maps = self.features(self._input(pixels))
-        self.head.eval()
         weights = self.head.attention(maps, tokens, mask, size=pixels.shape[:2])[0]
         words = self.text.words(text)
         return words, weights[: len(words)].cpu().numpy()
@@ -357,7 +357,7 @@ class TextDiff(nn.Module):
             ValueError: a damaged file, or weights that do not fit the configuration (keys are listed).
         """
         folder = _locate(name)
-        config = json.loads((folder / "config.json").read_text())
+        config = read_json(folder / "config.json")
         features = DiffusionFeatures(UNet.from_pretrained(folder / "unet"), **config["features"])
         text = None
         if config["text"] is not None:

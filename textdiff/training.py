@@ -280,13 +280,19 @@ def fit(
         run.history.append(row | {"seconds": time.monotonic() - started})
         bar.set_postfix(loss=f"{row['loss']:.4f}", score=f"{score:.4f}")
         losses = []
-        if validate is None or score >= max(r["score"] for r in run.history):
+        if _last_is_best(run.history):
             keeper.take(trained)
         if checkpoint is not None:
             run.save(Path(checkpoint), settings)
     trained.load_state_dict(keeper.tensors())
     model.eval()
     return run.history
+
+
+def _last_is_best(history: Sequence[Mapping[str, float]]) -> bool:
+    """Whether no earlier score is higher than the last; nan, which an unscored row has, is lower than any number."""
+    scores = [-math.inf if math.isnan(row["score"]) else row["score"] for row in history]
+    return scores[-1] == max(scores)
 
 
 class _Snapshot(nn.Module):

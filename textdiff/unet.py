@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from textdiff.checkpoints import load_strict, read_checkpoint, write_checkpoint, write_text
+from textdiff.checkpoints import load_strict, read_checkpoint, read_json, write_checkpoint, write_text
 
 
 def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
@@ -320,7 +320,7 @@ class UNet(nn.Module):
         config_path = folder / "config.json"
         if not config_path.is_file():
             raise FileNotFoundError(f"no UNet in {folder}: config.json is missing (and model.safetensors beside it)")
-        unet = cls(**json.loads(config_path.read_text()))
+        unet = cls(**read_json(config_path))
         load_strict(unet, read_checkpoint(folder / "model.safetensors"), source=str(folder))
         return unet.eval()
 
