@@ -239,7 +239,7 @@ def chest_phantoms(n: int, seed: int, size: int = 128, start: int = 0) -> list[C
     """Make `n` chest films with lung opacities; the mask {0, 1} holds only those the sentence names.
 
     One to three of the six lung areas count ("targets"), one to three others hold a look-alike. Sides are
-    the patient's.
+    the picture's, as in QaTa-COV19's sentences.
 
     Args:
         n: how many. seed: the same seed gives the same pictures; case i does not depend on n.
