@@ -21,7 +21,7 @@ DATASETS = ("monuseg", "qata", *PHANTOMS)
 MODES = ("demo", "full")
 
 # What each backbone was trained on, the image side it is tapped at, and the decoder blocks that are tapped by default.
-# openai_256 with these blocks, per data set, is the paper's choice (papers.md 1.2); the others are small and ours.
+# openai_256 with these blocks, per data set, is the authors' choice (chunmeifeng/TextDiff @ cd7e79f, experiments/*/ddpm.json); the others are small and ours.
 BACKBONES: dict[str, dict[str, Any]] = {
     "openai_256": {"image_size": 256, "blocks": {"monuseg": "6,8,12,16", "qata": "4,6,8,12", "": "6,8,12,16"}},
     "he_32": {"image_size": 256, "blocks": {"": "1,4,7,10"}},

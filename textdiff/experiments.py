@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from textdiff.features import DiffusionFeatures, FeatureCache
     from textdiff.text import TextEncoder
 
-# The architecture of OpenAI's unconditional ImageNet 256 checkpoint, which the paper freezes (papers.md 1.2).
+# The architecture of OpenAI's unconditional ImageNet 256 checkpoint, which the paper freezes.
 OPENAI_256 = dict(
     image_size=256,
     in_channels=3,

@@ -95,6 +95,15 @@ class DiffusionFeatures(nn.Module):
 
         Along the channels, the steps follow each other in the order given. On the device of ``images``.
         """
+        return [one.float() for one in self.maps(images)]
+
+    @torch.no_grad()
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """What :meth:`forward` gives, in the dtype of ``precision``: for a head that would round them again anyway.
+
+        Raises:
+            ValueError: images that are no floating-point numbers, or of a size that the network cannot halve.
+        """
         if not images.is_floating_point():
             raise ValueError(f"images must be floating-point numbers in [-1, 1], got {images.dtype}")
         if self.cache is None:
@@ -105,9 +114,9 @@ class DiffusionFeatures(nn.Module):
         missing = [i for i, key in enumerate(keys) if known[key] is None]
         if missing:
             for i, maps in zip(missing, zip(*self._compute(images[missing]), strict=True), strict=True):
-                known[keys[i]] = self.cache.put(keys[i], [one.to(self._stored) for one in maps])
+                known[keys[i]] = self.cache.put(keys[i], list(maps))
         columns = zip(*(known[key] for key in keys), strict=True)
-        return [torch.stack(column).to(images.device).float() for column in columns]
+        return [torch.stack(column).to(images.device) for column in columns]
 
     @contextmanager
     def uncached(self) -> Iterator[None]:
@@ -123,10 +132,6 @@ class DiffusionFeatures(nn.Module):
         generator = torch.Generator().manual_seed(self.noise_seed)
         return torch.randn(1, *shape, generator=generator)
 
-    @property
-    def _stored(self) -> torch.dtype:
-        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-
     def _compute(self, images: Tensor) -> list[Tensor]:
         noise = self.noise(images.shape[1:]).to(images.device)
         images = images.to(memory_format=torch.channels_last)
@@ -137,7 +142,7 @@ class DiffusionFeatures(nn.Module):
             with mixed_precision(images.device, self.precision):
                 by_step.append(self.unet.decode(x_t, timesteps, self.blocks))
         joined = [torch.cat(one, dim=1).contiguous() for one in zip(*by_step, strict=True)]
-        return [one.to(self._stored).float() for one in joined]
+        return [one.to(torch.bfloat16 if self.precision == "bfloat16" else torch.float32) for one in joined]
 
     def _identity(self) -> str:
         """Stands for all that turns pixels into maps; made anew when weights were loaded into the network since."""

@@ -269,7 +269,7 @@ class TextDiff(nn.Module):
         """``images [B, 3, H, W]`` in [-1, 1] and B captions -> logits ``[B, num_classes, H, W]``."""
         if len(images) != len(captions):
             raise ValueError(f"{len(images)} images but {len(captions)} captions")
-        maps = self.features(images)
+        maps = self.features.maps(images)
         tokens, mask = self._read(captions)
         with mixed_precision(images.device, self.features.precision):
             return self.head(maps, tokens, mask, size=tuple(images.shape[-2:])).float()

@@ -261,7 +261,15 @@ def fit(
     run = Trainee(
         {"model": trained, "best": keeper}, iterations, learning_rate, iterations // 20, weight_decay, schedule
     )
-    settings = {"iterations": iterations, "batch_size": batch_size, "lr": learning_rate, "seed": images.seed}
+    settings = {
+        "iterations": iterations,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "augmentation": images.augmentation,
+        "seed": images.seed,
+    }
     if checkpoint is not None and Path(checkpoint).is_file():
         run.load(Path(checkpoint), settings)
     started = time.monotonic() - (run.history[-1]["seconds"] if run.history else 0.0)

@@ -38,9 +38,7 @@ def test_masked_tokens_have_no_influence_at_all(drawn):
 def test_the_order_of_the_tokens_does_not_matter(drawn):
     block, x, tokens, mask, generator = drawn
     order = torch.randperm(tokens.shape[1], generator=generator)
-    torch.testing.assert_close(
-        block(x, tokens, mask), block(x, tokens[:, order], mask[:, order]), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(block(x, tokens, mask), block(x, tokens[:, order], mask[:, order]), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
         block.attention(x, tokens, mask)[:, order],
         block.attention(x, tokens[:, order], mask[:, order]),

@@ -58,6 +58,15 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["w.txt"]
 
 
+def test_a_reader_keeps_the_old_file_whole_while_a_new_one_takes_its_place(tmp_path):
+    path = tmp_path / "w.txt"
+    write_text(path, "old")
+    with open(path) as reader:
+        write_text(path, "new and longer")
+        assert reader.read() == "old"
+    assert path.read_text() == "new and longer"
+
+
 def test_a_kill_in_the_middle_of_a_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "w.txt"
     write_text(path, "old")

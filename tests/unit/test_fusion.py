@@ -49,6 +49,17 @@ def test_attention_is_what_the_forward_pass_uses():
     assert block().attention(x, tokens, only)[:, 1].eq(1).all()
 
 
+def test_attention_is_the_mean_of_both_attentions():
+    """Keys of zero make an attention uniform: what then differs from 1/4 must come from the other one."""
+    x, tokens = drawn(1, 12, 3, 3), drawn(1, 4, 10)
+    for silent, speaking in (("attn1", "attn2"), ("attn2", "attn1")):
+        cross = block()
+        torch.nn.init.zeros_(getattr(cross, silent).to_k.weight)
+        assert (cross.attention(x, tokens) - 1 / 4).abs().max() > 1e-2
+        torch.nn.init.zeros_(getattr(cross, speaking).to_k.weight)
+        torch.testing.assert_close(cross.attention(x, tokens), torch.full((1, 4, 3, 3), 1 / 4))
+
+
 def test_the_text_matters_and_every_parameter_learns():
     cross, x = block(positions=True).train(), drawn(1, 12, 3, 3)
     assert not torch.allclose(cross(x, drawn(1, 4, 10, seed=1)), cross(x, drawn(1, 4, 10, seed=2)), atol=1e-3)
