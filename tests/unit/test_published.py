@@ -1,0 +1,40 @@
+"""The published records: none stale, and their scores follow from their own tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from textdiff.metrics import summarise
+from textdiff.runs import load_records
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "results" / "published"
+FOLDERS = sorted(path.parent for path in PUBLISHED.glob("*/*/metrics.json"))
+every_record = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+
+
+def test_no_record_is_stale() -> None:
+    records = load_records(PUBLISHED)
+    assert len(records) == len(FOLDERS) > 0
+    assert records.loc[records["stale"].astype(bool), "run_id"].tolist() == []
+
+
+@every_record
+def test_scores_follow_from_the_table(folder: Path) -> None:
+    recorded = json.loads((folder / "metrics.json").read_text())
+    table = pd.read_csv(folder / "per_case.csv", keep_default_na=False)
+    again = {f"test/{name}": value for name, value in summarise(table).items()}
+    assert {name: recorded[name] for name in again} == pytest.approx(again)
+    for name in ("shuffled", "empty", "swapped"):
+        if f"dice_{name}" in table:
+            assert recorded[f"test/dice_{name}"] == pytest.approx(table[f"dice_{name}"].mean())
+
+
+@every_record
+def test_a_record_names_no_machine_and_shows_no_patient(folder: Path) -> None:
+    text = "".join(path.read_text() for path in folder.glob("*.json"))
+    assert not any(root in text for root in ("/home/", "/root/", "/tmp/", "C:\\"))
+    assert [path.name for path in folder.glob("figures/*.png") if path.stem != "training"] == []
