@@ -5,10 +5,9 @@ Data, model, training, evaluation; each takes the configuration and what the ste
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 
 from textdiff import paths
+from textdiff.checkpoints import load_strict, read_checkpoint, read_json
 from textdiff.config import BACKBONES, RANDOM, PretrainConfig, TextDiffConfig, numbers
 from textdiff.data import SYNTHETIC, load_dataset
 from textdiff.data.cases import Case, Dataset
@@ -81,6 +81,8 @@ def load_data(config: TextDiffConfig, n_train: int = DEMO_IMAGES["n_train"]) -> 
 def load_backbone(name: str, seed: int = 0) -> UNet:
     """A backbone by name (:data:`textdiff.config.BACKBONES`) or folder; "random:" before it leaves the weights random.
 
+    Random means as guided-diffusion initialises: the last layer of every residual and attention branch is zero.
+
     Raises:
         FileNotFoundError: no such weights, saying where they were looked for and how to get them.
     """
@@ -96,12 +98,10 @@ def load_backbone(name: str, seed: int = 0) -> UNet:
 def _architecture(name: str) -> dict:
     if name == "openai_256":
         return OPENAI_256
-    return json.loads((_backbone_folder(name) / "config.json").read_text())
+    return read_json(_backbone_folder(name) / "config.json")
 
 
 def _openai_256() -> UNet:
-    from textdiff.checkpoints import load_strict, read_checkpoint
-
     path = paths.weights_dir() / OPENAI_256_FILE
     if not path.is_file():
         raise FileNotFoundError(
@@ -229,17 +229,9 @@ def train_model(
     return history
 
 
-@contextmanager
-def _caching(features: DiffusionFeatures | None, cache: FeatureCache | None) -> Iterator[None]:
+def _caching(features: DiffusionFeatures | None, cache: FeatureCache | None) -> AbstractContextManager[None]:
     """Within this context ``features`` uses ``cache``; nothing happens where there are no features."""
-    if features is None:
-        yield
-        return
-    before, features.cache = features.cache, cache
-    try:
-        yield
-    finally:
-        features.cache = before
+    return nullcontext() if features is None else features.caching(cache)
 
 
 def test_model(
@@ -294,7 +286,7 @@ def new_backbone(config: PretrainConfig) -> UNet:
 
 
 def unlabelled_images(config: PretrainConfig) -> list[Case]:
-    """Training images without their masks; for phantoms, both kinds where the shipped backbone saw both."""
+    """Training images of the configuration's data set without their masks; 200 phantoms in full mode, 40 in demo."""
     if config.dataset not in SYNTHETIC:
         return load_dataset(config.dataset).unlabelled
     count = 200 if config.mode == "full" else 40

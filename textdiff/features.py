@@ -13,7 +13,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -119,13 +119,17 @@ class DiffusionFeatures(nn.Module):
         return [torch.stack(column).to(images.device) for column in columns]
 
     @contextmanager
-    def uncached(self) -> Iterator[None]:
-        """Within this context nothing is read from or written to the cache (for images that are seen only once)."""
-        cache, self.cache = self.cache, None
+    def caching(self, cache: FeatureCache | None) -> Iterator[None]:
+        """Within this context maps are kept in ``cache``, or nowhere."""
+        before, self.cache = self.cache, cache
         try:
             yield
         finally:
-            self.cache = cache
+            self.cache = before
+
+    def uncached(self) -> AbstractContextManager[None]:
+        """Within this context nothing is read from or written to the cache (for images that are seen only once)."""
+        return self.caching(None)
 
     def noise(self, shape: Sequence[int]) -> Tensor:
         """The shared noise map ``[1, C, H, W]``; drawn on the CPU, so that it is the same on every device."""
