@@ -29,7 +29,13 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "phantoms_32": {"image_size": 96, "blocks": {"": "0,2,4"}},
 }
 SHIPPED = {"monuseg": "he_32", "qata": "chest_32", "nuclei_phantoms": "phantoms_32", "chest_phantoms": "phantoms_32"}
-RANDOM = "random:"  # prefix of a backbone's name: the same architecture, weights as initialised
+# Prefixes of a backbone's name: the same architecture, never trained. guided-diffusion initialises the last layer of every
+# residual and attention branch with zeros ("random:"); "redrawn:" draws these layers at random too.
+RANDOM = "random:"
+REDRAWN = "redrawn:"
+
+# Trained from scratch instead of read from frozen features (:mod:`textdiff.baselines`)
+SCRATCH = ("unet", "unetpp", "attention_unet", "swin_unetr", "dynunet", "mednext", "text_unet")
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "official": {
@@ -38,6 +44,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "channel_order": "BGR",
         "resize": "bilinear",
         "dice_on": "logits",
+        "dice_over": "batch",
         "dice_weight": 1.5,
         "mask_rule": "dilated",
         "augmentation": "official",
@@ -50,6 +57,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "channel_order": "RGB",
         "resize": "area",
         "dice_on": "softmax",
+        "dice_over": "image",
         "dice_weight": 1.0,
         "mask_rule": "area",
         "augmentation": "follow",
@@ -57,6 +65,11 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "positions": "on",
     },
 }
+
+
+def architecture_of(backbone: str) -> str:
+    """The backbone's name without the prefix that leaves its weights random."""
+    return backbone.removeprefix(RANDOM).removeprefix(REDRAWN)
 
 
 @dataclass(frozen=True)
@@ -202,7 +215,7 @@ class FeaturesConfig(Config):
 
     def _resolve(self) -> Config:
         backbone = SHIPPED[self.dataset] if self.backbone == "auto" else self.backbone
-        about = BACKBONES.get(backbone.removeprefix(RANDOM), {})
+        about = BACKBONES.get(architecture_of(backbone), {})
         demo = self.mode == "demo"
         config = replace(self, backbone=backbone)
         return config._fill(
@@ -215,23 +228,30 @@ class TextDiffConfig(Config):
     """Notebook 13: train and evaluate TextDiff, its text-free twin or a baseline on a few labelled images.
 
     ``model``: "textdiff"; "textdiff_no_text" (paper's ablation, first row); "textdiff_concat" (text without
-    cross-attention); "unet" (MONAI's BasicUNet, from scratch).
-    ``backbone``: a name in :data:`BACKBONES`, "random:" before a name for the same network without pre-training, or a folder.
+    cross-attention); or a network trained from scratch (:mod:`textdiff.baselines`), of which "text_unet" reads.
+    ``backbone``: a name in :data:`BACKBONES`, "random:" or "redrawn:" before a name for the same network without
+    pre-training, or a folder.
     ``text_encoder``: "tiny" (shipped), a folder, or a hub id.
-    ``head``: "official" (the authors' sizes) or "compact" (ours: 64 channels, scales summed, features normalised).
+    ``head``: "official" (the authors' sizes), "compact" (ours: 64 channels, scales summed, features normalised) or
+    "decoder" (ours: compact, and a convolution at every scale on the way up).
+    ``views``: different random views of a labelled image, 0 for no bound (frozen features of a bounded number are cached).
+    ``select_on``: the split whose Dice chooses the best step; "test" is the authors' way (they report the split that
+    chose), for the audit only.
     """
 
     experiment: ClassVar[str] = "textdiff2d"
     notebook: ClassVar[str] = "13_textdiff"
     choices: ClassVar[dict[str, tuple[str, ...]]] = {
-        "model": ("textdiff", "textdiff_no_text", "textdiff_concat", "unet"),
+        "model": ("textdiff", "textdiff_no_text", "textdiff_concat", *SCRATCH),
         "protocol": tuple(PROTOCOLS),
-        "head": ("auto", "official", "compact"),
+        "head": ("auto", "official", "compact", "decoder"),
+        "select_on": ("val", "test"),
         "text_mask": ("auto", "on", "off"),
         "positions": ("auto", "on", "off"),
         "channel_order": ("auto", "RGB", "BGR"),
         "resize": ("auto", "area", "bilinear"),
         "dice_on": ("auto", "softmax", "logits"),
+        "dice_over": ("auto", "image", "batch"),
         "mask_rule": ("auto", "area", "dilated"),
         "augmentation": ("auto", "follow", "affine", "official", "contradict", "none"),
         "schedule": ("auto", "cosine", "constant"),
@@ -262,13 +282,27 @@ class TextDiffConfig(Config):
     channel_order: str = "auto"
     resize: str = "auto"
     dice_on: str = "auto"
+    dice_over: str = "auto"
     dice_weight: float = 0.0
     mask_rule: str = "auto"
     augmentation: str = "auto"
+    views: int = 0
     schedule: str = "auto"
+    select_on: str = "val"
+
+    @property
+    def reads(self) -> bool:
+        """Whether the model takes the sentence in."""
+        return self.model in ("textdiff", "textdiff_concat", "text_unet")
 
     def _slug(self) -> str:
         return f"{self.dataset}-{self.model}-n{self.n_labels}-s{self.seed}-{self.protocol}"
+
+    def _augmentation(self, scratch: bool) -> dict[str, Any]:
+        """Corrected protocol: random views of real images, eight of each where a feature cache must hold them."""
+        if self.protocol != "corrected" or (self.dataset in PHANTOMS and not scratch):
+            return {}
+        return {"augmentation": "affine"} if scratch else {"augmentation": "affine", "views": 8}
 
     def _resolve(self) -> Config:
         demo, qata = self.mode == "demo", self.dataset == "qata"
@@ -280,18 +314,19 @@ class TextDiffConfig(Config):
                 "text_encoder": "tiny" if demo or self.dataset in PHANTOMS else "emilyalsentzer/Bio_ClinicalBERT",
             }
         )
-        about = BACKBONES.get(config.backbone.removeprefix(RANDOM), {"image_size": 256, "blocks": {}})
+        about = BACKBONES.get(architecture_of(config.backbone), {"image_size": 256, "blocks": {}})
         blocks = about["blocks"]
-        official = config.backbone.removeprefix(RANDOM) == "openai_256" and self.model != "unet"
+        scratch = self.model in SCRATCH
+        official = architecture_of(config.backbone) == "openai_256" and not scratch
         config = config._fill(
             {
-                "head": "official" if official else "compact",
+                "head": "official" if official else "decoder" if self.protocol == "corrected" else "compact",
                 "image_size": 64 if demo and chest else about["image_size"],
                 "blocks": blocks.get(self.dataset, blocks.get("", "")),
                 "n_labels": {"qata": 150, "chest_phantoms": 60}.get(self.dataset, 5),
                 "max_val": 10 if demo else 100,
                 "max_test": (40 if chest else 20) if demo else 100_000,
-                **({"augmentation": "affine"} if self.model == "unet" and self.protocol == "corrected" else {}),
+                **self._augmentation(scratch),
             }
         )._fill(PROTOCOLS[self.protocol])
         if not config.blocks:
@@ -325,8 +360,98 @@ class PredictConfig(Config):
     text: str = ""
 
 
+@dataclass(frozen=True)
+class TableConfig(Config):
+    """Notebooks 15, 16, 18 and 19: a table of the runs of a grid (:mod:`textdiff.grids`), drawn from their records.
+
+    ``n_seeds``: draws of the labelled images, 0 for the grid's own number.
+    """
+
+    experiment: ClassVar[str] = "table"
+    notebook: ClassVar[str] = "15_comparison"
+
+    dataset: str = "chest_phantoms"
+    n_seeds: int = 0
+
+
+@dataclass(frozen=True)
+class BlocksConfig(Config):
+    """Notebook 17: every decoder block at every noise step, and sets of them, by a linear probe.
+
+    ``sets``: blocks and steps together, such as "1,4,7@50,150,250;1,4,7@50"; "" for the backbone's own blocks at the
+    paper's three steps and at each of them alone.
+    """
+
+    experiment: ClassVar[str] = "blocks_steps"
+    notebook: ClassVar[str] = "17_blocks_and_steps"
+
+    backbone: str = "auto"
+    blocks: str = ""
+    steps: str = ""
+    sets: str = ""
+    image_size: int = 0
+    n_labels: int = 0
+    n_draws: int = 0
+    max_test: int = 0
+    pixels: int = 20_000
+
+    def _slug(self) -> str:
+        return f"{self.dataset}-{self.backbone.replace(':', '-')}-n{self.n_labels}-s{self.seed}"
+
+    def _resolve(self) -> Config:
+        demo = self.mode == "demo"
+        config = replace(self, backbone=SHIPPED[self.dataset] if self.backbone == "auto" else self.backbone)
+        about = BACKBONES.get(architecture_of(config.backbone), {"image_size": 256, "blocks": {}})
+        taps = about["blocks"].get(self.dataset, about["blocks"].get("", ""))
+        paper = ("50,150,250", "50", "150", "250")
+        return config._fill(
+            {
+                "image_size": about["image_size"],
+                "blocks": "all",
+                "steps": "50,150,250,500" if demo else "0,25,50,100,150,200,250,350,500,700,900",
+                "sets": ";".join(f"{taps}@{steps}" for steps in paper) if taps else "",
+                "n_labels": 5,
+                "n_draws": 1 if demo else 3,
+                "max_test": 6 if demo else 100,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class ReadingConfig(Config):
+    """Notebook 1a: does the model read? ``model_folder``: a saved TextDiff to look into; "" for one of the grid's."""
+
+    experiment: ClassVar[str] = "reading"
+    notebook: ClassVar[str] = "1a_reading_test"
+
+    dataset: str = "chest_phantoms"
+    model_folder: str = ""
+
+
+@dataclass(frozen=True)
+class QualitativeConfig(Config):
+    """Notebook 1b: test images from the worst to the best, side by side for several models."""
+
+    experiment: ClassVar[str] = "qualitative"
+    notebook: ClassVar[str] = "1b_qualitative"
+
+    dataset: str = "chest_phantoms"
+    n_shown: int = 6
+
+
 CONFIGS: dict[str, type[Config]] = {
-    cls.__name__: cls for cls in (DataConfig, PretrainConfig, FeaturesConfig, TextDiffConfig, PredictConfig)
+    cls.__name__: cls
+    for cls in (
+        DataConfig,
+        PretrainConfig,
+        FeaturesConfig,
+        TextDiffConfig,
+        PredictConfig,
+        TableConfig,
+        BlocksConfig,
+        ReadingConfig,
+        QualitativeConfig,
+    )
 }
 
 

@@ -6,7 +6,7 @@ Data, model, training, evaluation; each takes the configuration and what the ste
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -14,18 +14,33 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 
 from textdiff import paths
-from textdiff.checkpoints import load_strict, read_checkpoint, read_json
-from textdiff.config import BACKBONES, RANDOM, PretrainConfig, TextDiffConfig, numbers
+from textdiff.checkpoints import load_strict, read_checkpoint, read_json, write_checkpoint
+from textdiff.config import (
+    BACKBONES,
+    RANDOM,
+    REDRAWN,
+    SCRATCH,
+    PretrainConfig,
+    TextDiffConfig,
+    architecture_of,
+    numbers,
+)
 from textdiff.data import SYNTHETIC, load_dataset
+from textdiff.data.captions import same_count, shuffled, swap_left_right
 from textdiff.data.cases import Case, Dataset
+from textdiff.data.splits import draw_labelled
 from textdiff.unet import UNet
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from textdiff.features import DiffusionFeatures, FeatureCache
+    from textdiff.grids import Grid
+    from textdiff.runs import Run
     from textdiff.text import TextEncoder
 
 # The architecture of OpenAI's unconditional ImageNet 256 checkpoint, which the paper freezes.
@@ -53,6 +68,8 @@ COMPACT_HEAD = {
     "normalise": True,
     "init": "default",
 }
+DECODER_HEAD = COMPACT_HEAD | {"merge": "decoder"}
+HEADS = {"official": {}, "compact": COMPACT_HEAD, "decoder": DECODER_HEAD}
 FUSION = {"textdiff": "attention", "textdiff_concat": "pooled", "textdiff_no_text": "none"}
 DEMO_IMAGES = {"n_train": 60, "image_size": 96}
 
@@ -79,20 +96,30 @@ def load_data(config: TextDiffConfig, n_train: int = DEMO_IMAGES["n_train"]) -> 
 
 
 def load_backbone(name: str, seed: int = 0) -> UNet:
-    """A backbone by name (:data:`textdiff.config.BACKBONES`) or folder; "random:" before it leaves the weights random.
+    """A backbone by name (:data:`textdiff.config.BACKBONES`) or folder.
 
-    Random means as guided-diffusion initialises: the last layer of every residual and attention branch is zero.
+    "random:" before it leaves the weights as guided-diffusion initialises them: the last layer of every residual and
+    attention branch is zero, so that the network does little more than convolve and resample its input. "redrawn:" draws
+    these layers too, as PyTorch initialises any other.
 
     Raises:
         FileNotFoundError: no such weights, saying where they were looked for and how to get them.
     """
-    if name.startswith(RANDOM):
+    if name.startswith((RANDOM, REDRAWN)):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return UNet(**_architecture(name.removeprefix(RANDOM))).eval()
+            unet = UNet(**_architecture(architecture_of(name)))
+            if name.startswith(REDRAWN):
+                unet.apply(_redraw_if_zero)
+            return unet.eval()
     if name == "openai_256":
         return _openai_256()
     return UNet.from_pretrained(_backbone_folder(name))
+
+
+def _redraw_if_zero(module: nn.Module) -> None:
+    if isinstance(module, (nn.Conv1d, nn.Conv2d)) and not module.weight.any():
+        module.reset_parameters()
 
 
 def _architecture(name: str) -> dict:
@@ -152,13 +179,15 @@ def build_text(config: TextDiffConfig) -> TextEncoder:
 
 def build_model(config: TextDiffConfig, class_names: Sequence[str]) -> nn.Module:
     """The model of a configuration, freshly initialised from its seed, on its device."""
-    from textdiff.baselines import BASELINES, build_baseline
+    from textdiff.baselines import build_baseline
     from textdiff.textdiff2d import TextDiff
 
     device = resolve_device(config.device)
     torch.manual_seed(config.seed)
-    if config.model in BASELINES:
-        return build_baseline(config.model, len(class_names), precision=config.precision).to(device)
+    if config.model in SCRATCH:
+        text = build_text(config) if config.reads else None
+        torch.manual_seed(config.seed)
+        return build_baseline(config.model, len(class_names), precision=config.precision, text=text).to(device)
     features = build_features(config)
     text = None if config.model == "textdiff_no_text" else build_text(config)
     torch.manual_seed(config.seed)
@@ -173,14 +202,16 @@ def build_model(config: TextDiffConfig, class_names: Sequence[str]) -> nn.Module
         class_names=class_names,
         fusion=FUSION[config.model],
         positions=config.positions == "on",
-        **(COMPACT_HEAD if config.head == "compact" else {}),
+        **HEADS[config.head],
     ).to(device)
 
 
 def train_model(
     model: nn.Module, config: TextDiffConfig, train: Sequence[Case], val: Sequence[Case], class_names: Sequence[str]
 ) -> list[dict[str, float]]:
-    """Trains ``model`` on ``train``; the best weights by mean Dice on ``val`` stay. An interrupted run continues.
+    """Trains ``model`` on ``train``; the best weights by mean Dice on ``val`` stay (see :func:`choosing_cases`).
+
+    An interrupted run continues.
 
     Returns one row a validation: step, loss, score (validation Dice), seconds.
     """
@@ -196,6 +227,7 @@ def train_model(
         len(class_names),
         config.augmentation,
         config.seed,
+        config.views,
     )
     val = list(val)[: config.max_val]
 
@@ -214,7 +246,7 @@ def train_model(
         history = fit(
             model,
             images,
-            partial(dice_ce_loss, dice_weight=config.dice_weight, dice_on=config.dice_on),
+            partial(dice_ce_loss, dice_weight=config.dice_weight, dice_on=config.dice_on, dice_over=config.dice_over),
             iterations=config.iterations,
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
@@ -266,6 +298,136 @@ def _evaluate(
         captions=captions,
         progress=progress,
     )
+
+
+def choosing_cases(config: TextDiffConfig, data: Dataset) -> list[Case]:
+    """The images whose Dice chooses the best step: validation images, or (audit only) the test images themselves."""
+    return data.val[: config.max_val] if config.select_on == "val" else data.test[: config.max_test]
+
+
+def measure(
+    model: nn.Module, config: TextDiffConfig, data: Dataset, history: Sequence[Mapping[str, float]]
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """A trained model's metrics (test and validation) and its per-case table on the test images.
+
+    Validation scores are there for comparison with reports that give them; the best step was chosen by them.
+    """
+    from textdiff.metrics import summarise
+
+    per_case = test_model(model, config, data.test)
+    validated = test_model(model, config, data.val[: config.max_val])
+    best = max(history, key=lambda row: row["score"])
+    return {
+        **{f"test/{name}": value for name, value in summarise(per_case).items()},
+        **{f"val/{name}": value for name, value in summarise(validated).items()},
+        "model/trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "train/best_step": best["step"],
+        "train/seconds": history[-1]["seconds"],
+    }, per_case
+
+
+def other_sentences(cases: Sequence[Case], seed: int) -> dict[str, list[str]]:
+    """What the reading test puts in the place of the cases' sentences, by name.
+
+    "shuffled": another image's; "same_count": another image's that names as many areas (or is of the same kind); "empty";
+    "swapped": the image's own with left and right swapped.
+    """
+    own = [case.caption for case in cases]
+    return {
+        "shuffled": shuffled(own, seed),
+        "same_count": same_count(own, seed),
+        "empty": [""] * len(own),
+        "swapped": [swap_left_right(caption) for caption in own],
+    }
+
+
+def read_others(
+    model: nn.Module, config: TextDiffConfig, cases: Sequence[Case], per_case: pd.DataFrame
+) -> dict[str, float]:
+    """The reading test: mean Dice under :func:`other_sentences`; one column each is added to ``per_case``."""
+    metrics = {}
+    model.text.allow_empty = True
+    for name, captions in other_sentences(cases, config.seed).items():
+        per_case[f"dice_{name}"] = test_model(model, config, cases, captions)["dice"]
+        metrics[f"test/dice_{name}"] = float(per_case[f"dice_{name}"].mean())
+    return metrics
+
+
+def model_folder(config: TextDiffConfig) -> Path:
+    """Where the trained weights of a run are kept on this machine."""
+    return paths.cache_dir() / "models" / config.run_id
+
+
+def keep_model(model: nn.Module, config: TextDiffConfig) -> Path:
+    """Writes trained weights to :func:`model_folder`: a whole TextDiff, or a scratch network's ``model.safetensors``."""
+    from textdiff.textdiff2d import TextDiff
+
+    folder = model_folder(config)
+    if isinstance(model, TextDiff):
+        model.save_pretrained(folder)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(folder / "model.safetensors", model.state_dict())
+    return folder
+
+
+def load_trained(config: TextDiffConfig, class_names: Sequence[str]) -> nn.Module:
+    """The model that :func:`keep_model` wrote for this configuration, in eval mode.
+
+    Raises:
+        FileNotFoundError: the run was not made on this machine, or its cache is gone.
+    """
+    from textdiff.textdiff2d import TextDiff
+
+    folder = model_folder(config)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no trained weights of {config.run_id}: they stay on the machine that made them (TEXTDIFF_CACHE); run it again"
+        )
+    if config.model not in SCRATCH:
+        return TextDiff.from_pretrained(folder, resolve_device(config.device))
+    model = build_model(config, class_names)
+    load_strict(model, read_checkpoint(folder / "model.safetensors"), source=str(folder))
+    return model.eval()
+
+
+def training_figure(config: TextDiffConfig, history: Sequence[Mapping[str, float]]) -> Figure:
+    """Loss and validation Dice against passes through the labelled images."""
+    import pandas as pd
+
+    from textdiff import plots
+
+    best = max(history, key=lambda row: row["score"])
+    table = pd.DataFrame(history).rename(columns={"score": "validation dice"})
+    table["epoch"] = table["step"] * config.batch_size / config.n_labels
+    curve = plots.loss_curve(table[["epoch", "loss", "validation dice"]])
+    alt = f"Training loss and validation Dice over {config.iterations} steps; best Dice {best['score']:.3f} after step {best['step']}."
+    return plots.described(curve, alt, "Training loss and validation Dice.")
+
+
+def run_textdiff(config: TextDiffConfig, out_dir: str | Path = "") -> Run:
+    """One run of notebook 13 without its pictures: train, test, reading test, record. A recorded run is not made again."""
+    from textdiff.runs import Run
+
+    run = Run.open(config, out_dir or config.out_dir, notebook=config.notebook)
+    if run.finished:
+        return run
+    data = load_data(config, n_train=max(DEMO_IMAGES["n_train"], config.n_labels))
+    labelled = draw_labelled(data.train, config.n_labels, config.seed)
+    model = build_model(config, data.class_names)
+    history = train_model(model, config, labelled, choosing_cases(config, data), data.class_names)
+    keep_model(model, config)
+    metrics, per_case = measure(model, config, data, history)
+    if config.reads:
+        metrics |= read_others(model, config, data.test[: config.max_test], per_case)
+    run.save(metrics, per_case, {"training": training_figure(config, history)})
+    return run
+
+
+def run_grid(grid: Grid, out_dir: str | Path = "") -> list[Run]:
+    """Every run of a grid that has no record yet, one after the other in this process."""
+    bar = tqdm(grid.all(), desc=grid.name, unit="run")
+    return [run_textdiff(config, out_dir) for config in bar]
 
 
 def new_backbone(config: PretrainConfig) -> UNet:

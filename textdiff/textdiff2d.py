@@ -21,6 +21,7 @@ from textdiff.text import TextEncoder
 from textdiff.unet import UNet
 
 FUSIONS = ("attention", "pooled", "none")
+MERGES = ("concat", "sum", "decoder")
 
 
 class TextDiffHead(nn.Module):
@@ -37,7 +38,9 @@ class TextDiffHead(nn.Module):
         num_heads, head_dim: of the attention.
         fusion: "attention" (the method), "pooled" (the mean token is added to every pixel; the ablation's text without
             cross-attention), or "none" (no text; the ablation's first row).
-        merge: "concat" stacks the up-sampled scales (authors); "sum" adds each to the next finer one, which is lighter.
+        merge: "concat" stacks the up-sampled scales (authors); "sum" adds each to the next finer one, which is lighter;
+            "decoder" does that with a residual pair of convolutions at every scale, so that what was read at one place is
+            seen around it, classifies at the finest map's size and enlarges the logits (ours).
         attend: how many of the coarsest maps read the text; 0 for all (authors). Finer maps then only sharpen the edges.
         positions: give the pixels' places to the fusion (ours, see :class:`~textdiff.fusion.CrossModalAttention`).
         init: "official" draws every weight from N(0, 0.02), "default" is PyTorch's. With the former queries and keys start
@@ -70,8 +73,8 @@ class TextDiffHead(nn.Module):
         self.config |= {"channels": list(channels), "hidden": list(hidden)}
         if fusion not in FUSIONS:
             raise ValueError(f"fusion={fusion!r}: known are {', '.join(FUSIONS)}")
-        if merge not in ("concat", "sum"):
-            raise ValueError(f"merge={merge!r}: known are concat, sum")
+        if merge not in MERGES:
+            raise ValueError(f"merge={merge!r}: known are {', '.join(MERGES)}")
         if init not in ("official", "default"):
             raise ValueError(f"init={init!r}: known are official, default")
         if not channels or num_classes < 2 or len(hidden) != 2:
@@ -92,6 +95,9 @@ class TextDiffHead(nn.Module):
             self.cross = CrossModalAttention(2, dim, text_dim, num_heads, head_dim, positions)
         elif fusion == "pooled":
             self.cross = nn.Linear(text_dim, dim)
+        if merge == "decoder":
+            # One pair a scale, one more at the coarsest, where it sees farthest for least
+            self.ascent = nn.ModuleList(ResidualPair(dim) for _ in range(len(channels) + 1))
         merged = dim * len(channels) if merge == "concat" else dim
         norms = [nn.GroupNorm(min(8, width), width) if normalise else nn.BatchNorm2d(width) for width in hidden]
         self.classifier = nn.Sequential(
@@ -132,9 +138,15 @@ class TextDiffHead(nn.Module):
         if self.merge == "concat":
             return self.classifier(torch.cat([_resized(h, size) for h in fused], dim=1))
         merged, *finer = sorted(fused, key=lambda h: h.shape[-2] * h.shape[-1])
-        for h in finer:
-            merged = h + _resized(merged, h.shape[-2:])
-        return self.classifier(_resized(merged, size))
+        if self.merge == "sum":
+            for h in finer:
+                merged = h + _resized(merged, h.shape[-2:])
+            return self.classifier(_resized(merged, size))
+        first, second, *others = self.ascent
+        merged = second(first(merged))
+        for h, pair in zip(finer, others, strict=True):
+            merged = pair(h + _resized(merged, h.shape[-2:]))
+        return _resized(self.classifier(merged), size)
 
     def attention(self, maps: Sequence[Tensor], tokens: Tensor, mask: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Where each token is read, mean over the scales: ``[B, L, *size]``, values 0..1."""
@@ -185,6 +197,19 @@ class TextDiffHead(nn.Module):
                     break
             renamed[key] = value
         load_strict(self, renamed, source="the authors' code")
+
+
+class ResidualPair(nn.Module):
+    """``x + f(x)``, f twice group normalisation, ReLU and a 3x3 convolution; ``[B, dim, h, w]`` to the same."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        norms = [nn.GroupNorm(min(8, dim), dim) for _ in range(2)]
+        convs = [nn.Conv2d(dim, dim, 3, padding=1) for _ in range(2)]
+        self.body = nn.Sequential(norms[0], nn.ReLU(), convs[0], norms[1], nn.ReLU(), convs[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
 
 
 def _resized(h: Tensor, size: Sequence[int]) -> Tensor:

@@ -36,6 +36,8 @@ class TrainingImages:
             hold but a network trained from scratch needs; "contradict" draws any of the eight and leaves the caption; "official" is the authors' mixture (half
             the time a turn and a flip, a quarter of the time a rotation by up to 20 degrees), caption left; "none".
         seed: of order and augmentation.
+        bound: how many different random views of one image there are; 0 draws a new one each time. A bound lets a feature
+            cache hold them all: frozen features of a view are then computed once, however often it comes.
     """
 
     def __init__(
@@ -48,16 +50,19 @@ class TrainingImages:
         num_classes: int = 2,
         augmentation: str = "follow",
         seed: int = 0,
+        bound: int = 0,
     ) -> None:
         if augmentation not in AUGMENTATIONS:
             raise ValueError(f"augmentation={augmentation!r}: choose one of {', '.join(AUGMENTATIONS)}")
+        if bound < 0:
+            raise ValueError(f"bound={bound}: a number of views an image, or 0 for no bound")
         if not cases:
             raise ValueError("no labelled images to train on")
         pairs = [case.pair() for case in cases]
         self.images = torch.stack([to_input(image, image_size, channel_order, resize) for image, _ in pairs])
         self.masks = torch.stack([mask_at(mask, image_size, mask_rule, num_classes) for _, mask in pairs])
         self.captions = [case.caption for case in cases]
-        self.augmentation, self.seed = augmentation, seed
+        self.augmentation, self.seed, self.bound = augmentation, seed, bound
         self.turns = [self._turns(caption) for caption in self.captions]
 
     def __len__(self) -> int:
@@ -69,14 +74,17 @@ class TrainingImages:
         Every image comes once before any comes twice.
         """
         generator = torch.Generator().manual_seed(self.seed * 7_368_787 + step)
-        drawn = [self._augment(self._at(step * size + i), generator) for i in range(size)]
-        images, masks, captions = zip(*drawn, strict=True)
+        places = [self._at(step * size + i) for i in range(size)]
+        images, masks, captions = zip(*(self._augment(i, self._draws(i, generator)) for i in places), strict=True)
         return torch.stack(images), torch.stack(masks), list(captions)
 
     @cached_property
     def views(self) -> int:
         """Different inputs that the frozen UNet will ever see (0: no bound)."""
-        return 0 if self.augmentation in ("official", "affine") else sum(len(turns) for turns in self.turns)
+        if self.augmentation in ("official", "affine"):
+            return self.bound * len(self)
+        turned = [len(turns) for turns in self.turns]
+        return sum(min(self.bound, n) if self.bound else n for n in turned)
 
     def _turns(self, caption: str) -> list[int]:
         if self.augmentation in ("follow", "affine"):
@@ -87,6 +95,13 @@ class TrainingImages:
         epoch, place = divmod(position, len(self))
         generator = torch.Generator().manual_seed(self.seed * 15_485_863 + epoch)
         return int(torch.randperm(len(self), generator=generator)[place])
+
+    def _draws(self, i: int, generator: torch.Generator) -> torch.Generator:
+        """Where the random numbers of this view come from: ``generator``, or one of ``bound`` fixed draws of image ``i``."""
+        if not self.bound:
+            return generator
+        view = int(torch.randint(self.bound, (), generator=generator))
+        return torch.Generator().manual_seed((self.seed * 32_452_843 + i) * 1_009 + view)
 
     def _augment(self, i: int, generator: torch.Generator) -> tuple[Tensor, Tensor, str]:
         image, mask, caption = self.images[i], self.masks[i], self.captions[i]
@@ -268,6 +283,7 @@ def fit(
         "weight_decay": weight_decay,
         "schedule": schedule,
         "augmentation": images.augmentation,
+        "bound": images.bound,
         "seed": images.seed,
     }
     if checkpoint is not None and Path(checkpoint).is_file():

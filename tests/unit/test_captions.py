@@ -4,14 +4,18 @@ import re
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from textdiff.data.captions import (
     AREAS,
     NUCLEI_PATTERNS,
     all_captions,
     chest_caption,
+    kind,
     nuclei_caption,
     parse_chest_caption,
+    same_count,
     shuffled,
     swap_left_right,
     vocabulary,
@@ -109,3 +113,42 @@ def test_vocabulary_covers_every_sentence():
     words = set(vocabulary())
     for caption in all_captions():
         assert set(re.findall(r"\w+|[^\w\s]", caption.lower())) <= words
+
+
+@pytest.mark.parametrize(
+    ("caption", "what"),
+    [
+        ("bilateral pulmonary infection, two infected areas, lower left lung and lower right lung.", "areas: two"),
+        ("Unilateral pulmonary infection, one infected area, all left lung.", "areas: one"),
+        ("The nuclei density in the upper left is high.", "density somewhere"),
+        ("The nuclei density is higher around.", "density somewhere"),
+        ("The nuclei are sparsely distributed.", "even spread"),
+        ("A sentence of another data set.", "other"),
+        ("", "other"),
+    ],
+)
+def test_kinds_of_sentences(caption, what):
+    assert kind(caption) == what
+
+
+def test_every_sentence_of_the_grammars_has_a_kind():
+    assert "other" not in map(kind, all_captions())
+    areas = {caption: parse_chest_caption(caption) for caption in all_captions()}
+    by_count = {(kind(caption), len(named)) for caption, named in areas.items() if named}
+    assert len(by_count) == 6
+
+
+@given(st.lists(st.sampled_from([*all_captions(), "", "Nothing to see."]), max_size=30), st.integers(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_same_count_names_as_many_areas_elsewhere(captions, seed):
+    exchanged = same_count(captions, seed)
+    assert exchanged == same_count(captions, seed) and len(exchanged) == len(captions)
+    for own, other in zip(captions, exchanged, strict=True):
+        assert other in captions and kind(other) == kind(own)
+        could_differ = any(kind(caption) == kind(own) and caption != own for caption in captions)
+        assert (other != own) == could_differ
+
+
+def test_same_count_depends_on_the_seed():
+    captions = [caption for caption in all_captions() if kind(caption) == "areas: two"]
+    assert len({tuple(same_count(captions, seed)) for seed in range(10)}) == 10

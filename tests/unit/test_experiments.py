@@ -7,7 +7,7 @@ import torch
 from tiny_models import ARCHITECTURE, cases, tiny_unet
 
 from textdiff import experiments
-from textdiff.config import BACKBONES, PretrainConfig, TextDiffConfig
+from textdiff.config import BACKBONES, SCRATCH, PretrainConfig, TextDiffConfig
 from textdiff.experiments import (
     build_model,
     build_text,
@@ -64,6 +64,14 @@ def test_random_weights_of_a_known_architecture_follow_the_seed_alone():
     assert torch.equal(torch.random.get_rng_state(), before)
     assert a.config == load_backbone("phantoms_32").config and not a.training
     assert equal(a, b) and not equal(a, other) and not equal(a, load_backbone("phantoms_32"))
+
+
+def test_redrawn_weights_have_no_branch_that_adds_nothing():
+    asleep, awake = load_backbone("random:phantoms_32", 1), load_backbone("redrawn:phantoms_32", 1)
+    assert not asleep.output_blocks[0][0].out_layers[-1].weight.any()
+    silent = [name for name, value in awake.named_parameters() if name.endswith("weight") and not value.any()]
+    assert silent == []
+    assert torch.equal(awake.input_blocks[0][0].weight, asleep.input_blocks[0][0].weight)
 
 
 def test_a_backbone_from_a_folder(tmp_path):
@@ -132,7 +140,7 @@ def test_unlabelled_images_have_no_masks():
 # --- models ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["textdiff", "textdiff_no_text", "textdiff_concat", "unet"])
+@pytest.mark.parametrize("name", ["textdiff", "textdiff_no_text", "textdiff_concat", "unet", "text_unet"])
 def test_every_model_is_built_trained_and_tested(name):
     config = small(model=name, image_size=32, iterations=2, validate_every=1)
     model = build_model(config, CLASSES)
@@ -140,7 +148,7 @@ def test_every_model_is_built_trained_and_tested(name):
     history = train_model(model, config, cases(2, 40), cases(3, 40), CLASSES)
     assert [row["step"] for row in history] == [1, 2] and all(0 <= row["score"] <= 1 for row in history)
     changed = {key.split(".")[0] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
-    assert changed == ({"net"} if name == "unet" else {"head"})
+    assert "features" not in changed and (changed == {"head"} or name in SCRATCH)
     table = experiments.test_model(model, config, cases(3, 40))
     assert list(table["case"]) == ["case0", "case1"]  # max_test
     assert table[["dice", "iou", "dice_native"]].notna().all().all()
@@ -215,3 +223,34 @@ def test_a_new_backbone_follows_its_configuration():
     )
     assert a.config["channel_mult"] == [1, 2] and a.config["image_size"] == 16 and a.config["out_channels"] == 3
     assert equal(a, b) and not equal(a, other)
+
+
+# --- whole runs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["textdiff", "unet"])
+def test_a_run_is_recorded_once_and_its_model_comes_back(monkeypatch, tmp_path, name):
+    config = small(model=name, image_size=32, max_test=3)
+    run = experiments.run_textdiff(config, tmp_path / "results")
+    metrics, table = run.metrics(), run.per_case()
+    assert metrics["test/n"] == len(table) == 3 and 0 <= metrics["val/dice"] <= 1
+    readings = {"shuffled", "same_count", "empty", "swapped"}
+    assert {key.removeprefix("dice_") for key in table if key.startswith("dice_")} & readings == (
+        readings if config.reads else set()
+    )
+    model = experiments.load_trained(config, CLASSES)
+    again = experiments.test_model(model, config, load_data(config).test)
+    assert again["dice"].tolist() == pytest.approx(table["dice"].tolist())
+    monkeypatch.setattr(experiments, "train_model", None)
+    assert experiments.run_textdiff(config, tmp_path / "results").folder == run.folder
+
+
+def test_weights_that_another_machine_made():
+    with pytest.raises(FileNotFoundError, match="no trained weights of nuclei_phantoms-textdiff.*run it again"):
+        experiments.load_trained(small(), CLASSES)
+
+
+def test_the_audit_may_choose_on_the_test_images():
+    data = load_data(small(max_val=2, max_test=3))
+    assert experiments.choosing_cases(small(max_val=2), data) == data.val[:2]
+    assert experiments.choosing_cases(small(select_on="test", max_test=3), data) == data.test[:3]

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from textdiff.losses import dice_ce_loss, dice_loss
+from textdiff.losses import dice_ce_loss, dice_loss, image_dice_loss
 
 
 @pytest.fixture
@@ -51,6 +51,25 @@ def test_sums_run_over_the_whole_batch(batch):
     torch.testing.assert_close(
         dice_loss(logits.softmax(1), target), dice_loss(one_long_image[0].softmax(1), one_long_image[1])
     )
+
+
+def test_over_each_image_small_masks_count_as_much_as_large_ones():
+    """A large mask found and a small one missed: half the Dice is lost over images, next to nothing over the batch."""
+    target = torch.zeros(2, 16, 16, dtype=torch.int64)
+    target[0, :12], target[1, 0, :2] = 1, 1
+    logits = F.one_hot(target, 2).movedim(-1, 1) * 50.0
+    logits[1] = torch.tensor([50.0, 0.0])[:, None, None]
+    assert image_dice_loss(logits.softmax(1), target) == pytest.approx(
+        (1 - 1 / 3) / 2
+    )  # one pixel is added: 1 / (2 + 1)
+    assert dice_loss(logits.softmax(1), target) < 0.02
+    assert dice_ce_loss(logits, target, dice_over="image") > dice_ce_loss(logits, target) + 0.3
+
+
+def test_over_each_image_an_absent_class_costs_nothing():
+    target = torch.zeros(1, 8, 8, dtype=torch.int64)
+    logits = F.one_hot(target, 3).movedim(-1, 1) * 50.0
+    assert image_dice_loss(logits.softmax(1), target) == pytest.approx(0, abs=1e-6)
 
 
 def test_perfect_prediction_costs_nothing_and_volumes_work():

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from tiny_models import SMALL_HEAD, entries, pictures, tiny_features, tiny_textdiff
 
-from textdiff.experiments import COMPACT_HEAD
+from textdiff.experiments import COMPACT_HEAD, DECODER_HEAD
 from textdiff.features import FeatureCache
 from textdiff.text import TextEncoder
 from textdiff.textdiff2d import TextDiff, TextDiffHead
@@ -43,7 +43,7 @@ def tokens(batch: int = 2, length: int = 5, dim: int = 10) -> torch.Tensor:
 
 @pytest.mark.parametrize("channels", [(16,), (48, 24), (24, 16, 24), (32, 24, 16, 8)])
 @pytest.mark.parametrize("fusion", ["attention", "pooled", "none"])
-@pytest.mark.parametrize("merge", ["concat", "sum"])
+@pytest.mark.parametrize("merge", ["concat", "sum", "decoder"])
 def test_any_maps_classes_batches_and_sizes(channels, fusion, merge):
     for classes, batch, size in ((2, 1, (13, 7)), (5, 3, (20, 24))):
         head = TextDiffHead(channels, 10, classes, fusion=fusion, merge=merge, **SMALL_HEAD).eval()
@@ -51,7 +51,7 @@ def test_any_maps_classes_batches_and_sizes(channels, fusion, merge):
         assert logits.shape == (batch, classes, *size) and logits.isfinite().all()
 
 
-@pytest.mark.parametrize("options", [{}, COMPACT_HEAD])
+@pytest.mark.parametrize("options", [{}, COMPACT_HEAD, DECODER_HEAD])
 def test_every_parameter_learns_and_a_batch_equals_single_images(options):
     channels = (48, 24, 16)
     head = TextDiffHead(channels, 10, positions=True, **{**SMALL_HEAD, **options})
@@ -108,7 +108,20 @@ def test_summed_scales_are_raised_one_by_one():
     assert all(torch.equal(x, torch.full((1, 8, 16, 16), 6.0)) for x in seen) and len(seen) == 2
 
 
-@pytest.mark.parametrize("options", [{}, COMPACT_HEAD])
+def test_the_decoder_sees_around_a_pixel_and_classifies_at_the_finest_map():
+    """What changes at one place of the coarsest map reaches the logits around it; the classifier sees 16 x 16 pixels."""
+    head = TextDiffHead((8, 8), 10, fusion="none", merge="decoder", **{**SMALL_HEAD, "dim": 8}).eval()
+    seen = []
+    head.classifier.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[-2:])))
+    flat = [torch.zeros(1, 8, 8, 8), torch.zeros(1, 8, 16, 16)]
+    poked = [flat[0].clone(), flat[1]]
+    poked[0][..., 3, 3] = 9.0
+    changed = (head(poked, size=(32, 32)) - head(flat, size=(32, 32))).abs().sum(1)[0] > 1e-6
+    assert seen == [(16, 16)] * 2
+    assert changed[12:16, 12:16].any() and changed.sum() > 100  # one map pixel alone is 4 x 4 of the 32 x 32
+
+
+@pytest.mark.parametrize("options", [{}, COMPACT_HEAD, DECODER_HEAD])
 def test_mixed_precision_is_close_to_float32(options):
     channels = (48, 24)
     head = TextDiffHead(channels, 10, **{**SMALL_HEAD, **options}, positions=True).eval()
@@ -122,7 +135,7 @@ def test_mixed_precision_is_close_to_float32(options):
     ("options", "message"),
     [
         ({"fusion": "sum"}, "fusion='sum': known are attention, pooled, none"),
-        ({"merge": "mean"}, "merge='mean': known are concat, sum"),
+        ({"merge": "mean"}, "merge='mean': known are concat, sum, decoder"),
         ({"init": "zero"}, "init='zero': known are official, default"),
         ({"channels": ()}, "at least one map"),
         ({"num_classes": 1}, "num_classes=1.*two classes"),

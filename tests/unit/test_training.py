@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from tiny_models import cases, tiny_features, tiny_textdiff, tiny_unet
 from torch import nn
 
-from textdiff.baselines import UNetBaseline
+from textdiff.baselines import build_baseline
 from textdiff.checkpoints import read_checkpoint
 from textdiff.data.cases import Case
 from textdiff.data.transforms import dihedral
@@ -152,6 +152,15 @@ def test_affine_moves_picture_and_mask_together():
         assert grey[mask[0] == 1].mean() > grey[mask[0] == 0].mean() + 0.3
 
 
+def test_a_bound_on_the_views_makes_them_come_again():
+    images = TrainingImages([corner(CHEST)] * 2, 16, augmentation="affine", bound=3)
+    drawn = [images.batch(step, 2) for step in range(40)]
+    seen = {image.numpy().tobytes() for batch, *_ in drawn for image in batch}
+    assert len(seen) == 6 == images.views
+    with pytest.raises(ValueError, match="bound=-1"):
+        TrainingImages([corner(CHEST)], 16, bound=-1)
+
+
 def test_the_cache_holds_every_view_of_follow(tmp_path):
     images = TrainingImages([corner(), corner(CHEST)], 16, augmentation="follow")
     features = DiffusionFeatures(tiny_unet(), (0,), (50,), cache=FeatureCache(tmp_path))
@@ -274,7 +283,11 @@ def _textdiff(folder) -> nn.Module:
     ],
 )
 def test_an_interrupted_run_ends_with_the_same_weights_to_the_bit(tmp_path, kind, schedule, stop):
-    factories = {"pixelwise": Pixelwise, "textdiff": partial(_textdiff, tmp_path / "cache"), "unet": UNetBaseline}
+    factories = {
+        "pixelwise": Pixelwise,
+        "textdiff": partial(_textdiff, tmp_path / "cache"),
+        "unet": partial(build_baseline, "unet", 2),
+    }
     size = 32 if kind == "unet" else 16
     images = TrainingImages(cases(3, size), size)
 

@@ -116,3 +116,34 @@ def shuffled(captions: Sequence[str], seed: int) -> list[str]:
     for position, index in enumerate(order):
         result[index] = captions[order[(position + shift) % len(order)]]
     return result
+
+
+def kind(caption: str) -> str:
+    """What a sentence is about, apart from which place: "areas: two", "density somewhere", "even spread" or "other".
+
+    The number of areas is read wherever a sentence has one ("... two infected areas ..."). Nuclei are denser somewhere
+    (at a place or around) or spread over the whole picture (evenly, sparsely, irregularly).
+    """
+    if count := re.search(r"\b(\w+) infected areas?\b", caption, re.IGNORECASE):
+        return f"areas: {count[1].lower()}"
+    if re.search(r"\bnuclei density\b", caption, re.IGNORECASE):
+        return "density somewhere"
+    return "even spread" if re.search(r"\bnuclei are \w+ distributed\b", caption, re.IGNORECASE) else "other"
+
+
+def same_count(captions: Sequence[str], seed: int) -> list[str]:
+    """Give each case another case's sentence of the same `kind`: as many areas, but other ones.
+
+    A model that has learnt from "two infected areas" only how much to mark loses nothing by such an exchange. Drawn with
+    replacement among the cases of the kind whose sentence differs; where there is none, the own sentence stays. Seeded;
+    the same list and seed give the same sentences.
+    """
+    groups: dict[str, list[str]] = defaultdict(list)
+    for caption in captions:
+        groups[kind(caption)].append(caption)
+    rng = np.random.default_rng(seed)
+    result = []
+    for caption in captions:
+        others = [other for other in groups[kind(caption)] if other != caption]
+        result.append(others[rng.integers(len(others))] if others else caption)
+    return result
