@@ -159,6 +159,7 @@ class PretrainConfig(Config):
     """Notebook 11: pre-train a small unconditional DDPM on unlabelled training images.
 
     ``symmetries``: turns and flips that a crop may take, "" for all eight (chest films: only 0 and 4, left-right).
+    ``start_from``: a backbone of the same architecture to go on from, "" for random weights.
     """
 
     experiment: ClassVar[str] = "pretraining"
@@ -177,6 +178,7 @@ class PretrainConfig(Config):
     batch_size: int = 8
     learning_rate: float = 4e-4
     precision: str = "bfloat16"
+    start_from: str = ""
     n_samples: int = 0
     sampler_steps: int = 0
 

@@ -431,9 +431,13 @@ def run_grid(grid: Grid, out_dir: str | Path = "") -> list[Run]:
 
 
 def new_backbone(config: PretrainConfig) -> UNet:
-    """The untrained UNet of a pre-training configuration (three channels in, three out: the noise)."""
+    """The UNet that a pre-training configuration begins with (three channels in, three out: the noise).
+
+    Raises:
+        ValueError: ``start_from`` has another architecture.
+    """
     torch.manual_seed(config.seed)
-    return UNet(
+    unet = UNet(
         image_size=config.crop,
         in_channels=3,
         model_channels=config.model_channels,
@@ -445,6 +449,9 @@ def new_backbone(config: PretrainConfig) -> UNet:
         use_scale_shift_norm=True,
         resblock_updown=True,
     )
+    if config.start_from:
+        load_strict(unet, load_backbone(config.start_from).state_dict(), source=config.start_from)
+    return unet
 
 
 def unlabelled_images(config: PretrainConfig) -> list[Case]:

@@ -16,12 +16,31 @@ from textdiff.config import PHANTOMS, RANDOM, REDRAWN, SHIPPED, TextDiffConfig
 # What the runs of all tables share, per data set. Full mode uses the small backbones and the text encoder that ship with the
 # package: what two processor cores can do. `textdiff run 13 -p mode full` without more runs the paper's sizes.
 COMMON: dict[str, dict[str, Any]] = {
-    "monuseg": {"text_encoder": "tiny", "iterations": 200, "batch_size": 2, "validate_every": 50},
-    "qata": {"text_encoder": "tiny", "image_size": 96, "iterations": 800, "batch_size": 8, "validate_every": 200},
+    "monuseg": {
+        "text_encoder": "tiny",
+        "iterations": 300,
+        "batch_size": 2,
+        "validate_every": 50,
+        "learning_rate": 2e-3,
+        "views": 8,
+    },
+    # One noise step instead of the paper's three: a third of the cost, and next to nothing lost on validation images
+    "qata": {
+        "text_encoder": "tiny",
+        "image_size": 96,
+        "steps": "50",
+        "iterations": 1500,
+        "batch_size": 8,
+        "validate_every": 250,
+        "learning_rate": 2e-3,
+        "views": 24,
+    },
     "nuclei_phantoms": {"iterations": 40, "validate_every": 20, "max_test": 10},
     "chest_phantoms": {"iterations": 80, "validate_every": 40, "max_test": 20},
 }
-# Labelled images of the label-efficiency figure; 0 stands for the data set's usual number
+# Networks trained from scratch draw new views all the time
+FROM_SCRATCH = {"learning_rate": 1e-3, "views": 0}
+# Labelled images of the label-efficiency figure
 LABELS = {
     "monuseg": (1, 2, 5, 10, 24),
     "qata": (10, 50, 150, 500, 1500),
@@ -99,7 +118,7 @@ def _comparison(dataset: str, mode: str) -> list[Row]:
             "dynunet": "DynUNet (nnU-Net)",
             "mednext": "MedNeXt",
         }
-    return frozen + [Row(label, {"model": model}) for model, label in scratch.items()]
+    return frozen + [Row(label, {"model": model, **FROM_SCRATCH}) for model, label in scratch.items()]
 
 
 def _ablation(dataset: str, mode: str) -> list[Row]:
@@ -111,8 +130,12 @@ def _ablation(dataset: str, mode: str) -> list[Row]:
 
 
 def _label_efficiency(dataset: str, mode: str) -> list[Row]:
-    models = {"textdiff": "TextDiff", "textdiff_no_text": "TextDiff without text", "unet": "U-Net"}
-    return [Row(label, {"model": model, "n_labels": n}) for model, label in models.items() for n in LABELS[dataset]]
+    models = {
+        "TextDiff": {"model": "textdiff"},
+        "TextDiff without text": {"model": "textdiff_no_text"},
+        "U-Net": {"model": "unet", **FROM_SCRATCH},
+    }
+    return [Row(label, {**fields, "n_labels": n}) for label, fields in models.items() for n in LABELS[dataset]]
 
 
 def _audit(dataset: str, mode: str) -> list[Row]:
@@ -125,7 +148,7 @@ def _audit(dataset: str, mode: str) -> list[Row]:
         Row("dilated masks", {"mask_rule": "dilated", "resize": "bilinear"}),
         Row("augmentation against the sentence", {"augmentation": "contradict"}),
         Row("chosen on the test images", {"select_on": "test"}),
-        Row("official protocol", {"protocol": "official", "views": 8}),
+        Row("official protocol", {"protocol": "official"}),
     ]
 
 

@@ -216,6 +216,16 @@ def test_views_that_never_come_twice_are_not_cached(tmp_path):
         assert model.features.cache is not None
 
 
+def test_pre_training_goes_on_from_a_backbone(tmp_path):
+    config = PretrainConfig.from_params(channel_mult="1,2", attention_resolutions="2", num_res_blocks=1, crop=16)
+    new_backbone(config).save_pretrained(tmp_path / "first", torch.float32)
+    onward = PretrainConfig.from_params(**{**config.to_dict(), "seed": 1, "start_from": str(tmp_path / "first")})
+    assert equal(new_backbone(onward), new_backbone(config))
+    other = PretrainConfig.from_params(**{**onward.to_dict(), "channel_mult": "1,3"})
+    with pytest.raises(ValueError, match="first"):
+        new_backbone(other)
+
+
 def test_a_new_backbone_follows_its_configuration():
     config = PretrainConfig.from_params(channel_mult="1,2", attention_resolutions="2", num_res_blocks=1, crop=16)
     a, b, other = (
