@@ -3,6 +3,8 @@
     textdiff fetch monuseg
     textdiff predict --model FOLDER --image slide.png --text "The nuclei are dense." --out mask.png
     textdiff run 13 -p n_labels 10 -p seed 1
+    textdiff sweep comparison -p dataset=monuseg --jobs 2
+    textdiff publish --all
 
 What is wrong with the input ends in one line on standard error and exit code 2; only a defect of the program
 shows a traceback.
@@ -14,6 +16,7 @@ import ast
 import difflib
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +28,8 @@ import typer
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+    from textdiff.grids import Grid
 
 app = typer.Typer(
     help="Text-guided diffusion features for medical image segmentation.",
@@ -62,6 +67,8 @@ def _readable(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
+        except typer.Exit:  # a RuntimeError by descent
+            raise
         except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
             message = " ".join(str(error).split()) or type(error).__name__
             typer.echo(f"textdiff: {message}", err=True)
@@ -137,6 +144,115 @@ def run(
     target.parent.mkdir(parents=True, exist_ok=True)
     execute_notebook(path, target, values)
     typer.echo(target)
+
+
+@app.command()
+@_readable
+def sweep(
+    name: Annotated[str, typer.Argument(metavar="GRID", help="Table whose runs to make, such as comparison.")],
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="dataset=..., and mode=full (default) or demo."),
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds, such as 0,1,2 (default: the grid's).")] = None,
+    rows: Annotated[str | None, typer.Option(help='Labels of rows, such as "TextDiff,U-Net" (default: all).')] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter of notebook 13 in all runs.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Runs at the same time.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the runs and their commands.")] = False,
+) -> None:
+    """Make all runs of a table that have no record yet, each through papermill; one that fails does not stop the rest.
+
+    textdiff sweep comparison -p dataset=monuseg --seeds 0,1,2 --jobs 2
+    """
+    from textdiff import sweep as runs
+
+    grid = read_grid(name, read_assignments(parameters or []), seeds)
+    if changes:
+        given = read_assignments(changes)
+        grid = runs.changed(grid, typed_parameters(find_notebook("13_textdiff"), given))
+    planned = runs.plan(grid, rows and runs.split_labels(rows, grid))
+    if dry_run:
+        typer.echo(runs.described(planned))
+        return
+    _end_as_ctrl_c("SIGTERM", "SIGHUP")
+    try:
+        outcomes = runs.sweep(planned, jobs, typer.echo)
+    except KeyboardInterrupt:
+        typer.echo("stopped: finished runs are recorded, and the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(runs.summary(outcomes))
+    if any(outcome.state == "failed" for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+@app.command()
+@_readable
+def publish(
+    run_ids: Annotated[list[str] | None, typer.Argument(metavar="[RUN_ID]...", help="Records to publish.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All records that may be published.")] = False,
+    allow_dirty: Annotated[
+        bool, typer.Option("--allow-dirty", help="Also records made with files that no commit holds.")
+    ] = False,
+) -> None:
+    """Copy finished records to results/published, without captions and pictures of real data.
+
+    Exit code 1 when a record that was named is refused.
+    """
+    from textdiff.publish import publish as copy
+
+    verdicts = copy(run_ids or [], everything, allow_dirty)
+    for verdict in verdicts:
+        typer.echo(f"{verdict.state:9}  {verdict.run_id}" + (f": {verdict.reason}" if verdict.reason else ""))
+    if run_ids and any(verdict.state == "refused" for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+def read_assignments(words: list[str]) -> dict[str, str]:
+    """["seed=1", ...] -> {"seed": "1", ...}.
+
+    Raises ValueError for a word without "=" and for a name given twice.
+    """
+    pairs: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not name or not equals:
+            raise ValueError(f"do not understand {word!r}: it goes as NAME=VALUE")
+        if name in pairs:
+            raise ValueError(f"parameter {name} is given twice")
+        pairs[name] = value
+    return pairs
+
+
+def read_grid(name: str, parameters: dict[str, str], seeds: str | None) -> Grid:
+    """The grid of a name, of dataset=... and mode=..., and of seeds such as "0,1,2" (None: the grid's own).
+
+    Raises ValueError naming what there is: grids, data sets, modes.
+    """
+    from textdiff.config import DATASETS, MODES, numbers
+    from textdiff.grids import grid
+
+    for given in parameters:
+        if given not in ("dataset", "mode"):
+            raise ValueError(
+                f"-p takes dataset=... and mode=..., not {given}: for all runs of the table it is --set {given}=..."
+            )
+    if "dataset" not in parameters:
+        raise ValueError(f"of which data set? -p dataset=..., one of {', '.join(DATASETS)}")
+    if parameters.get("mode", "full") not in MODES:
+        raise ValueError(f"mode={parameters['mode']!r}: choose one of {', '.join(MODES)}")
+    draws = None if seeds is None else numbers(seeds)
+    if draws == ():
+        raise ValueError("--seeds needs at least one number, such as 0,1,2")
+    return grid(name, **parameters, seeds=draws)
+
+
+def _end_as_ctrl_c(*names: str) -> None:
+    """These signals, where the system has them, end the program as Ctrl-C does; one that is ignored (nohup) stays so."""
+    for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def read_pairs(words: list[str]) -> dict[str, str]:
@@ -216,6 +332,19 @@ def checked_parameters(path: Path, given: dict[str, str]) -> dict[str, Scalar]:
     Raises ValueError for an unknown name (with the nearest match and all known names), a wrong type, or a
     value that the config refuses.
     """
+    values = typed_parameters(path, given)
+    config = notebook_config(path)
+    if config is not None:
+        defaults = {name: parameter.default for name, parameter in notebook_parameters(path).items()}
+        config.from_params(**(defaults | values))
+    return values
+
+
+def typed_parameters(path: Path, given: dict[str, str]) -> dict[str, Scalar]:
+    """The given parameters with the types that the notebook's cell gives them.
+
+    Raises ValueError for an unknown name (with the nearest match and all known names) or a wrong type.
+    """
     known = notebook_parameters(path)
     values = {}
     for name, text in given.items():
@@ -224,10 +353,6 @@ def checked_parameters(path: Path, given: dict[str, str]) -> dict[str, Scalar]:
             hint = f" Did you mean {near[0]}?" if near else ""
             raise ValueError(f"{path.name} has no parameter {name}.{hint} It has {', '.join(known)}.")
         values[name] = known[name].read(text)
-    config = notebook_config(path)
-    if config is not None:
-        defaults = {name: parameter.default for name, parameter in known.items()}
-        config.from_params(**(defaults | values))
     return values
 
 

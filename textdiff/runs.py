@@ -125,7 +125,7 @@ class Run:
                 _write(building / name, content)
             for folder in (building / "figures", building):
                 _fsync_folder(folder)
-            self._replace_by(building)
+            self.replace_by(building)
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return self.folder
@@ -138,7 +138,7 @@ class Run:
     def _previous(self) -> Path:
         return self.folder.with_name(f".{self.folder.name}.previous")
 
-    def _replace_by(self, building: Path) -> None:
+    def replace_by(self, building: Path) -> None:
         """Rename `building` to the record's folder. The old record steps aside until the new one is there."""
         if self.folder.exists():
             shutil.rmtree(self._previous, ignore_errors=True)

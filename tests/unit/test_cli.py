@@ -206,3 +206,98 @@ def test_a_failing_notebook_is_one_line_and_a_copy_to_look_at(tmp_path):
 def test_a_defect_of_the_program_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr("textdiff.fetch.fetch", lambda *a, **k: {}["defect"])
     assert isinstance(invoke("fetch", "monuseg").exception, KeyError)
+
+
+@pytest.fixture
+def swept(monkeypatch, tmp_path):
+    """Keeps what a sweep is asked for; its runs end as `ends` says."""
+    from textdiff import sweep
+
+    monkeypatch.setenv("TEXTDIFF_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setattr(sweep, "published_dir", lambda: tmp_path / "published")
+    seen = {"ends": "done"}
+
+    def stand_in(planned, jobs, report):
+        seen.update(planned=planned, jobs=jobs)
+        return [sweep.Outcome(one, seen["ends"]) for one in planned]
+
+    monkeypatch.setattr(sweep, "sweep", stand_in)
+    return seen
+
+
+SWEEP = ("sweep", "comparison", "-p", "dataset=nuclei_phantoms", "-p", "mode=demo", "--rows", "TextDiff")
+
+
+def test_sweep_passes_on_what_it_is_given(swept):
+    result = invoke(*SWEEP, "--seeds", "3,4", "--set", "iterations=7", "--set", "weight_decay=1e-4", "--jobs", 2)
+    assert result.exit_code == 0, result.output
+    assert "2 done, 0 skipped, 0 failed" in result.output and swept["jobs"] == 2
+    configs = [one.config for one in swept["planned"]]
+    assert [(c.seed, c.iterations, c.weight_decay, c.model) for c in configs] == [
+        (3, 7, 1e-4, "textdiff"),
+        (4, 7, 1e-4, "textdiff"),
+    ]
+
+
+def test_sweep_with_a_failed_run_ends_in_one(swept):
+    swept["ends"] = "failed"
+    result = invoke(*SWEEP)
+    assert result.exit_code == 1
+    assert f"failed: {swept['planned'][0].config.run_id}" in result.output
+
+
+def test_a_stopped_sweep_says_how_to_go_on(swept, monkeypatch):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("textdiff.sweep.sweep", stop)
+    result = invoke(*SWEEP)
+    assert result.exit_code == 130 and "goes on from here" in result.stderr
+
+
+def test_a_dry_run_runs_nothing(swept):
+    result = invoke(*SWEEP, "--dry-run")
+    assert result.exit_code == 0 and "planned" not in swept
+    assert "to run" in result.output and "papermill " in result.output and "-r model textdiff" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("comparson", "-p", "dataset=monuseg"), ["did you mean 'comparison'", "ablation"]),
+        (("comparison",), ["-p dataset=", "monuseg, qata"]),
+        (("comparison", "-p", "dataset=monuseg", "-p", "n_labels=3"), ["--set n_labels="]),
+        (("comparison", "-p", "dataset=monuseg", "-p", "mode=ful"), ["mode='ful'", "demo, full"]),
+        (("comparison", "-p", "monuseg"), ["'monuseg'", "NAME=VALUE"]),
+        (("comparison", "-p", "dataset=qata", "-p", "dataset=monuseg"), ["given twice"]),
+        (("comparison", "-p", "dataset=monuseg", "--rows", "TextDif"), ["Did you mean 'TextDiff'", "U-Net"]),
+        (("comparison", "-p", "dataset=monuseg", "--seeds", ","), ["--seeds"]),
+        (("comparison", "-p", "dataset=monuseg", "--seeds", "one"), ["'one'"]),
+        (("comparison", "-p", "dataset=monuseg", "--set", "iteration=3"), ["Did you mean iterations?"]),
+        (("comparison", "-p", "dataset=monuseg", "--set", "iterations=few"), ["whole number"]),
+        (("comparison", "-p", "dataset=monuseg", "--set", "schedule=cosin"), ["schedule='cosin'", "constant"]),
+    ],
+)
+def test_sweep_says_what_is_wrong(swept, words, said):
+    assert_one_line(invoke("sweep", *words), *said)
+    assert "planned" not in swept
+
+
+def test_publish_says_what_it_did(monkeypatch):
+    from textdiff.publish import Verdict
+
+    asked = []
+
+    def stand_in(*args):
+        asked.append(args)
+        return [Verdict("a-1", "published"), Verdict("b-2", "refused", "it is of a demo run")]
+
+    monkeypatch.setattr("textdiff.publish.publish", stand_in)
+    result = invoke("publish", "--all", "--allow-dirty")
+    assert result.exit_code == 0 and asked == [([], True, True)]
+    assert result.output.splitlines() == ["published  a-1", "refused    b-2: it is of a demo run"]
+    assert invoke("publish", "a-1", "b-2").exit_code == 1
+
+
+def test_publish_needs_to_be_told_what():
+    assert_one_line(invoke("publish"), "run ids, or --all")
