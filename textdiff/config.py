@@ -255,7 +255,7 @@ class TextDiffConfig(Config):
         "dice_on": ("auto", "softmax", "logits"),
         "dice_over": ("auto", "image", "batch"),
         "mask_rule": ("auto", "area", "dilated"),
-        "augmentation": ("auto", "follow", "affine", "official", "contradict", "none"),
+        "augmentation": ("auto", "follow", "affine", "stain", "official", "contradict", "none"),
         "schedule": ("auto", "cosine", "constant"),
         "precision": ("float32", "bfloat16"),
     }
@@ -304,7 +304,8 @@ class TextDiffConfig(Config):
         """Corrected protocol: random views of real images, eight of each where a feature cache must hold them."""
         if self.protocol != "corrected" or (self.dataset in PHANTOMS and not scratch):
             return {}
-        return {"augmentation": "affine"} if scratch else {"augmentation": "affine", "views": 8}
+        kind = {"augmentation": "stain" if self.dataset in ("monuseg", "nuclei_phantoms") else "affine"}
+        return kind if scratch else {**kind, "views": 8}
 
     def _resolve(self) -> Config:
         demo, qata = self.mode == "demo", self.dataset == "qata"

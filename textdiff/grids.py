@@ -116,8 +116,9 @@ def _comparison(dataset: str, mode: str) -> list[Row]:
     if mode == "full":
         frozen.append(Row("TextDiff, random weights", {"backbone": RANDOM + backbone}))
         if dataset == "monuseg":
-            paper = {"image_size": 256, "blocks": "1,4,7,10", "steps": "50,150,250"}
+            paper = {"image_size": 256, "blocks": "1,4,7,10", "steps": "50,150,250", "augmentation": "affine"}
             frozen.append(Row("TextDiff at the paper's 256 px, three noise steps", paper))
+            frozen.append(Row("TextDiff without changes of stain", {"augmentation": "affine"}))
         scratch |= {
             "unetpp": "U-Net++",
             "attention_unet": "Attention U-Net",

@@ -21,7 +21,7 @@ from textdiff.checkpoints import load_strict, read_checkpoint, write_checkpoint
 from textdiff.data.cases import Case
 from textdiff.data.transforms import dihedral, dihedral_caption, mask_at, to_input
 
-AUGMENTATIONS = ("follow", "affine", "official", "contradict", "none")
+AUGMENTATIONS = ("follow", "affine", "stain", "official", "contradict", "none")
 SCHEDULES = ("cosine", "constant")
 
 
@@ -33,7 +33,8 @@ class TrainingImages:
         image_size, channel_order, resize, mask_rule, num_classes: as in :mod:`textdiff.data.transforms`.
         augmentation: "follow" draws one of the eight symmetries under which the caption's words can follow, and lets
             them; "affine" adds small random scalings, rotations, shifts and changes of intensity, which no feature cache can
-            hold but a network trained from scratch needs; "contradict" draws any of the eight and leaves the caption; "official" is the authors' mixture (half
+            hold but a network trained from scratch needs; "stain" changes the intensity of each colour channel for itself, as
+            another laboratory's stain would; "contradict" draws any of the eight and leaves the caption; "official" is the authors' mixture (half
             the time a turn and a flip, a quarter of the time a rotation by up to 20 degrees), caption left; "none".
         seed: of order and augmentation.
         bound: how many different random views of one image there are; 0 draws a new one each time. A bound lets a feature
@@ -81,13 +82,13 @@ class TrainingImages:
     @cached_property
     def views(self) -> int:
         """Different inputs that the frozen UNet will ever see (0: no bound)."""
-        if self.augmentation in ("official", "affine"):
+        if self.augmentation in ("official", "affine", "stain"):
             return self.bound * len(self)
         turned = [len(turns) for turns in self.turns]
         return sum(min(self.bound, n) if self.bound else n for n in turned)
 
     def _turns(self, caption: str) -> list[int]:
-        if self.augmentation in ("follow", "affine"):
+        if self.augmentation in ("follow", "affine", "stain"):
             return [k for k in range(8) if dihedral_caption(caption, k) is not None]
         return list(range(8)) if self.augmentation in ("contradict", "official") else [0]
 
@@ -111,19 +112,22 @@ class TrainingImages:
             chance, again, angle = torch.rand(3, generator=generator).tolist()
             if chance >= 0.5:
                 return (*_rotate(image, mask, 40 * angle - 20), caption) if again >= 0.5 else (image, mask, caption)
-        elif self.augmentation in ("follow", "affine"):
+        elif self.augmentation in ("follow", "affine", "stain"):
             caption = dihedral_caption(caption, k)
-        if self.augmentation == "affine":
-            image, mask = _jitter(image, mask, generator)
+        if self.augmentation in ("affine", "stain"):
+            image, mask = _jitter(image, mask, generator, len(image) if self.augmentation == "stain" else 1)
         return dihedral(image, k).contiguous(), dihedral(mask, k).contiguous(), caption
 
 
-def _jitter(image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _jitter(image: Tensor, mask: Tensor, generator: torch.Generator, colours: int) -> tuple[Tensor, Tensor]:
     """Scale by 0.8 to 1.25, rotate by up to 15 degrees, shift by up to a tenth, contrast and brightness by a fifth.
 
-    Small enough that a caption's places stay true. Beyond the border the picture is mirrored.
+    Small enough that a caption's places stay true. Beyond the border the picture is mirrored. Contrast and brightness are
+    drawn for all channels together (``colours`` 1) or for each (their number).
     """
-    scale, angle, right, down, contrast, brightness = (2 * torch.rand(6, generator=generator) - 1).tolist()
+    drawn = 2 * torch.rand(4 + 2 * colours, generator=generator) - 1
+    scale, angle, right, down = drawn[:4].tolist()
+    contrast, brightness = drawn[4:].view(2, colours, 1, 1)
     factor, angle = 1.25**scale, math.radians(15 * angle)
     cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
     matrix = torch.tensor([[[cos, -sin, 0.2 * right], [sin, cos, 0.2 * down]]])

@@ -152,6 +152,17 @@ def test_affine_moves_picture_and_mask_together():
         assert grey[mask[0] == 1].mean() > grey[mask[0] == 0].mean() + 0.3
 
 
+def test_stain_changes_every_colour_for_itself_and_affine_all_alike():
+    film = corner(CHEST)
+    grey = Case("grey", CHEST, image_array=film.image()[..., :1].repeat(3, axis=2), mask_array=film.mask())
+
+    def spread(kind):
+        images = TrainingImages([grey], 16, augmentation=kind)
+        return max(float((image[0] - image[2]).abs().max()) for image in images.batch(0, 8)[0])
+
+    assert spread("affine") < 1e-5 < 0.01 < spread("stain")
+
+
 def test_a_bound_on_the_views_makes_them_come_again():
     images = TrainingImages([corner(CHEST)] * 2, 16, augmentation="affine", bound=3)
     drawn = [images.batch(step, 2) for step in range(40)]
