@@ -304,8 +304,7 @@ class TextDiffConfig(Config):
         """Corrected protocol: random views of real images, eight of each where a feature cache must hold them."""
         if self.protocol != "corrected" or (self.dataset in PHANTOMS and not scratch):
             return {}
-        kind = {"augmentation": "stain" if self.dataset in ("monuseg", "nuclei_phantoms") else "affine"}
-        return kind if scratch else {**kind, "views": 8}
+        return {"augmentation": "affine"} if scratch else {"augmentation": "affine", "views": 8}
 
     def _resolve(self) -> Config:
         demo, qata = self.mode == "demo", self.dataset == "qata"
