@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from filelock import FileLock
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -406,12 +407,22 @@ def training_figure(config: TextDiffConfig, history: Sequence[Mapping[str, float
 
 
 def run_textdiff(config: TextDiffConfig, out_dir: str | Path = "") -> Run:
-    """One run of notebook 13 without its pictures: train, test, reading test, record. A recorded run is not made again."""
+    """One run of notebook 13 without its pictures: train, test, reading test, record. A recorded run is not made again.
+
+    Where another process makes the same run at the same time, this one waits for it.
+    """
     from textdiff.runs import Run
 
-    run = Run.open(config, out_dir or config.out_dir, notebook=config.notebook)
-    if run.finished:
-        return run
+    scratch = paths.cache_dir() / "training"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with FileLock(scratch / f"{config.run_id}.lock"):
+        run = Run.open(config, out_dir or config.out_dir, notebook=config.notebook)
+        if not run.finished:
+            _make(run, config)
+    return run
+
+
+def _make(run: Run, config: TextDiffConfig) -> None:
     data = load_data(config, n_train=max(DEMO_IMAGES["n_train"], config.n_labels))
     labelled = draw_labelled(data.train, config.n_labels, config.seed)
     model = build_model(config, data.class_names)
@@ -421,7 +432,6 @@ def run_textdiff(config: TextDiffConfig, out_dir: str | Path = "") -> Run:
     if config.reads:
         metrics |= read_others(model, config, data.test[: config.max_test], per_case)
     run.save(metrics, per_case, {"training": training_figure(config, history)})
-    return run
 
 
 def run_grid(grid: Grid, out_dir: str | Path = "") -> list[Run]:

@@ -425,3 +425,287 @@ def _cycle(*marks: str) -> Any:
 
 def _wrapped(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width)) or " "
+
+
+# Outlines on pictures: truth as everywhere, predictions in a blue that is lighter than tissue and films
+PREDICTED = "#56b4e9"
+
+
+def spread_heatmap(
+    mean: pd.DataFrame,
+    spread: pd.DataFrame,
+    caption: str = "",
+    limits: tuple[float, float] | None = None,
+    signed: bool = False,
+) -> Figure:
+    """Means by row and column in percent, each with its standard deviation under it (left out where it is nan).
+
+    `mean`, `spread`: shares (0..1; `signed`: differences, -1..1), index and column names label the axes. `limits`: ends of the
+    colour scale as shares, default the table's own; a signed scale is symmetrical about zero. Raises ValueError where the two
+    tables do not have the same rows and columns.
+    """
+    import seaborn as sns
+
+    if not (mean.index.equals(spread.index) and mean.columns.equals(spread.columns)):
+        raise ValueError("mean and spread must have the same rows and columns")
+    low, high = limits or (mean.min(axis=None), mean.max(axis=None))
+    if signed:
+        low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
+    written = mean.map(lambda value: f"{100 * value:{'+' if signed else ''}.1f}")
+    written += spread.map(lambda value: "" if np.isnan(value) else f"\n± {100 * value:.1f}")
+    unit = "difference in Dice (points)" if signed else "Dice (%)"
+    fig, axes = _figure(1, 1, (0.75 * mean.shape[1] + 2, 0.52 * mean.shape[0] + 1.4))
+    sns.heatmap(
+        mean * 100, vmin=100 * low, vmax=100 * high, ax=axes[0], annot=written, fmt="", annot_kws={"size": 8},
+        cmap="PuOr" if signed else "cividis", cbar_kws={"label": unit},
+    )  # fmt: skip
+    axes[0].tick_params(length=0, rotation=0)
+    axes[0].set(xlabel=mean.columns.name or "", ylabel=mean.index.name or "")
+    ends = [
+        f"{written.loc[where].splitlines()[0]} at {' and '.join(map(str, where))}"
+        for where in (mean.stack().idxmin(), mean.stack().idxmax())
+    ]
+    names = f"{mean.index.name or 'rows'} by {mean.columns.name or 'columns'}"
+    return described(fig, f"Table of {unit}, {names}: from {ends[0]} to {ends[1]}.", caption or f"{unit}.")
+
+
+def most_varied(words: Sequence[str], maps: Picture, shown: int) -> list[int]:
+    """Places of the `shown` words whose attention differs most over the picture, in the sentence's order.
+
+    `maps`: [L, h, w]. Punctuation and the encoder's own marks ("[CLS]") are passed over.
+    """
+    spread = np.asarray(maps, dtype=np.float64).std(axis=(1, 2))
+    places = [i for i, word in enumerate(words) if word.strip("#").isalnum()]
+    return sorted(sorted(places, key=lambda i: -spread[i])[:shown])
+
+
+def words_over_images(
+    rows: Sequence[tuple[Picture, Picture, str, Sequence[str], Picture]], shown: int = 6, caption: str = ""
+) -> Figure:
+    """Where a sentence's words are read: a row an image; the image with its truth, then the words that vary most over it.
+
+    `rows`: image (uint8 [H, W, 3] or float [3, H, W] in [-1, 1]), true labels [H, W], sentence, words, attention [L, h, w] in
+    0..1. Attention lies as colour over the grey picture, all on one scale from 0. Raises ValueError for no rows or where words
+    and maps are not equally many.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    if not rows:
+        raise ValueError("there is nothing to draw: the list is empty")
+    if any(len(words) != len(maps) for *_, words, maps in rows):
+        raise ValueError("give one attention map a word")
+    chosen = [most_varied(words, maps, shown) for *_, words, maps in rows]
+    weights = [np.asarray(maps, dtype=np.float64)[places] for (*_, maps), places in zip(rows, chosen, strict=True)]
+    scale = Normalize(0, max((one.max() for one in weights if one.size), default=1.0))
+    fig, axes = _figure(len(rows), 1 + shown, (1.6 * (1 + shown) + 0.8, 2.25 * len(rows)))
+    for line, row, places, maps in zip(axes.reshape(len(rows), -1), rows, chosen, weights, strict=True):
+        _draw_words(line, row, places, maps, scale)
+    bar = {"shrink": 0.6, "fraction": 0.015, "pad": 0.01, "aspect": 40}
+    fig.colorbar(ScalarMappable(scale, "magma"), ax=fig.axes, label="attention weight", **bar)
+    said = [
+        f"“{sentence}”: {', '.join(words[place] for place in places)}"
+        for (_, _, sentence, words, _), places in zip(rows, chosen, strict=True)
+    ]
+    alt = f"{len(rows)} images with true outlines, and where words of their sentences are read. {'; '.join(said)}."
+    return described(fig, alt, caption or "Attention to the words that vary most over the image (one colour scale).")
+
+
+def _draw_words(line: np.ndarray, row: tuple, places: Sequence[int], maps: np.ndarray, scale: Any) -> None:
+    """One row of `words_over_images`: the image in the first panel, one word in each of the others."""
+    image, truth, sentence, words, _ = row
+    picture = as_picture(image)
+    line[0].imshow(picture)
+    _outline(line[0], _fit(truth, picture))
+    line[0].set_title(_wrapped(sentence, 30), fontsize="xx-small", loc="left")
+    over = {"alpha": 0.65, "extent": line[0].images[0].get_extent(), "interpolation": "bilinear"}
+    for axis, place, weight in zip(line[1:], places, maps, strict=False):
+        axis.imshow(picture.mean(axis=-1), cmap="gray", vmin=0, vmax=1)
+        axis.imshow(weight, cmap="magma", norm=scale, **over)
+        axis.set_title(words[place], fontsize="small")
+    for axis in line:
+        _no_frame(axis)
+    for axis in line[1 + len(places) :]:
+        axis.remove()
+
+
+def reading_bars(losses: pd.DataFrame, caption: str = "") -> Figure:
+    """Points of Dice lost with another sentence: a group of bars a model, a bar a kind of sentence, whiskers the interval.
+
+    `losses`: columns `row`, `reading`, `difference`, `low`, `high` (shares), in the order to be drawn; rows without a
+    difference are left out. Raises ValueError where nothing is left.
+    """
+    import seaborn as sns
+
+    known = losses.dropna(subset=["difference"])
+    if known.empty:
+        raise ValueError("there is nothing to draw: no row has a difference (the runs have no record yet)")
+    labels, readings = list(dict.fromkeys(known["row"])), list(dict.fromkeys(known["reading"]))
+    thick = 0.8 / len(readings)
+    fig, axes = _figure(1, 1, (7.5, 1.3 + 0.15 * len(labels) * (len(readings) + 1)))
+    for k, (reading, colour, hatch) in enumerate(
+        zip(readings, sns.color_palette("colorblind"), _cycle("", "///", "...", "xxx"), strict=False)
+    ):
+        part = known[known["reading"] == reading]
+        at = [labels.index(row) + thick * (k + 0.5) - 0.4 for row in part["row"]]
+        values = 100 * part["difference"]
+        whiskers = np.nan_to_num([values - 100 * part["low"], 100 * part["high"] - values])
+        axes[0].barh(
+            at, values, thick, xerr=whiskers.clip(0), color=colour, edgecolor="white", hatch=hatch, label=reading,
+            error_kw={"elinewidth": 1, "capsize": 2},
+        )  # fmt: skip
+    axes[0].axvline(0, color="0.3", linewidth=0.8)
+    axes[0].set_yticks(range(len(labels)), [_wrapped(label, 28) for label in labels])
+    axes[0].invert_yaxis()
+    axes[0].set_xlabel("points of Dice lost")
+    fig.legend(loc="outside upper center", ncols=len(readings), frameon=False, fontsize="small")
+    said = "; ".join(f"{one.row}, {one.reading}: {100 * one.difference:+.1f}" for one in known.itertuples())
+    caption = caption or "Points of Dice lost with another sentence."
+    return described(fig, f"Bars of the points of Dice lost. {said}.", caption)
+
+
+def qualitative_grid(
+    rows: Sequence[tuple[str, Picture, Picture, Mapping[str, Picture]]],
+    pixels: int = 160,
+    window: float = 1.0,
+    caption: str = "",
+) -> Figure:
+    """A row an image: the image, its truth, and every model's prediction as outlines, with the Dice of the whole image.
+
+    `rows`: label at the side, image (uint8 [H, W, 3] or float [3, H, W] in [-1, 1]), true labels [H, W], predictions by model
+    name, each of the truth's size. A tile shows the middle `window` (0..1) of each side, brought to at most `pixels` a side: a
+    small picture, not a copy. Raises ValueError for no rows, a window outside 0..1, or rows that differ in their models.
+    """
+    from matplotlib.lines import Line2D
+
+    if not rows:
+        raise ValueError("there is nothing to draw: the list is empty")
+    if not 0 < window <= 1:
+        raise ValueError(f"window={window}: the share of a side that is shown, above 0, at most 1")
+    names = list(rows[0][3])
+    if any(list(predictions) != names for *_, predictions in rows):
+        raise ValueError("every row needs predictions of the same models, in the same order")
+    fig, axes = _figure(len(rows), 2 + len(names), (1.5 * (2 + len(names)) + 0.4, 1.72 * len(rows) + 0.4))
+    said = []
+    for line, (label, image, truth, predictions) in zip(axes.reshape(len(rows), -1), rows, strict=True):
+        picture = as_picture(image)
+        tile, true = _reduced(_middle(picture, window), pixels), _middle(_fit(truth, picture), window)
+        for axis, mask in zip(line, [None, None, *predictions.values()], strict=True):
+            axis.imshow(tile, extent=(0, 1, 1, 0))
+            _no_frame(axis)
+            if axis is not line[0]:
+                _thin_outline(axis, true, OUTLINE)
+            if mask is not None:
+                _thin_outline(axis, _middle(_fit(mask, picture), window), PREDICTED)
+        scores = [f"Dice {100 * _binary_dice(truth, prediction):.1f}" for prediction in predictions.values()]
+        for axis, score in zip(line[2:], scores, strict=True):
+            axis.set_title(score, fontsize="small")
+        line[0].set_ylabel(label, fontsize="small")
+        said.append(f"{label}: {', '.join(f'{name} {score}' for name, score in zip(names, scores, strict=True))}")
+    for axis, name in zip(axes, ["image", "truth", *names], strict=False):
+        axis.set_title(f"{_wrapped(name, 16)}\n{axis.get_title()}".strip(), fontsize="small")
+    colours = {"truth": OUTLINE, "prediction": PREDICTED}
+    lines = [Line2D([], [], color=colour, label=label) for label, colour in colours.items()]
+    fig.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    alt = f"{len(rows)} images, each with its true outline and the outlines of {', '.join(names)}. {'; '.join(said)}."
+    return described(fig, alt, caption or "Outlines of truth and prediction.")
+
+
+def _middle(picture: np.ndarray, window: float) -> np.ndarray:
+    """The middle `window` of each side of [H, W] or [H, W, 3]."""
+    height, width = (max(1, round(side * window)) for side in picture.shape[:2])
+    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+    return picture[top : top + height, left : left + width]
+
+
+def _reduced(picture: np.ndarray, pixels: int) -> np.ndarray:
+    """[H, W, 3] in 0..1, brought to at most `pixels` a side where it is larger (antialiased)."""
+    from PIL import Image
+
+    reduced = Image.fromarray((picture * 255).round().astype(np.uint8))
+    reduced.thumbnail((pixels, pixels))
+    return np.asarray(reduced) / 255
+
+
+def _thin_outline(axis: Axes, mask: np.ndarray, colour: str) -> None:
+    """The outline of a mask [h, w] over a tile that spans 0..1."""
+    if mask.any() and not mask.all():  # an even field has no contour and matplotlib would warn
+        across = [(np.arange(side) + 0.5) / side for side in mask.shape]
+        axis.contour(across[1], across[0], mask, levels=[0.5], colors="black", linewidths=1.5)
+        axis.contour(across[1], across[0], mask, levels=[0.5], colors=colour, linewidths=0.9)
+
+
+def label_efficiency_curve(runs: pd.DataFrame) -> Figure:
+    """Dice against the number of labelled images, on a logarithmic axis: a line a model.
+
+    `runs`: one row a run, with `model` (the line's name), `n_labels` and `dice` (0..1). Points are means over the
+    runs of a model and number, bars their sample standard deviation, small marks the runs. No rows: an empty figure
+    that says "not run yet".
+    """
+    import seaborn as sns
+
+    fig, (axis,) = _figure(1, 1, (6.4, 3.8))
+    said = []
+    looks = zip(sns.color_palette("colorblind"), _cycle("-", "--", ":", "-."), _cycle("o", "s", "^", "D"), strict=False)
+    for place, (name, (colour, line, marker)) in enumerate(zip(runs["model"].unique(), looks, strict=False)):
+        one = runs.loc[runs["model"] == name, ["n_labels", "dice"]].astype({"n_labels": int, "dice": float})
+        points = (100 * one.set_index("n_labels")["dice"]).groupby("n_labels").agg(["mean", "std"])
+        # Each line stands a little aside, so that bars at one number of images do not cover each other
+        aside = 1.03**place
+        look = {"color": colour, "marker": marker}
+        axis.errorbar(points.index * aside, points["mean"], points["std"], ls=line, capsize=3, label=name, **look)
+        axis.scatter(one["n_labels"] * aside, 100 * one["dice"], s=12, alpha=0.5, linewidths=0, **look)
+        said.append(f"{name}: " + ", ".join(f"{mean:.1f} % with {n}" for n, mean in points["mean"].items()))
+    numbers = sorted(runs["n_labels"].astype(int).unique())
+    if numbers:
+        axis.set_xscale("log")
+        axis.set_xticks(numbers, [str(number) for number in numbers])
+        axis.minorticks_off()
+        axis.legend(frameon=False)
+    else:
+        _say_not_run(axis)
+    axis.set(xlabel="labelled images (logarithmic)", ylabel="test Dice (%)")
+    alt = "Test Dice against the number of labelled images. " + ("; ".join(said) or "Nothing has been run yet") + "."
+    return described(fig, alt, "Test Dice by number of labelled images: mean and standard deviation over draws.")
+
+
+def worth_of_switches(worth: Mapping[str, pd.DataFrame], base: str) -> Figure:
+    """What each switch, set alone, changes in the Dice: a dot and its interval, one or two series (ways of scoring).
+
+    `worth`: {name of the series: table of `report.differences`}, all with the same rows; `base`: the row that they
+    are compared with, which is not drawn. Small upright marks are the draws. A row without run says so.
+    """
+    rows = [label for label in next(iter(worth.values())).index if label != base]
+    fig, (axis,) = _figure(1, 1, (7.2, 0.48 * len(rows) + 1.5))
+    axis.axvline(0, color="0.6", linewidth=1)
+    said = []
+    for (name, table), colour, marker, height in zip(
+        worth.items(), (HIT, FALSE_ALARM), "os", (-0.15, 0.15), strict=False
+    ):
+        for row, label in enumerate(rows):
+            one = table.loc[label]
+            if one["images"]:
+                _dot_and_interval(axis, row + height, one, colour, marker)
+                said.append(f"{label}, {name}: {100 * one['difference']:+.1f}")
+        axis.plot([], [], marker, color=colour, label=name)
+    for row in np.flatnonzero(next(iter(worth.values())).loc[rows, "images"] == 0):
+        axis.text(0, row, " not run yet", va="center", fontsize="small", color="0.4")
+    axis.set_yticks(range(len(rows)), rows)
+    axis.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"points of test Dice above “{base}”")
+    fig.legend(loc="outside upper center", ncols=len(worth), frameon=False)
+    alt = f"Difference in Dice to “{base}”, in points. " + ("; ".join(said) or "Nothing has been run yet") + "."
+    return described(fig, alt, "Difference in test Dice, 95 % paired bootstrap interval over images, and single draws.")
+
+
+def _dot_and_interval(axis: Axes, height: float, one: pd.Series, colour: str, marker: str) -> None:
+    """One row of `report.differences`, in points, at `height`."""
+    mean, low, high = (100 * one[name] for name in ("difference", "low", "high"))
+    axis.plot([low, high], [height, height], color=colour, linewidth=2)
+    axis.plot([mean], [height], marker, color=colour, markersize=7)
+    draws = [100 * draw for draw in one["draws"]]
+    axis.plot(draws, [height] * len(draws), "|", color="black", markersize=7)
+
+
+def _say_not_run(axis: Axes) -> None:
+    axis.set(xticks=[], yticks=[])
+    axis.text(0.5, 0.5, "not run yet", transform=axis.transAxes, ha="center", va="center", color="0.4")

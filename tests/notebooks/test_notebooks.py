@@ -39,7 +39,7 @@ def test_no_output_is_committed(path):
 @every_notebook
 def test_layout(path):
     title, setup, *rest = read(path).cells
-    assert re.match(r"\d\d_[a-z0-9_]+$", path.stem)
+    assert re.match(r"\d[0-9a-f]_[a-z0-9_]+$", path.stem)
     assert title.cell_type == "markdown" and "?" in title.source, "the title cell asks the notebook's question"
     assert re.search(r"\b(minutes?|seconds?)\b", title.source), "the title cell says how long demo mode takes"
     assert re.search(r"\b[GM]B\b", title.source), "the title cell says how much memory demo mode takes"

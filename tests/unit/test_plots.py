@@ -177,3 +177,153 @@ def test_empty_lists_and_alt_texts_are_refused():
 
 def test_a_figure_without_description_has_empty_words():
     assert plots.description(plt.Figure()) == {"alt": "", "caption": ""}
+
+
+# --- blocks and steps, reading, qualitative ------------------------------------------------------------------
+
+SPREAD = pd.DataFrame([[0.01, np.nan], [0.02, 0.03]], index=HEAT.index, columns=HEAT.columns)
+MEANS = HEAT.fillna(0.4).rename_axis(index="decoder block", columns="noise step")
+ATTENTION = np.linspace(0, 0.4, 4 * 16).reshape(4, 4, 4)
+WORDS = ["[CLS]", "upper", "left", "."]
+LOSSES = pd.DataFrame(
+    [("ours", "another image's", 0.2, 0.1, 0.3), ("ours", "none", 0.3, np.nan, np.nan), ("not run", "none", *[np.nan] * 3)],
+    columns=["row", "reading", "difference", "low", "high"],
+)  # fmt: skip
+SHOWN = [("worst", IMAGE, TRUTH, {"ours": SHIFTED, "U-Net": TRUTH * 0}), ("best", IMAGE, TRUTH, {"ours": TRUTH, "U-Net": TRUTH})]  # fmt: skip
+MORE_FIGURES = {
+    "spread": lambda: plots.spread_heatmap(MEANS, SPREAD),
+    "signed": lambda: plots.spread_heatmap(MEANS - 0.45, SPREAD, signed=True),
+    "words": lambda: plots.words_over_images([(IMAGE, TRUTH, "Upper left.", WORDS, ATTENTION)] * 2, shown=3),
+    "reading": lambda: plots.reading_bars(LOSSES),
+    "qualitative": lambda: plots.qualitative_grid(SHOWN),
+}
+
+
+@pytest.mark.parametrize("name", MORE_FIGURES)
+def test_every_later_figure_is_described_and_let_go_of(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(FIGURES, name, MORE_FIGURES[name])
+    test_every_figure_is_described_and_let_go_of(name, tmp_path)
+
+
+def test_heatmap_writes_the_spread_under_the_mean():
+    fig = plots.spread_heatmap(MEANS, SPREAD, limits=(0, 1))
+    assert [text.get_text() for text in fig.axes[0].texts] == ["50.0\n± 1.0", "40.0", "60.0\n± 2.0", "70.0\n± 3.0"]
+    assert fig.axes[0].collections[0].get_clim() == (0, 100)
+    assert "from 40.0 at 6 and 150 to 70.0 at 8 and 150" in plots.description(fig)["alt"]
+    with pytest.raises(ValueError, match="same rows and columns"):
+        plots.spread_heatmap(MEANS, SPREAD.iloc[:1])
+
+
+def test_signed_heatmap_has_zero_in_the_middle():
+    fig = plots.spread_heatmap(MEANS - 0.45, SPREAD, signed=True)
+    assert fig.axes[0].collections[0].get_clim() == pytest.approx((-25, 25))
+    assert fig.axes[0].texts[0].get_text().startswith("+5.0")
+
+
+def test_words_that_vary_most_are_chosen_in_the_order_of_the_sentence():
+    maps = np.zeros((5, 2, 2))
+    maps[0, 0, 0], maps[1, 0, 0], maps[3, 0, 0], maps[4, 0, 0] = 0.9, 0.2, 0.1, 0.3
+    assert plots.most_varied(["[CLS]", "upper", ",", "left", "##s"], maps, 2) == [1, 4]
+
+
+def test_words_are_drawn_on_one_scale_and_panels_without_a_word_are_removed():
+    fig = plots.words_over_images([(IMAGE, TRUTH, "Upper left.", WORDS, ATTENTION)], shown=3)
+    panels = [axis for axis in fig.axes if axis.get_title() in WORDS]
+    assert [axis.get_title() for axis in panels] == ["upper", "left"]
+    assert {axis.images[1].get_clim() for axis in panels} == {(0, ATTENTION[2].max())}
+    assert "“Upper left.”: upper, left" in plots.description(fig)["alt"]
+    with pytest.raises(ValueError, match="one attention map a word"):
+        plots.words_over_images([(IMAGE, TRUTH, "", WORDS[:1], ATTENTION)])
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plots.words_over_images([])
+
+
+def test_reading_bars_leave_out_what_was_not_run():
+    fig = plots.reading_bars(LOSSES)
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["ours"]
+    assert sorted(bar.get_width() for bar in fig.axes[0].patches) == pytest.approx([20, 30])
+    assert plots.description(fig)["alt"].endswith("ours, another image's: +20.0; ours, none: +30.0.")
+    with pytest.raises(ValueError, match="no record yet"):
+        plots.reading_bars(LOSSES.iloc[2:])
+
+
+def test_qualitative_grid_tells_the_dice_of_the_whole_image():
+    fig = plots.qualitative_grid(SHOWN, window=0.5)
+    titles = [axis.get_title() for axis in fig.axes]
+    assert titles == ["image", "truth", "ours\nDice 50.0", "U-Net\nDice 0.0", "", "", "Dice 100.0", "Dice 100.0"]
+    assert "worst: ours Dice 50.0, U-Net Dice 0.0; best: ours Dice 100.0" in plots.description(fig)["alt"]
+
+
+def test_tiles_are_small_and_show_the_middle():
+    image = np.zeros((400, 400, 3), np.uint8)
+    image[100:300, 100:300] = 255
+    tile = plots.qualitative_grid([("a", image, image[..., 0], {})], pixels=50, window=0.5).axes[0].images[0]
+    assert np.asarray(tile.get_array()).shape == (50, 50, 3) and np.asarray(tile.get_array()).min() == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "window", "message"),
+    [
+        ([], 1, "nothing to draw"),
+        (SHOWN, 0, "window=0"),
+        ([SHOWN[0], ("b", IMAGE, TRUTH, {"ours": TRUTH})], 1, "the same models"),
+    ],
+)
+def test_qualitative_grid_refuses(rows, window, message):
+    with pytest.raises(ValueError, match=message):
+        plots.qualitative_grid(rows, window=window)
+
+
+RUNS = pd.DataFrame(
+    {"model": ["ours", "ours", "ours", "U-Net"], "n_labels": [1, 1, 10, 5], "dice": [0.4, 0.6, 0.7, 0.3]}
+)
+
+
+def worth(difference, **changes):
+    one = {
+        "difference": difference,
+        "low": difference - 0.01,
+        "high": difference + 0.02,
+        "images": 3,
+        "draws": (0.0, 0.04),
+    }
+    return one | changes
+
+
+NOT_MADE = {"difference": np.nan, "low": np.nan, "high": np.nan, "images": 0, "draws": ()}
+WORTH = pd.DataFrame([worth(0), worth(0.05), NOT_MADE], index=["base", "BGR", "ten tokens"])
+
+
+def test_a_model_is_a_line_over_the_number_of_labels():
+    fig = plots.label_efficiency_curve(RUNS)
+    (axis,) = fig.axes
+    assert axis.get_xscale() == "log" and [tick.get_text() for tick in axis.get_xticklabels()] == ["1", "5", "10"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["ours", "U-Net"]
+    assert axis.containers[0].lines[0].get_ydata() == pytest.approx([50, 70])
+    bar = axis.containers[0].lines[2][0].get_segments()[0]
+    assert bar[:, 1] == pytest.approx([50 - 200**0.5, 50 + 200**0.5])
+    assert plots.description(fig)["alt"].endswith("ours: 50.0 % with 1, 70.0 % with 10; U-Net: 30.0 % with 5.")
+
+
+def test_switches_are_dots_with_intervals_and_the_base_is_not_drawn():
+    fig = plots.worth_of_switches({"256 px": WORTH, "native": WORTH}, "base")
+    (axis,) = fig.axes
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["BGR", "ten tokens"]
+    intervals = [line.get_xdata() for line in axis.lines if len(line.get_xdata()) == 2 and line.get_marker() == "None"]
+    assert [np.round(one, 6).tolist() for one in intervals[1:]] == [[4, 7], [4, 7]]
+    assert [text.get_text().strip() for text in axis.texts] == ["not run yet"]
+    assert "BGR, native: +5.0" in plots.description(fig)["alt"]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plots.label_efficiency_curve(RUNS.iloc[:0]),
+        lambda: plots.worth_of_switches({"256 px": WORTH.iloc[2:]}, "base"),
+    ],
+)
+def test_figures_of_nothing_say_so_and_are_let_go_of(draw):
+    plt.close("all")
+    fig = draw()
+    assert plt.get_fignums() == [] and "Nothing has been run yet" in plots.description(fig)["alt"]
+    assert [text.get_text().strip() for text in fig.axes[0].texts] == ["not run yet"]
