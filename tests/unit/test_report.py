@@ -4,7 +4,9 @@ import pandas as pd
 import pytest
 
 from textdiff import report
+from textdiff.grids import Grid, Row
 from textdiff.report import NOT_GIVEN, NOT_RUN, paper_facts, results_table
+from textdiff.runs import portable
 
 WHERE = {"dataset": "monuseg", "protocol": "corrected"}
 
@@ -136,3 +138,176 @@ def test_html_and_markdown_carry_caption_and_cells():
     assert "1 &lt; 2" in result.to_html()
     assert result.to_markdown().splitlines()[0] == "| a\\|b |"
     assert result.to_markdown().splitlines()[2] == "| 1 < 2 |"
+
+
+LITTLE = Grid(
+    "little",
+    "Is it the text?",
+    (Row("with text", {}), Row("without", {"model": "textdiff_no_text"}), Row("never run", {"model": "unet"})),
+    {"dataset": "chest_phantoms"},
+    (0, 1),
+)
+
+
+def saved(root, config, dice, stale=False, **metrics):
+    """A record's row as `load_records` gives it, with its per-case table on disk. `dice`: {case: score}."""
+    folder = root / config.run_id
+    folder.mkdir(exist_ok=True)
+    per_case = pd.DataFrame({"case": list(dice), "dice": list(dice.values())})
+    per_case["dice_native"] = per_case["dice"] / 2
+    if config.model == "textdiff":
+        per_case["dice_shuffled"] = per_case["dice"] - 0.1
+    per_case.to_csv(folder / "per_case.csv", index=False)
+    mean = per_case["dice"].mean()
+    metrics = {
+        "val/dice": mean,
+        "test/dice": mean,
+        "test/iou": mean,
+        "test/n": len(dice),
+        "train/seconds": 1200.0,
+    } | metrics
+    place = {"run_id": config.run_id, "experiment": "textdiff2d", "folder": folder, "stale": stale}
+    return portable(config.to_dict()) | metrics | {"model/trained_parameters": 134130} | place
+
+
+@pytest.fixture
+def little(tmp_path):
+    """Both draws of the first two rows: the text is worth 0.3, 0.1 in the first draw and 0.4, 0.2 in the second."""
+    text, none, _ = (LITTLE.configs(row) for row in LITTLE.rows)
+    return pd.DataFrame(
+        [
+            saved(tmp_path, text[0], {"001": 0.6, "002": 0.5}),
+            saved(tmp_path, none[0], {"002": 0.4, "001": 0.3}),
+            saved(tmp_path, text[1], {"001": 0.8, "002": 0.7}),
+            saved(tmp_path, none[1], {"001": 0.4, "002": 0.5}),
+        ]
+    )
+
+
+def test_a_grids_rows_come_in_order_with_their_draws(little):
+    frame = report.grid_table(LITTLE, little.iloc[[3, 2, 0]]).frame.set_index("Model")
+    assert frame["draws"].to_dict() == {"with text": "2 of 2", "without": "1 of 2", "never run": "0 of 2"}
+    assert frame["Dice"].tolist() == ["65.00 ± 14.14", "45.00", NOT_RUN]
+    assert frame["n labelled"].tolist() == [60, 60, 60]
+    assert frame.loc["with text", ["trained parameters", "seconds"]].tolist() == ["0.13 M", "1,200"]
+
+
+def test_a_grid_without_any_record():
+    empty = pd.DataFrame(columns=["stale", "run_id"])
+    for result in (report.grid_table(LITTLE, empty), report.paired_differences(LITTLE, empty, "without")):
+        assert result.frame["Dice"].tolist() == [NOT_RUN] * 3
+    assert report.reading_table(LITTLE, empty).frame["own sentence"].tolist() == [NOT_RUN]
+    assert report.grid_records(LITTLE, empty)["row"].tolist() == []
+
+
+def test_a_record_with_another_value_anywhere_is_not_the_grids(little):
+    for field, value in (("iterations", 7), ("augmentation", "none"), ("dataset", "nuclei_phantoms")):
+        assert report.grid_records(LITTLE, little.assign(**{field: value})).empty
+    assert len(report.grid_records(LITTLE, little.assign(device="cuda"))) == 4
+
+
+def test_stale_records_of_a_grid_are_left_out_and_counted(little):
+    little.loc[0, "stale"] = True
+    result = report.grid_table(LITTLE, little)
+    assert result.frame["draws"].tolist() == ["1 of 2", "2 of 2", "0 of 2"]
+    assert "1 record(s) made with an older form" in result.caption
+
+
+def test_the_learning_rate_is_chosen_on_validation_images(little):
+    other = little.iloc[[0]].assign(learning_rate=0.5, **{"val/dice": 0.1, "test/dice": 0.99})
+    both = pd.concat([little, other], ignore_index=True)
+    first = report.grid_records(LITTLE, both).iloc[0]
+    assert (first["learning_rate"], first["searched"]) == (little.loc[0, "learning_rate"], True)
+    assert "For 1 run(s) a learning rate was searched" in report.grid_table(LITTLE, both).caption
+    assert "searched" not in report.grid_table(LITTLE, little).caption
+    both.loc[4, "val/dice"] = 0.9
+    assert report.grid_records(LITTLE, both).loc[0, "learning_rate"] == 0.5
+
+
+def test_best_by_validation_keeps_what_differs_in_more_than_the_rate(little):
+    twice = pd.concat([little, little.assign(learning_rate=0.5, **{"val/dice": None})], ignore_index=True)
+    assert report.best_by_validation(twice).index.tolist() == [0, 1, 2, 3]
+    assert report.best_by_validation(twice.iloc[:0]).empty
+
+
+def test_differences_are_paired_by_image_and_draw(little):
+    one = report.differences(LITTLE, little, "without").loc["with text"]
+    assert one["draws"] == pytest.approx((0.2, 0.3))
+    assert (one["difference"], one["images"]) == (pytest.approx(0.25), 2)
+    # by image, over draws: 0.35 and 0.15
+    assert (one["low"], one["high"]) == pytest.approx((0.15, 0.35))
+    assert report.differences(LITTLE, little, "without", "dice_native").loc["with text", "difference"] == pytest.approx(
+        0.125
+    )
+
+
+def test_only_draws_of_both_rows_are_compared(little):
+    one = report.differences(LITTLE, little.iloc[:3], "without").loc["with text"]
+    assert one["draws"] == pytest.approx((0.2,))
+    assert report.differences(LITTLE, little.iloc[[0, 3]], "without").loc["with text", "images"] == 0
+
+
+def test_table_of_differences(little):
+    result = report.paired_differences(LITTLE, little, "without")
+    assert result.frame.values.tolist() == [
+        ["with text", 2, "+25.00 (+15.00 to +35.00)", "+20.00, +30.00", "+12.50 (+7.50 to +17.50)"],
+        ["without", 2, "the base", "", ""],
+        ["never run", "", NOT_RUN, "", ""],
+    ]
+    assert "paired" not in result.caption and "without" in result.caption
+    with pytest.raises(ValueError, match="not one row 'no text'; its rows are with text, without"):
+        report.paired_differences(LITTLE, little, "no text")
+
+
+def test_reading_is_a_loss_and_only_of_models_that_read(little):
+    frame = report.reading_table(LITTLE, little).frame
+    assert frame["Model"].tolist() == ["with text"]
+    assert frame.loc[0, "another image's"] == "+10.00 (+10.00 to +10.00)"
+    assert frame.loc[0, "none"] == NOT_GIVEN
+    losses = report.reading_losses(LITTLE, little).set_index(["row", "reading"])
+    assert losses.loc[("with text", "another image's"), "difference"] == pytest.approx(0.1)
+    assert losses.loc["without", "difference"].isna().all()
+
+
+def test_missing_runs_come_with_their_command(little):
+    words = report.missing_runs(LITTLE, little.iloc[:3])
+    assert words.splitlines() == [
+        "3 of 6 runs of the grid little have no record yet:",
+        "  without, 60 labelled: seed 1",
+        "  never run, 60 labelled: seed 0, 1",
+        "This makes them (and nothing twice):",
+        "  textdiff sweep little -p dataset=chest_phantoms --seeds 0,1 -p mode=demo",
+    ]
+    two = Grid("two", "", LITTLE.rows[:2], LITTLE.common, LITTLE.seeds)
+    assert report.missing_runs(two, little) == "All 4 runs of the grid two have a record."
+
+
+def test_papers_rows_stand_beneath_a_grids_with_their_parameters():
+    facts = paper_facts()
+    facts = facts[facts["table"] == "1"]
+    empty = pd.DataFrame(columns=["stale"])
+    real = Grid("real", "", (Row("TextDiff", {}),), {"dataset": "monuseg", "mode": "full", "backbone": "he_32"}, (0,))
+    frame = report.grid_table(real, empty, facts).frame.set_index("Model")
+    paper = frame.loc["TextDiff (paper: TextDiff (arXiv 2407.05323), source grade C)"]
+    assert (paper["Dice"], paper["trained parameters"]) == ("78.67", "9.68 M")
+    assert len(report.grid_table(LITTLE, empty, facts).frame) == len(LITTLE.rows)
+
+
+def test_rows_of_one_label_are_kept_apart(little):
+    rows = (Row("ours", {}), Row("ours", {"model": "textdiff_no_text"}))
+    frame = report.grid_table(Grid("two", "", rows, LITTLE.common, LITTLE.seeds), little).frame
+    assert frame["Dice"].tolist() == ["65.00 ± 14.14", "40.00 ± 7.07"]
+
+
+def test_every_record_that_reads_has_a_row_with_its_switches(little):
+    little["test/dice_shuffled"] = [0.45, None, 0.65, None]
+    little.loc[2, "positions"] = "off"
+    result = report.readings_by_record(pd.concat([little, little.iloc[[0]].assign(stale=True)], ignore_index=True))
+    assert result.frame[["draw", "switches", "own sentence"]].values.tolist() == [
+        [0, "", "55.00"],
+        [1, "positions off", "75.00"],
+    ]
+    assert result.frame["another image's"].tolist() == ["+10.00 (+10.00 to +10.00)"] * 2
+    assert result.frame["none"].tolist() == [NOT_GIVEN] * 2
+    assert result.caption.startswith("2 records") and "1 record(s) made with an older form" in result.caption
+    assert report.readings_by_record(little.drop(columns="test/dice_shuffled")).frame.empty
