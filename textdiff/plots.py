@@ -669,6 +669,32 @@ def label_efficiency_curve(runs: pd.DataFrame) -> Figure:
     return described(fig, alt, "Test Dice by number of labelled images: mean and standard deviation over draws.")
 
 
+def pretraining_curve(runs: pd.DataFrame, controls: Mapping[str, float]) -> Figure:
+    """Dice of frozen features against the steps of their pre-training, and of networks that were never trained as level lines.
+
+    `runs`: one row a backbone and draw, with `steps` and `dice` (0..1); the line joins the means over draws, marks are draws.
+    `controls`: Dice (0..1) by name. No rows: an empty figure that says "not run yet".
+    """
+    import seaborn as sns
+
+    fig, (axis,) = _figure(1, 1, (6.4, 3.4))
+    said, colours = [], sns.color_palette("colorblind")
+    if len(runs):
+        means = 100 * runs.groupby("steps")["dice"].mean()
+        axis.plot(means.index, means, marker="o", color=colours[0], label="pre-trained")
+        axis.scatter(runs["steps"], 100 * runs["dice"], s=12, alpha=0.5, linewidths=0, color=colours[0])
+        said = [f"{mean:.1f} % after {steps} steps" for steps, mean in means.items()]
+        for (name, dice), colour, line in zip(controls.items(), colours[1:], _cycle("--", ":"), strict=False):
+            axis.axhline(100 * dice, color=colour, ls=line, label=name)
+            said.append(f"{name} {100 * dice:.1f} %")
+        axis.legend(frameon=False)
+    else:
+        _say_not_run(axis)
+    axis.set(xlabel="steps of pre-training", ylabel="test Dice (%)")
+    alt = "Test Dice of a probe against steps of pre-training. " + ("; ".join(said) or "Nothing has been run yet") + "."
+    return described(fig, alt, "Dice of frozen features by length of pre-training; marks are draws of labelled images.")
+
+
 def worth_of_switches(worth: Mapping[str, pd.DataFrame], base: str) -> Figure:
     """What each switch, set alone, changes in the Dice: a dot and its interval, one or two series (ways of scoring).
 

@@ -327,3 +327,13 @@ def test_figures_of_nothing_say_so_and_are_let_go_of(draw):
     fig = draw()
     assert plt.get_fignums() == [] and "Nothing has been run yet" in plots.description(fig)["alt"]
     assert [text.get_text().strip() for text in fig.axes[0].texts] == ["not run yet"]
+
+
+def test_pretraining_curve_joins_means_and_draws_controls_level():
+    runs = pd.DataFrame({"steps": [10, 10, 20, 20], "dice": [0.3, 0.5, 0.5, 0.7]})
+    fig = plots.pretraining_curve(runs, {"untrained": 0.25})
+    line, level = fig.axes[0].get_lines()
+    assert line.get_xdata().tolist() == [10, 20] and line.get_ydata().tolist() == pytest.approx([40, 60])
+    assert set(level.get_ydata()) == {25}
+    assert "40.0 % after 10 steps; 60.0 % after 20 steps; untrained 25.0 %" in plots.description(fig)["alt"]
+    assert "Nothing has been run yet" in plots.description(plots.pretraining_curve(runs.iloc[:0], {}))["alt"]

@@ -14,6 +14,8 @@ from textdiff.runs import load_records
 PUBLISHED = Path(__file__).resolve().parents[2] / "results" / "published"
 FOLDERS = sorted(path.parent for path in PUBLISHED.glob("*/*/metrics.json"))
 every_record = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+SCORED = [folder for folder in FOLDERS if folder.parent.name == "textdiff2d"]
+PROBED = [folder for folder in FOLDERS if folder.parent.name == "blocks_steps"]
 
 
 def test_no_record_is_stale() -> None:
@@ -22,15 +24,27 @@ def test_no_record_is_stale() -> None:
     assert records.loc[records["stale"].astype(bool), "run_id"].tolist() == []
 
 
-@every_record
+@pytest.mark.parametrize("folder", SCORED, ids=lambda folder: folder.name)
 def test_scores_follow_from_the_table(folder: Path) -> None:
     recorded = json.loads((folder / "metrics.json").read_text())
     table = pd.read_csv(folder / "per_case.csv", keep_default_na=False)
     again = {f"test/{name}": value for name, value in summarise(table).items()}
     assert {name: recorded[name] for name in again} == pytest.approx(again)
-    for name in ("shuffled", "empty", "swapped"):
+    for name in ("shuffled", "same_count", "empty", "swapped"):
         if f"dice_{name}" in table:
             assert recorded[f"test/dice_{name}"] == pytest.approx(table[f"dice_{name}"].mean())
+
+
+@pytest.mark.parametrize("folder", PROBED, ids=lambda folder: folder.name)
+def test_probes_follow_from_the_table(folder: Path) -> None:
+    recorded = json.loads((folder / "metrics.json").read_text())
+    table = pd.read_csv(folder / "per_case.csv", dtype={"blocks": str, "steps": str})
+    means = table.groupby(["backbone", "blocks", "steps"])["dice"].mean()
+    sets = [name.removeprefix("probe/") for name in recorded if "@" in name]
+    assert sets
+    for name in sets:
+        tap, backbone = name.split(" ")
+        assert recorded[f"probe/{name}"] == pytest.approx(means[(backbone, *tap.split("@"))])
 
 
 @every_record
