@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from textdiff.runs import portable
@@ -398,7 +399,8 @@ class BlocksConfig(Config):
     pixels: int = 20_000
 
     def _slug(self) -> str:
-        return f"{self.dataset}-{self.backbone.replace(':', '-')}-n{self.n_labels}-s{self.seed}"
+        backbone = Path(self.backbone.replace(":", "-")).name  # a folder may be given
+        return f"{self.dataset}-{backbone}-n{self.n_labels}-s{self.seed}"
 
     def _resolve(self) -> Config:
         demo = self.mode == "demo"

@@ -9,6 +9,7 @@ import pytest
 from textdiff.config import (
     CONFIGS,
     PROTOCOLS,
+    BlocksConfig,
     Config,
     DataConfig,
     FeaturesConfig,
@@ -204,3 +205,10 @@ def test_numbers():
     assert numbers("0.5,1", float) == (0.5, 1.0) and numbers(7) == (7,)
     with pytest.raises(ValueError, match="'6;8' is not a comma-separated list of int numbers"):
         numbers("6;8")
+
+
+def test_a_backbone_in_a_folder_does_not_make_folders_of_records(tmp_path):
+    config = BlocksConfig.from_params(backbone=str(tmp_path / "mine"), blocks="1", sets="1@50")
+    assert config.run_id.startswith("nuclei_phantoms-mine-n5") and "/" not in config.run_id
+    elsewhere = BlocksConfig.from_params(backbone="/other/mine", blocks="1", sets="1@50")
+    assert elsewhere.run_id == config.run_id
