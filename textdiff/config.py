@@ -61,7 +61,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "dice_over": "image",
         "dice_weight": 1.0,
         "mask_rule": "area",
-        "augmentation": "follow",
+        "augmentation": "affine",
         "schedule": "cosine",
         "positions": "on",
     },
@@ -302,10 +302,10 @@ class TextDiffConfig(Config):
         return f"{self.dataset}-{self.model}-n{self.n_labels}-s{self.seed}-{self.protocol}"
 
     def _augmentation(self, scratch: bool) -> dict[str, Any]:
-        """Corrected protocol: random views of real images, eight of each where a feature cache must hold them."""
-        if self.protocol != "corrected" or (self.dataset in PHANTOMS and not scratch):
+        """Frozen features, corrected protocol: eight views of a real image, so that a cache can hold them; phantoms need none."""
+        if self.protocol != "corrected" or scratch:
             return {}
-        return {"augmentation": "affine"} if scratch else {"augmentation": "affine", "views": 8}
+        return {"augmentation": "follow"} if self.dataset in PHANTOMS else {"views": 8}
 
     def _resolve(self) -> Config:
         demo, qata = self.mode == "demo", self.dataset == "qata"

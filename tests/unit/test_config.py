@@ -127,7 +127,8 @@ def test_full_mode_on_real_data_is_the_papers_setting(dataset, blocks, n_labels,
 
 def test_small_backbones_bring_their_blocks_and_size():
     config = TextDiffConfig.from_params(mode="full", dataset="monuseg", backbone="he_32")
-    assert (config.head, config.blocks, config.image_size) == ("compact", "1,4,7,10", 256)
+    assert (config.head, config.blocks, config.image_size) == ("decoder", "1,4,7,10", 256)
+    assert (config.augmentation, config.views) == ("affine", 8)
     same = TextDiffConfig.from_params(mode="full", dataset="monuseg", backbone="random:he_32")
     assert same.blocks == config.blocks and same.hash != config.hash
 
