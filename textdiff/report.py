@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from textdiff import paths
-from textdiff.config import PROTOCOLS
+from textdiff.config import PROTOCOLS, TextDiffConfig
 from textdiff.metrics import bootstrap_interval
 from textdiff.runs import NOT_CONFIG, portable
 
 if TYPE_CHECKING:
-    from textdiff.config import TextDiffConfig
     from textdiff.grids import Grid, Row
 
 NOT_RUN = "not run yet"
@@ -489,8 +488,9 @@ def readings_by_record(records: pd.DataFrame) -> Table:
 
 
 def _switches(run: pd.Series) -> str:
-    usual = PROTOCOLS.get(run["protocol"], {})
-    return ", ".join(f"{k} {run[k]}" for k, v in usual.items() if k in run and run[k] != v)
+    asked = ("mode", "dataset", "model", "protocol", "backbone", "blocks")
+    usual = TextDiffConfig.from_params(**{name: run[name] for name in asked if name in run}).to_dict()
+    return ", ".join(f"{name} {run[name]}" for name in PROTOCOLS[run["protocol"]] if run.get(name) != usual[name])
 
 
 def _points(one: Mapping[str, Any]) -> str:
