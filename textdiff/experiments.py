@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from textdiff.config import (
     RANDOM,
     REDRAWN,
     SCRATCH,
+    Config,
     PretrainConfig,
     TextDiffConfig,
     architecture_of,
@@ -438,6 +440,28 @@ def run_grid(grid: Grid, out_dir: str | Path = "") -> list[Run]:
     """Every run of a grid that has no record yet, one after the other in this process."""
     bar = tqdm(grid.all(), desc=grid.name, unit="run")
     return [run_textdiff(config, out_dir) for config in bar]
+
+
+def table_of(name: str, config: Config, n_seeds: int = 0, labels: Sequence[str] = ()) -> tuple[Grid, pd.DataFrame]:
+    """The grid of a table notebook, on its device, and the records to draw it from.
+
+    In demo mode the runs that have no record are made first; in full mode nothing is trained.
+
+    Args:
+        name: of :data:`textdiff.grids.GRIDS`.
+        n_seeds: draws of the labelled images, counted from the configuration's seed; 0 for the grid's own number.
+        labels: the rows that are wanted; all if empty.
+    """
+    from textdiff.grids import SEEDS, grid
+    from textdiff.runs import load_records, published_dir
+
+    seeds = range(config.seed, config.seed + (n_seeds or len(SEEDS[config.mode])))
+    table = grid(name, config.dataset, config.mode, seeds)
+    rows = tuple(row for row in table.rows if not labels or row.label in labels)
+    table = replace(table, rows=rows, common=table.common | {"device": config.device})
+    if config.mode == "demo":
+        run_grid(table, config.out_dir)
+    return table, load_records([config.out_dir, published_dir()] if config.out_dir else None)
 
 
 def new_backbone(config: PretrainConfig) -> UNet:

@@ -24,11 +24,7 @@ def dice_loss(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     [B, ...] with labels 0..K-1. MONAI's squared Dice takes the overlap from a difference of norms, which
     loses digits on unbounded logits; hence these lines.
     """
-    onehot = F.one_hot(target, scores.shape[1]).movedim(-1, 1).to(scores.dtype)
-    summed = [0, *range(2, scores.ndim)]
-    overlap = (scores * onehot).sum(summed)
-    dice = (2 * overlap + SMOOTH) / (scores.square().sum(summed) + onehot.sum(summed) + SMOOTH)
-    return (1 - dice).mean()
+    return _dice_loss(scores, _onehot(target, scores), [0, *range(2, scores.ndim)], SMOOTH)
 
 
 def image_dice_loss(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -37,10 +33,16 @@ def image_dice_loss(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     `scores` float [B, K, ...], `target` int64 [B, ...] with labels 0..K-1. One pixel is added above and below
     the line, so that a class that is neither there nor found costs nothing.
     """
-    onehot = F.one_hot(target, scores.shape[1]).movedim(-1, 1).to(scores.dtype)[:, 1:]
-    found, summed = scores[:, 1:], list(range(2, scores.ndim))
-    overlap = (found * onehot).sum(summed)
-    dice = (2 * overlap + 1) / (found.square().sum(summed) + onehot.sum(summed) + 1)
+    return _dice_loss(scores[:, 1:], _onehot(target, scores)[:, 1:], list(range(2, scores.ndim)), 1.0)
+
+
+def _onehot(target: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    return F.one_hot(target, scores.shape[1]).movedim(-1, 1).to(scores.dtype)
+
+
+def _dice_loss(scores: torch.Tensor, onehot: torch.Tensor, summed: list[int], smooth: float) -> torch.Tensor:
+    overlap = (scores * onehot).sum(summed)
+    dice = (2 * overlap + smooth) / (scores.square().sum(summed) + onehot.sum(summed) + smooth)
     return (1 - dice).mean()
 
 

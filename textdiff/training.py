@@ -22,6 +22,8 @@ from textdiff.data.cases import Case
 from textdiff.data.transforms import dihedral, dihedral_caption, mask_at, to_input
 
 AUGMENTATIONS = ("follow", "affine", "stain", "official", "contradict", "none")
+JITTERED = ("affine", "stain")  # also moved, scaled and changed in intensity
+FOLLOWED = ("follow", *JITTERED)  # the sentence's words go with the turns and flips
 SCHEDULES = ("cosine", "constant")
 
 
@@ -82,13 +84,13 @@ class TrainingImages:
     @cached_property
     def views(self) -> int:
         """Different inputs that the frozen UNet will ever see (0: no bound)."""
-        if self.augmentation in ("official", "affine", "stain"):
+        if self.augmentation in ("official", *JITTERED):
             return self.bound * len(self)
         turned = [len(turns) for turns in self.turns]
         return sum(min(self.bound, n) if self.bound else n for n in turned)
 
     def _turns(self, caption: str) -> list[int]:
-        if self.augmentation in ("follow", "affine", "stain"):
+        if self.augmentation in FOLLOWED:
             return [k for k in range(8) if dihedral_caption(caption, k) is not None]
         return list(range(8)) if self.augmentation in ("contradict", "official") else [0]
 
@@ -112,9 +114,9 @@ class TrainingImages:
             chance, again, angle = torch.rand(3, generator=generator).tolist()
             if chance >= 0.5:
                 return (*_rotate(image, mask, 40 * angle - 20), caption) if again >= 0.5 else (image, mask, caption)
-        elif self.augmentation in ("follow", "affine", "stain"):
+        elif self.augmentation in FOLLOWED:
             caption = dihedral_caption(caption, k)
-        if self.augmentation in ("affine", "stain"):
+        if self.augmentation in JITTERED:
             image, mask = _jitter(image, mask, generator, len(image) if self.augmentation == "stain" else 1)
         return dihedral(image, k).contiguous(), dihedral(mask, k).contiguous(), caption
 

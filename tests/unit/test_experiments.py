@@ -7,7 +7,7 @@ import torch
 from tiny_models import ARCHITECTURE, cases, tiny_unet
 
 from textdiff import experiments
-from textdiff.config import BACKBONES, SCRATCH, PretrainConfig, TextDiffConfig
+from textdiff.config import BACKBONES, SCRATCH, PretrainConfig, TableConfig, TextDiffConfig
 from textdiff.experiments import (
     build_model,
     build_text,
@@ -264,3 +264,14 @@ def test_the_audit_may_choose_on_the_test_images():
     data = load_data(small(max_val=2, max_test=3))
     assert experiments.choosing_cases(small(max_val=2), data) == data.val[:2]
     assert experiments.choosing_cases(small(select_on="test", max_test=3), data) == data.test[:3]
+
+
+def test_a_table_is_made_in_demo_mode_and_only_drawn_in_full_mode(monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setattr(experiments, "run_grid", lambda grid, out_dir: made.append((grid, out_dir)))
+    here = {"dataset": "chest_phantoms", "out_dir": str(tmp_path), "seed": 3, "device": "cpu"}
+    table, records = experiments.table_of("ablation", TableConfig.from_params(**here))
+    assert made == [(table, str(tmp_path))] and table.seeds == (3,) and table.common["device"] == "cpu"
+    assert set(records["source"]) <= {"published"}
+    some, _ = experiments.table_of("ablation", TableConfig.from_params(**here, mode="full"), 2, ("TextDiff",))
+    assert len(made) == 1 and some.seeds == (3, 4) and [row.label for row in some.rows] == ["TextDiff"]
