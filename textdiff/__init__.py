@@ -13,6 +13,7 @@ _HOMES = {
     "TextEncoder": "text",
     "TextDiff": "textdiff2d",
     "TextDiffHead": "textdiff2d",
+    "TextDiffSeg": "textdiffseg3d",
     "Diffusion": "diffusion",
     "load_dataset": "data",
 }

@@ -1,4 +1,4 @@
-"""What a reader would use instead of TextDiff: networks trained from scratch.
+"""What a reader would use instead of TextDiff and of TextDiffSeg: networks trained from scratch, for images and volumes.
 
 In: a name. Out: a network called ``model(images, captions) -> logits``, from MONAI's parts; one of them reads.
 """
@@ -104,7 +104,11 @@ def _dynunet(num_classes: int, in_channels: int) -> nn.Module:
     from monai.networks.nets import DynUNet
 
     net = DynUNet(2, in_channels, num_classes, [3] * 5, [1, 2, 2, 2, 2], [2] * 4, WIDTHS, norm_name=INSTANCE)
-    # The same layers hang in `skip_layers` too; a checkpoint must hold each once
+    return _each_layer_once(net)
+
+
+def _each_layer_once(net: nn.Module) -> nn.Module:
+    """A DynUNet without its second list of the same layers, which hang in `skip_layers`: a checkpoint holds each once."""
     for name in ("input_block", "downsamples", "bottleneck", "upsamples"):
         delattr(net, name)
     return net
@@ -221,3 +225,136 @@ def build_baseline(
         return TextUNet(text, num_classes, in_channels, precision)
     build, divisor = NETWORKS[name]
     return Baseline(build(num_classes, in_channels), divisor, precision)
+
+
+# Volumes. nnU-Net's plan for patches of 40 x 56 x 40 voxels has three poolings and 32 to 256 channels; the other networks are
+# cut to a like size, which two processor cores can train. Larger patches take the same networks.
+PATCH = (40, 56, 40)
+WIDTHS_3D = (32, 64, 128, 256)
+VIT_CELL = 16  # voxels a token of UNETR stands for, along each axis; its decoder is built for that
+
+
+class VolumeBaseline(Baseline):
+    """A network of volumes alone; prompts are taken and ignored.
+
+    As :class:`Baseline`, with a third axis and the edge repeated instead of mirrored, so that a volume may be thinner than
+    the padding it needs.
+    """
+
+    def forward(self, images: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
+        """Images float ``[B, in_channels, D, H, W]`` of any size -> logits float32 ``[B, num_classes, D, H, W]``."""
+        if images.ndim != 5:
+            raise ValueError(f"images of shape {tuple(images.shape)}: a 3D baseline takes [B, C, D, H, W]")
+        margins = [self._margins(side) for side in images.shape[2:]]
+        padding = [margin for pair in reversed(margins) for margin in pair]
+        with mixed_precision(images.device, self.precision):
+            logits = self.net(F.pad(images, padding, mode="replicate"))
+        inner = (slice(before, before + side) for (before, _), side in zip(margins, images.shape[2:], strict=True))
+        return logits[(..., *inner)].float()
+
+
+class _Windows(nn.Module):
+    """A network of one size only, asked window by window where the images have another."""
+
+    def __init__(self, net: nn.Module, size: Sequence[int]) -> None:
+        super().__init__()
+        self.net, self.size = net, tuple(size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        from monai.inferers import sliding_window_inference
+
+        if tuple(images.shape[2:]) == self.size:
+            return self.net(images)
+        return sliding_window_inference(
+            images, self.size, 4, self.net, overlap=0.25, mode="gaussian", padding_mode="replicate"
+        )
+
+
+def _segresnet_3d(num_classes: int, in_channels: int, patch: Sequence[int]) -> nn.Module:
+    """Myronenko 2018: 16 filters and blocks (1, 2, 2, 4), as MONAI's brain-tumour bundle; group norm."""
+    from monai.networks.nets import SegResNet
+
+    return SegResNet(3, 16, in_channels, num_classes, blocks_down=(1, 2, 2, 4))
+
+
+def _swin_unetr_3d(num_classes: int, in_channels: int, patch: Sequence[int]) -> nn.Module:
+    """Hatamizadeh et al. 2022, reduced: 12 features, heads of 12 channels, windows of 4, which tile maps of 32, 16, 8, 4."""
+    from monai.networks.nets import SwinUNETR
+
+    return SwinUNETR(
+        in_channels, num_classes, feature_size=12, num_heads=(1, 2, 4, 8), window_size=4, norm_name=INSTANCE
+    )
+
+
+def _unetr_3d(num_classes: int, in_channels: int, patch: Sequence[int]) -> nn.Module:
+    """Hatamizadeh et al. 2021, reduced: 192 channels, 6 heads. Built for ``patch``, rounded up to whole tokens."""
+    from monai.networks.nets import UNETR
+
+    size = tuple(-(-side // VIT_CELL) * VIT_CELL for side in patch)
+    net = UNETR(in_channels, num_classes, size, hidden_size=192, mlp_dim=768, num_heads=6, norm_name=INSTANCE)
+    for block in net.vit.blocks:
+        block.norm_cross_attn = nn.Identity()  # there is nothing to cross: no gradient would ever reach it
+    return _Windows(net, size)
+
+
+def _dynunet_3d(num_classes: int, in_channels: int, patch: Sequence[int]) -> nn.Module:
+    """nnU-Net's network (Isensee et al. 2021) as its planning draws it for Hippocampus, without deep supervision."""
+    from monai.networks.nets import DynUNet
+
+    net = DynUNet(3, in_channels, num_classes, [3] * 4, [1, 2, 2, 2], [2] * 3, WIDTHS_3D, norm_name=INSTANCE)
+    return _each_layer_once(net)
+
+
+def _mednext_3d(num_classes: int, in_channels: int, patch: Sequence[int]) -> nn.Module:
+    """Roy et al. 2023, their smallest (kernels of 3, expansion by 2) with three poolings instead of four."""
+    from monai.networks.nets import MedNeXt
+
+    return MedNeXt(
+        3,
+        32,
+        in_channels,
+        num_classes,
+        kernel_size=3,
+        use_residual_connection=True,
+        blocks_down=(2,) * 3,
+        blocks_up=(2,) * 3,
+    )
+
+
+# Volume networks: how each is built, and what its sides must be multiples of
+NETWORKS_3D: dict[str, tuple[Callable[[int, int, Sequence[int]], nn.Module], int]] = {
+    "segresnet": (_segresnet_3d, 8),
+    "swin_unetr": (_swin_unetr_3d, 32),
+    "unetr": (_unetr_3d, VIT_CELL),
+    "dynunet": (_dynunet_3d, 8),
+    "mednext": (_mednext_3d, 8),
+}
+BASELINES_3D = tuple(NETWORKS_3D)
+
+
+def build_baseline_3d(
+    name: str,
+    num_classes: int,
+    in_channels: int = 4,
+    patch: Sequence[int] = PATCH,
+    precision: str = "float32",
+) -> VolumeBaseline:
+    """Build the 3D baseline called ``name`` (one of ``BASELINES_3D``), freshly initialised, running in ``precision``.
+
+    Args:
+        num_classes: background included.
+        in_channels: intensity, and three of place (-1..1 over the whole volume), as TextDiffSeg gets them.
+        patch: sides of the training patch in voxels. All take other sizes too; UNETR, whose position embedding has one
+            size, answers those in windows of ``patch``.
+
+    Raises:
+        ValueError: another name, fewer than two classes, or a ``patch`` that is not three sides of 1 or more.
+    """
+    if name not in NETWORKS_3D:
+        raise ValueError(f"there is no 3D baseline {name!r}; there are: {', '.join(NETWORKS_3D)}")
+    if num_classes < 2:
+        raise ValueError(f"num_classes={num_classes}: background and at least one class make 2 or more")
+    if len(patch) != 3 or min(patch) < 1:
+        raise ValueError(f"patch={tuple(patch)}: three sides in voxels, such as {PATCH}")
+    build, divisor = NETWORKS_3D[name]
+    return VolumeBaseline(build(num_classes, in_channels, patch), divisor, precision)

@@ -2,6 +2,7 @@
 
     textdiff fetch monuseg
     textdiff predict --model FOLDER --image slide.png --text "The nuclei are dense." --out mask.png
+    textdiff predict --model FOLDER --volume ct.nii.gz --text "left kidney tumour" --out mask.nii.gz
     textdiff run 13 -p n_labels 10 -p seed 1
     textdiff sweep comparison -p dataset=monuseg --jobs 2
     textdiff publish --all
@@ -15,10 +16,13 @@ from __future__ import annotations
 import ast
 import difflib
 import functools
+import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,7 +73,7 @@ def _readable(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except typer.Exit:  # a RuntimeError by descent
             raise
-        except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
+        except (ValueError, TypeError, OSError, RuntimeError, ImportError, FloatingPointError) as error:
             message = " ".join(str(error).split()) or type(error).__name__
             typer.echo(f"textdiff: {message}", err=True)
             raise typer.Exit(2) from None
@@ -80,7 +84,12 @@ def _readable(command: Callable[..., None]) -> Callable[..., None]:
 @app.command()
 @_readable
 def fetch(
-    name: Annotated[str, typer.Argument(help="Data set (monuseg, qata) or weights (openai_256).")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Data set (monuseg, qata, hippocampus, liver_tumour, pancreas_tumour, colon_tumour) or weights (openai_256)."
+        ),
+    ],
     source: Annotated[
         Path | None, typer.Option(help="Archive, folder or file that is already on this machine.")
     ] = None,
@@ -102,25 +111,47 @@ def fetch(
 @_readable
 def predict(
     model: Annotated[str, typer.Option(help="Folder of a trained model, or its name on the model hub.")],
-    image: Annotated[Path, typer.Option(help="Image file.")],
-    text: Annotated[str, typer.Option(help="The sentence about the image.")],
-    out: Annotated[Path, typer.Option(help="PNG for the labels: 0 is background, 1 the first class, ...")],
+    text: Annotated[str, typer.Option(help="The sentence about the image, or what to find in the volume.")],
+    out: Annotated[Path, typer.Option(help="File for the labels: .png of an image, .nii or .nii.gz of a volume.")],
+    image: Annotated[Path | None, typer.Option(help="Image file.")] = None,
+    volume: Annotated[
+        Path | None, typer.Option(help="NIfTI file, or folder with the slices of one DICOM series.")
+    ] = None,
+    uncertainty: Annotated[
+        Path | None, typer.Option(help="Volumes: .nii or .nii.gz for how unsure the model is, 0 to 1.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Volumes: denoising steps (default: 5).")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Volumes: ddim (default) or ddpm.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Volumes: how many times to draw (default: 1).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Volumes: of the noise (default: 0).")] = None,
+    overlap: Annotated[float | None, typer.Option(help="Volumes: of neighbouring windows (default: 0.5).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
 ) -> None:
-    """Segment one image with one sentence; the labels come at the image's own size."""
-    if not image.is_file():
-        raise FileNotFoundError(f"no image file {image}")
-    if out.suffix.lower() != ".png":
-        raise ValueError(f"--out must end in .png, because labels survive no lossy format; got {out}")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"no folder {out.parent} for --out")
-    import torch
+    """Segment one image or one volume with one sentence; the labels come on its own grid.
 
+    Their values are the numbers of the model's classes, 0 for background, whatever the sentence names. Of a volume,
+    the names and the amounts found are listed.
+
+    textdiff predict --model FOLDER --image slide.png --text "The nuclei are dense." --out mask.png
+
+    textdiff predict --model FOLDER --volume ct.nii.gz --text "left kidney" --out mask.nii.gz --uncertainty u.nii.gz
+    """
+    settings = {"steps": steps, "sampler": sampler, "samples": samples, "seed": seed, "overlap": overlap}
+    given = {name: value for name, value in settings.items() if value is not None}
+    if (image is None) == (volume is None):
+        raise ValueError("give either --image FILE or --volume FILE, one of the two")
+    if volume is not None:
+        _check_volume_files(volume, out, uncertainty)
+        _predict_volume(model, volume, text, out, uncertainty, given, device)
+        return
+    for_volumes = [*given, *(["uncertainty"] if uncertainty else [])]
+    if for_volumes:
+        raise ValueError(f"--{for_volumes[0]} is of volumes: it goes with --volume, not with --image")
+    _check_files(image, out, (".png",))
     from textdiff import TextDiff
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    labels = TextDiff.from_pretrained(model, device=device).predict(image, text)
+    _check_kind(model, "features", "--volume")
+    labels = TextDiff.from_pretrained(model, device=_device(device)).predict(image, text)
     write_labels(labels, out)
     typer.echo(out)
 
@@ -157,7 +188,8 @@ def sweep(
     seeds: Annotated[str | None, typer.Option(help="Seeds, such as 0,1,2 (default: the grid's).")] = None,
     rows: Annotated[str | None, typer.Option(help='Labels of rows, such as "TextDiff,U-Net" (default: all).')] = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter of notebook 13 in all runs.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the run notebook (13, 22) in all runs."),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Runs at the same time.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the runs and their commands.")] = False,
@@ -171,7 +203,7 @@ def sweep(
     grid = read_grid(name, read_assignments(parameters or []), seeds)
     if changes:
         given = read_assignments(changes)
-        grid = runs.changed(grid, typed_parameters(find_notebook("13_textdiff"), given))
+        grid = runs.changed(grid, typed_parameters(find_notebook(grid.kind.notebook), given))
     planned = runs.plan(grid, rows and runs.split_labels(rows, grid))
     if dry_run:
         typer.echo(runs.described(planned))
@@ -387,6 +419,99 @@ def execute_notebook(path: Path, out: Path, values: dict[str, Scalar]) -> None:
         )
     except PapermillExecutionError as error:
         raise RuntimeError(f"{path.name} stopped: {error.ename}: {error.evalue} (see {out})") from None
+
+
+def _check_files(source: Path, out: Path, suffixes: tuple[str, ...], option: str = "--out") -> None:
+    """What can be said of the files before anything is loaded."""
+    what = "image file" if suffixes == (".png",) else "volume"
+    if not (source.is_file() or (what == "volume" and source.is_dir())):
+        raise FileNotFoundError(f"no {what} {source}")
+    if not out.name.lower().endswith(suffixes):
+        lossy = ", because labels survive no lossy format" if what == "image file" else ""
+        raise ValueError(f"{option} must end in {' or '.join(suffixes)}{lossy}; got {out}")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"no folder {out.parent} for {option}")
+    if out.resolve() == source.resolve():
+        raise ValueError(f"{option} {out} would replace the {what} itself")
+
+
+def _check_volume_files(volume: Path, out: Path, uncertainty: Path | None) -> None:
+    _check_files(volume, out, (".nii", ".nii.gz"))
+    if uncertainty is not None:
+        _check_files(volume, uncertainty, (".nii", ".nii.gz"), "--uncertainty")
+        if uncertainty.resolve() == out.resolve():
+            raise ValueError(f"--out and --uncertainty are the same file {out}")
+
+
+def _check_kind(model: str, key: str, instead: str) -> None:
+    """Refuse a folder whose config.json lacks what every model of the wanted kind has."""
+    from textdiff.checkpoints import read_json
+
+    config = Path(model) / "config.json"
+    if config.is_file() and key not in read_json(config):
+        raise ValueError(f"{model} holds no model of this kind of input: try {instead}")
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def _predict_volume(
+    model: str,
+    volume: Path,
+    text: str,
+    out: Path,
+    uncertainty: Path | None,
+    given: dict[str, Scalar],
+    device: str,
+) -> None:
+    """Segment, write and list; the labels are written last, so that where they are, everything is."""
+    from textdiff import TextDiffSeg
+    from textdiff.data import volumes
+    from textdiff.inference import check_settings
+
+    check_settings(**given)
+    _check_kind(model, "preprocessing", "--image")
+    with _messages_as_lines():
+        trained = TextDiffSeg.from_pretrained(model, device=_device(device))
+        asked = {"uncertainty": uncertainty is not None, "progress": sys.stderr.isatty()}
+        found = trained.predict(volume, text, **asked, **given)
+    if uncertainty is not None:
+        volumes.write_image(uncertainty, found.uncertainty)
+    volumes.write_labels(out, found.labels)
+    for number, name in enumerate(found.class_names[1:], start=1):
+        typer.echo(f"{number} {name}: {_amounts(found.volumes_ml[name])}", err=True)
+    typer.echo(out)
+
+
+def _amounts(samples: Sequence[float]) -> str:
+    """Such as "12.34 ml", or "12.34 ml (11.02 to 14.15 in 5 samples)"."""
+    mean = f"{sum(samples) / len(samples):.2f} ml"
+    if len(samples) == 1:
+        return mean
+    return f"{mean} ({min(samples):.2f} to {max(samples):.2f} in {len(samples)} samples)"
+
+
+@contextmanager
+def _messages_as_lines() -> Iterator[None]:
+    """What the inference warns of or logs for the user comes as lines on standard error, without places in the code."""
+    logger = logging.getLogger("textdiff.inference")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("textdiff: %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *where, **more: typer.echo(f"textdiff: {message}", err=True)
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def write_labels(labels: np.ndarray | torch.Tensor, out: Path) -> None:

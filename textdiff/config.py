@@ -38,6 +38,31 @@ REDRAWN = "redrawn:"
 # Trained from scratch instead of read from frozen features (:mod:`textdiff.baselines`)
 SCRATCH = ("unet", "unetpp", "attention_unet", "swin_unetr", "dynunet", "mednext", "text_unet")
 
+# Volumes: synthetic, or real in a layout that textdiff.data.decathlon reads
+VOLUME_PHANTOMS = ("abdomen_phantoms",)
+VOLUMES = (
+    "hippocampus",
+    "liver_tumour",
+    "pancreas_tumour",
+    "colon_tumour",
+    "kits19",
+    "kits21",
+    "kits23",
+    "amos",
+    "btcv",
+    "totalsegmentator",
+    *VOLUME_PHANTOMS,
+)
+# The system, the paper's ablations (without text fusion, image features, label encoder, joint loss), and MONAI's networks
+TEXTDIFFSEG = (
+    "textdiffseg",
+    "textdiffseg_no_text",
+    "textdiffseg_no_image_features",
+    "textdiffseg_no_label_encoder",
+    "textdiffseg_no_joint_loss",
+)
+SCRATCH_3D = ("segresnet", "swin_unetr", "unetr", "dynunet", "mednext")
+
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "official": {
         "caption_tokens": 10,
@@ -351,6 +376,100 @@ class TextDiffConfig(Config):
 
 
 @dataclass(frozen=True)
+class TextDiffSegConfig(Config):
+    """Notebook 22: train and evaluate TextDiffSeg, one of its ablations or one of MONAI's networks on labelled volumes.
+
+    ``structures``: comma-separated, of those the data set has; "" for all.
+    ``prompts``: the kind of sentence to train and test with ("mixed": all three in turn, tested with class prompts).
+    ``named_alone``: share of the training patches whose sentence names only a part of the structures.
+    ``size``: "small" (two cores, or a GPU of 16 GB) or "large" (a GPU of 40 GB or more).
+    ``patch``: voxels of a training patch, such as "96,96,96"; "" for the task's own.
+    ``prediction``: what the denoiser predicts; ``denoise_weight``: lambda of the joint loss; ``autoencode`` and
+    ``from_noise``: see :class:`textdiff.textdiffseg3d.TextDiffSeg`.
+    ``steps``, ``sampler``, ``samples``: of the test; validation takes two steps.
+    """
+
+    experiment: ClassVar[str] = "textdiffseg3d"
+    notebook: ClassVar[str] = "22_textdiffseg"
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {
+        "dataset": VOLUMES,
+        "model": (*TEXTDIFFSEG, *SCRATCH_3D),
+        "prompts": ("class", "anatomy", "report", "mixed"),
+        "size": ("small", "large"),
+        "prediction": ("sample", "epsilon", "v_prediction"),
+        "noise_schedule": ("linear", "cosine"),
+        "sampler": ("ddim", "ddpm"),
+        "augmentation": ("affine", "none"),
+        "precision": ("float32", "bfloat16"),
+    }
+
+    dataset: str = "abdomen_phantoms"
+    model: str = "textdiffseg"
+    n_labels: int = 0
+    structures: str = ""
+    text_encoder: str = "auto"
+    prompts: str = "class"
+    named_alone: float = 0.5
+    size: str = "small"
+    latent_channels: int = 16
+    prediction: str = "sample"
+    noise_schedule: str = "linear"
+    denoise_weight: float = 1.0
+    autoencode: float = 0.25
+    from_noise: float = 0.5
+    patch: str = ""
+    augmentation: str = "affine"
+    iterations: int = 0
+    batch_size: int = 0
+    accumulate: int = 0
+    learning_rate: float = 0.0
+    weight_decay: float = 1e-5
+    ema_decay: float = 0.99
+    validate_every: int = 0
+    max_val: int = 0
+    max_test: int = 0
+    steps: int = 5
+    sampler: str = "ddim"
+    samples: int = 1
+    precision: str = "bfloat16"
+
+    @property
+    def reads(self) -> bool:
+        """Whether the model takes the sentence in."""
+        return self.model in TEXTDIFFSEG and self.model != "textdiffseg_no_text"
+
+    def _check(self) -> None:
+        super()._check()
+        sides = numbers(self.patch)
+        if self.patch and (len(sides) != 3 or any(side < 8 or side % 8 for side in sides)):
+            raise ValueError(f"patch={self.patch!r}: three multiples of 8, such as '96,96,96'")
+        for name in ("named_alone", "autoencode", "from_noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: a share between 0 and 1")
+
+    def _slug(self) -> str:
+        labels = f"n{self.n_labels}" if self.n_labels else "all"
+        return f"{self.dataset}-{self.model}-{labels}-s{self.seed}"
+
+    def _resolve(self) -> Config:
+        demo, large = self.mode == "demo", self.size == "large"
+        short = {"iterations": 120, "validate_every": 60, "max_val": 3, "max_test": 6, "n_labels": 12}
+        small = {"iterations": 5000, "validate_every": 250, "max_val": 16, "max_test": 100_000}
+        long = {"iterations": 25_000, "validate_every": 1000, "max_val": 30, "max_test": 100_000}
+        config = self._fill(
+            {
+                "text_encoder": "tiny" if demo else "emilyalsentzer/Bio_ClinicalBERT",
+                **(short if demo else long if large else small),
+                # Of as many patches, one a step taught more than two a step (trials on validation volumes)
+                "batch_size": 2 if large else 1,
+                "accumulate": 1,
+                "learning_rate": 2e-3 if not large else 5e-4,
+            }
+        )
+        return config
+
+
+@dataclass(frozen=True)
 class PredictConfig(Config):
     """Notebook 14: your own image and sentence. Without a model folder, a small one is trained first."""
 
@@ -450,6 +569,7 @@ CONFIGS: dict[str, type[Config]] = {
         PretrainConfig,
         FeaturesConfig,
         TextDiffConfig,
+        TextDiffSegConfig,
         PredictConfig,
         TableConfig,
         BlocksConfig,

@@ -167,5 +167,101 @@ class Diffusion:
         return float(self.ddpm._get_variance(t))
 
 
+PREDICTIONS = ("sample", "epsilon", "v_prediction")
+SAMPLERS = {"ddim": 0.0, "ddpm": 1.0}  # eta of the DDIM step; 1 is the ancestral step (Song et al. 2021, section 4.1)
+
+
+class LatentDiffusion:
+    """Noising and denoising of a latent of unit variance (TextDiffSeg's equation 3), unclipped.
+
+    Args:
+        schedule: "linear" or "cosine".
+        prediction: what the network gives: the clean latent ("sample"), the noise ("epsilon") or "v_prediction". Ours is
+            "sample": out of nearly pure noise, where few-step sampling begins, the noise says nothing about the latent.
+        num_steps: steps of the full schedule.
+
+    Raises:
+        ValueError: an unknown schedule or prediction.
+    """
+
+    def __init__(self, schedule: str = "linear", prediction: str = "sample", num_steps: int = 1000) -> None:
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"prediction={prediction!r}: choose one of {', '.join(PREDICTIONS)}")
+        self.schedule, self.prediction, self.num_steps = schedule, prediction, num_steps
+        self.alphas_cumprod = torch.from_numpy(np.cumprod(1 - beta_schedule(schedule, num_steps))).float()
+
+    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Equation 3: ``sqrt(abar_t) clean + sqrt(1 - abar_t) noise``; ``timesteps`` int ``[B]``."""
+        signal, spread = self._levels(timesteps, clean)
+        return signal * clean + spread * noise
+
+    def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the network should give for this latent and this noise."""
+        if self.prediction == "sample":
+            return clean
+        if self.prediction == "epsilon":
+            return noise
+        signal, spread = self._levels(timesteps, clean)
+        return signal * noise - spread * clean
+
+    def clean(self, output: Tensor, noised: Tensor, timesteps: Tensor) -> Tensor:
+        """The clean latent that a network's output implies."""
+        if self.prediction == "sample":
+            return output
+        signal, spread = self._levels(timesteps, noised)
+        if self.prediction == "epsilon":
+            return (noised - spread * output) / signal
+        return signal * noised - spread * output
+
+    def sample(
+        self,
+        denoise: Callable[[Tensor, Tensor], Tensor],
+        shape: Sequence[int],
+        batch: int,
+        steps: int,
+        sampler: str,
+        generator: torch.Generator,
+        device: str | torch.device = "cpu",
+    ) -> Tensor:
+        """Latents ``[batch, *shape[1:]]`` from noise in ``steps`` evenly spaced steps that begin at the last.
+
+        Every latent of the batch gets the same noise, drawn on the CPU: an answer depends neither on what else is in the
+        batch nor on the device.
+
+        Raises:
+            ValueError: an unknown sampler, or a number of steps outside 1..num_steps.
+        """
+        if sampler not in SAMPLERS:
+            raise ValueError(f"unknown sampler {sampler!r}; known: {', '.join(SAMPLERS)}")
+        if not 1 <= steps <= self.num_steps:
+            raise ValueError(f"steps={steps}: between 1 and {self.num_steps}")
+        scheduler = self._scheduler(steps)
+        latent = torch.randn(*shape, generator=generator).expand(batch, *shape[1:])
+        for t in scheduler.timesteps.tolist():
+            output = denoise(latent.to(device), torch.full((batch,), t, device=device)).float().cpu()
+            state, parts = generator.get_state(), []
+            for one, guess in zip(latent.split(1), output.split(1), strict=True):
+                generator.set_state(state)
+                parts.append(scheduler.step(guess, t, one, eta=SAMPLERS[sampler], generator=generator)[0])
+            latent = torch.cat(parts)
+        return latent.to(device)
+
+    def _scheduler(self, steps: int):
+        """MONAI's DDIM with its steps moved so that the first is the last of the schedule, which is nearly pure noise."""
+        from monai.networks.schedulers import DDIMScheduler
+
+        offset = self.num_steps // steps - 1
+        scheduler = DDIMScheduler(
+            self.num_steps, prediction_type=self.prediction, clip_sample=False, steps_offset=offset
+        )
+        scheduler.alphas_cumprod = self.alphas_cumprod
+        scheduler.set_timesteps(steps)
+        return scheduler
+
+    def _levels(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        abar = self.alphas_cumprod[timesteps.cpu()].to(like).reshape(-1, *[1] * (like.ndim - 1))
+        return abar.sqrt(), (1 - abar).sqrt()
+
+
 def _normal(shape: Sequence[int], generator: torch.Generator | None, like: Tensor) -> Tensor:
     return torch.randn(*shape, generator=generator).to(like.device, like.dtype)

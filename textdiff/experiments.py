@@ -28,6 +28,7 @@ from textdiff.config import (
     Config,
     PretrainConfig,
     TextDiffConfig,
+    TextDiffSegConfig,
     architecture_of,
     numbers,
 )
@@ -437,9 +438,12 @@ def _make(run: Run, config: TextDiffConfig) -> None:
 
 
 def run_grid(grid: Grid, out_dir: str | Path = "") -> list[Run]:
-    """Every run of a grid that has no record yet, one after the other in this process."""
+    """Every run of a grid, of images or volumes, that has no record yet, one after the other in this process."""
+    from textdiff.experiments3d import run_textdiffseg
+
+    make = {TextDiffConfig: run_textdiff, TextDiffSegConfig: run_textdiffseg}[grid.kind]
     bar = tqdm(grid.all(), desc=grid.name, unit="run")
-    return [run_textdiff(config, out_dir) for config in bar]
+    return [make(config, out_dir) for config in bar]
 
 
 def table_of(name: str, config: Config, n_seeds: int = 0, labels: Sequence[str] = ()) -> tuple[Grid, pd.DataFrame]:
@@ -448,7 +452,7 @@ def table_of(name: str, config: Config, n_seeds: int = 0, labels: Sequence[str] 
     In demo mode the runs that have no record are made first; in full mode nothing is trained.
 
     Args:
-        name: of :data:`textdiff.grids.GRIDS`.
+        name: of :data:`textdiff.grids.GRIDS` or :data:`textdiff.grids.GRIDS_3D`.
         n_seeds: draws of the labelled images, counted from the configuration's seed; 0 for the grid's own number.
         labels: the rows that are wanted; all if empty.
     """

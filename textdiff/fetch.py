@@ -1,9 +1,10 @@
 """Bring a data set to `data_dir()`, or weights to `weights_dir()`: a name, or what is already on disk, in; a
 verified folder or file out.
 
-Data come from the public GitHub commits named in `REGISTRY`. Archives that GitHub makes are not stable byte
+2D data come from the public GitHub commits named in `REGISTRY`. Archives that GitHub makes are not stable byte
 for byte, so what is verified is the content: each listed file against its git blob id in that commit
-(`data/manifests/`). A transfer that breaks off goes on where it stopped; a folder appears only when it is
+(`data/manifests/`). Tasks of the Medical Segmentation Decathlon (`DECATHLON`) come as one archive each, with the
+addresses and MD5 sums that MONAI keeps. A transfer that breaks off goes on where it stopped; a folder appears only when it is
 whole, and an older one stays until then.
 """
 
@@ -26,11 +27,13 @@ from pathlib import Path, PurePosixPath
 
 from textdiff.data.cases import picture_size
 from textdiff.data.lvit_folders import find_entry, match_key, read_split
+from textdiff.data.tasks import TASKS
 from textdiff.paths import DATASET_FOLDERS, cache_dir, data_dir, weights_dir
 
 MANIFESTS = Path(__file__).resolve().parent / "data" / "manifests"
 CHUNK = 1 << 16
 MIB = 1 << 20
+GIB = 1 << 30
 LVIT_SPLITS = ("Train", "Val", "Test")
 SGSEG_SPLITS = {"train": "Train", "valid": "Val", "test": "Test"}
 Say = Callable[[str], None]
@@ -62,6 +65,11 @@ class Source:
     size: int
     licence: str
     citation: str
+
+    @property
+    def store(self) -> str:
+        """Folder of its unfinished downloads."""
+        return f"{self.name}-{self.commit[:12]}"
 
     def address(self, path: str = "", base_url: str | None = None) -> str:
         """Address of a file, or of the archive; `base_url` stands in for the public host."""
@@ -106,6 +114,54 @@ REGISTRY: dict[str, Source] = {
 
 
 @dataclass(frozen=True)
+class Archive:
+    """A task of the Medical Segmentation Decathlon: one tar that holds `folder`. `size`: bytes, about."""
+
+    name: str
+    folder: str
+    size: int
+    layout: str = "msd"
+
+    @property
+    def licence(self) -> str:
+        return TASKS[self.name].licence
+
+    @property
+    def citation(self) -> str:
+        return TASKS[self.name].citation
+
+    @property
+    def store(self) -> str:
+        """Folder of its unfinished downloads."""
+        return self.folder
+
+    @property
+    def md5(self) -> str:
+        """MD5 of the tar, as MONAI keeps it."""
+        from monai.apps import DecathlonDataset
+
+        return DecathlonDataset.md5[self.folder]
+
+    def address(self, base_url: str | None = None) -> str:
+        """Address of the tar; `base_url` stands in for the public host."""
+        from monai.apps import DecathlonDataset
+
+        public = DecathlonDataset.resource[self.folder]
+        return f"{base_url.rstrip('/')}/{PurePosixPath(public).name}" if base_url else public
+
+
+DECATHLON: dict[str, Archive] = {
+    archive.name: archive
+    for archive in (
+        Archive("hippocampus", "Task04_Hippocampus", 28 * MIB),
+        Archive("liver_tumour", "Task03_Liver", 27 * GIB),
+        Archive("pancreas_tumour", "Task07_Pancreas", 12 * GIB),
+        Archive("colon_tumour", "Task10_Colon", 6 * GIB),
+    )
+}
+
+
+@dataclass(frozen=True)
 class Weights:
     """A published checkpoint of a backbone, one file. Its publisher gives no checksum."""
 
@@ -134,14 +190,25 @@ def git_blob_id(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
+def _md5(path: Path) -> str:
+    """MD5 of a file of any size, hex."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(MIB):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 def _verify(path: Path, expected: dict, origin: str) -> None:
-    """Raise WrongContentError unless `size`, `git_blob` and `sha256` (those given) are as expected."""
+    """Raise WrongContentError unless `size`, `git_blob`, `sha256` and `md5` (those given) are as expected."""
     content = path.read_bytes() if {"git_blob", "sha256"} & expected.keys() else b""
     found = {"size": path.stat().st_size}
     if "git_blob" in expected:
         found["git_blob"] = git_blob_id(content)
     if "sha256" in expected:
         found["sha256"] = hashlib.sha256(content).hexdigest()
+    if "md5" in expected:
+        found["md5"] = _md5(path)
     for kind, value in found.items():
         if kind in expected and expected[kind] != value:
             raise WrongContentError(f"{origin} -> {path}: {kind} is {value}, expected {expected[kind]}")
@@ -197,7 +264,7 @@ def download(url: str, path: Path, expected: dict | None = None, attempts: int =
     Args:
         url: http or https address.
         path: final place; it appears only when whole and verified.
-        expected: any of {"size": bytes, "git_blob": hex, "sha256": hex}; a file already at `path` that
+        expected: any of {"size": bytes, "git_blob": hex, "sha256": hex, "md5": hex}; a file already at `path` that
             agrees is kept.
         attempts: how many times a broken transfer is taken up again before giving up.
         timeout: seconds without an answer.
@@ -238,8 +305,12 @@ def download(url: str, path: Path, expected: dict | None = None, attempts: int =
     )
 
 
-def _download_source(source: Source, store: Path, base_url: str | None, say: Say) -> Path:
-    """Bring everything from GitHub into `store`; returns the archive, or the folder of single files."""
+def _download_source(source: Source | Archive, store: Path, base_url: str | None, say: Say) -> Path:
+    """Bring everything into `store`; returns the archive, or the folder of single files."""
+    if isinstance(source, Archive):
+        url = source.address(base_url)
+        say(f"{source.name}: {url} (about {source.size / MIB:.0f} MiB) to {store}")
+        return download(url, store / f"{source.folder}.tar", {"md5": source.md5})
     if source.as_archive:
         url = source.address(base_url=base_url)
         say(f"{source.name}: {url} (about {source.size / MIB:.0f} MiB) to {store}")
@@ -414,10 +485,12 @@ def _counts(folder: Path) -> dict[str, int]:
 def check(name: str, folder: Path) -> dict[str, int]:
     """Check a data set on disk and count the cases of its splits.
 
-    MoNuSeg: every file against its git blob id. Both: every case has image, mask and caption, headers open,
-    sizes agree.
+    MoNuSeg: every file against its git blob id. 2D: every case has image, mask and caption, headers open,
+    sizes agree. 3D: every case has image and labels, headers open, shapes and places agree.
     Raises FetchError that says what is wrong.
     """
+    if name in DECATHLON:
+        return _count_volumes(name, folder)
     source = REGISTRY[name]
     if source.layout == "lvit":
         for path, expected in source.read_manifest()["files"].items():
@@ -427,13 +500,15 @@ def check(name: str, folder: Path) -> dict[str, int]:
     return _counts(folder)
 
 
-def _install(source: Source, origin: Path, stage: Path) -> dict[str, int]:
+def _install(source: Source | Archive, origin: Path, stage: Path) -> dict[str, int]:
     """Fill `stage` from an archive or folder and verify it."""
     stage.mkdir(parents=True)
     folder = origin
     if origin.is_file():
         folder = stage / "unpacked"
         _unpack(origin, folder)
+    if isinstance(source, Archive):
+        return _install_decathlon(source, origin, folder, stage)
     root, layout = _find_root(folder, source)
     manifest = source.read_manifest()
     if layout == "sgseg":
@@ -457,6 +532,59 @@ def _install(source: Source, origin: Path, stage: Path) -> dict[str, int]:
     return counts
 
 
+def _count_volumes(name: str, folder: Path) -> dict[str, int]:
+    """Read the headers of all cases and count those of each split."""
+    from textdiff.data.decathlon import SPLITS, load_volumes
+
+    try:
+        dataset = load_volumes(name, folder)
+    except (ValueError, OSError) as error:
+        raise FetchError(f"{folder} is not whole: {error}") from error
+    return {split: len(getattr(dataset, split)) for split in SPLITS}
+
+
+def _install_decathlon(source: Archive, origin: Path, folder: Path, stage: Path) -> dict[str, int]:
+    """Fill `stage` with the task's folder, found in `folder`, and verify it."""
+    roots = sorted(path.parent for path in folder.rglob("imagesTr") if (path.parent / "labelsTr").is_dir())
+    if len(roots) != 1:
+        raise FetchError(
+            f"{origin}: expected one folder with imagesTr/ and labelsTr/, found {[str(root) for root in roots] or 'none'}"
+        )
+    for path in sorted(roots[0].rglob("*")):
+        inside = path.relative_to(roots[0])
+        if path.is_file() and not any(part.startswith(".") for part in inside.parts):
+            _move_or_copy(path, stage / inside, move=folder != origin)
+    shutil.rmtree(stage / "unpacked", ignore_errors=True)
+    counts = _count_volumes(source.name, stage)
+    note = {
+        "name": source.name,
+        "address": source.address(),
+        "verified_against_md5": origin.is_file() and _md5(origin) == source.md5,
+        "licence": source.licence,
+        "citation": source.citation,
+        "cases": counts,
+    }
+    (stage / "SOURCE.json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+    return counts
+
+
+def _move_or_copy(origin: Path, target: Path, move: bool) -> None:
+    if not move:
+        return _copy(origin, target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(origin, target)
+
+
+def _by_hand(name: str, target: Path) -> str:
+    task = TASKS[name]
+    if task.layout == "phantoms":
+        return f"{name!r} is drawn when it is loaded; there is nothing to fetch"
+    return (
+        f"{name!r} cannot be fetched by name: its publisher gives it out at {task.home} (licence: {task.licence}). "
+        f"Download it there and unpack it to {target}"
+    )
+
+
 def fetch(
     name: str,
     source: str | Path | None = None,
@@ -464,12 +592,13 @@ def fetch(
     force: bool = False,
     say: Say = print,
 ) -> Path:
-    """Bring a data set to `data_dir()` and return its folder, in LViT's layout; or weights, see `fetch_weights`.
+    """Bring a data set to `data_dir()` and return its folder; or weights, see `fetch_weights`.
 
     Args:
-        name: "monuseg" or "qata"; or "openai_256".
-        source: an archive (zip, tar) or folder already on disk instead of a download; LViT's layout, or
-            SGSeg's for QaTa. For weights, the file.
+        name: "monuseg" or "qata" (the folder has LViT's layout); "hippocampus", "liver_tumour",
+            "pancreas_tumour" or "colon_tumour" (the Decathlon's layout); or "openai_256".
+        source: an archive (zip, tar) or folder already on disk instead of a download; LViT's layout, SGSeg's
+            for QaTa, the Decathlon's. For weights, the file.
         base_url: stands in for the public host, for a mirror with the same paths.
         force: make it anew although it is there; without it a folder that is there and passes `check` is
             kept.
@@ -480,10 +609,12 @@ def fetch(
     """
     if name in WEIGHTS:
         return fetch_weights(name, source, base_url, force, say)
-    if name not in REGISTRY:
-        raise ValueError(f"{name!r} is unknown; `fetch` knows {', '.join([*REGISTRY, *WEIGHTS])}")
-    entry = REGISTRY[name]
-    target = data_dir() / DATASET_FOLDERS[name][0]
+    target = data_dir() / DATASET_FOLDERS.get(name, ("",))[0]
+    if name in TASKS and name not in DECATHLON:
+        raise FetchError(_by_hand(name, target))
+    if name not in REGISTRY and name not in DECATHLON:
+        raise ValueError(f"{name!r} is unknown; `fetch` knows {', '.join([*REGISTRY, *WEIGHTS, *DECATHLON])}")
+    entry = REGISTRY.get(name) or DECATHLON[name]
     old = _recover(target)
     if target.exists() and not force and source is None:
         try:
@@ -500,7 +631,7 @@ def fetch(
     target.parent.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(target.parent).free) < 2 * entry.size:
         raise FetchError(f"{target.parent}: {free / MIB:.0f} MiB free, about {2 * entry.size / MIB:.0f} MiB needed")
-    store = cache_dir() / "downloads" / f"{entry.name}-{entry.commit[:12]}"
+    store = cache_dir() / "downloads" / entry.store
     origin = Path(source).expanduser() if source is not None else _download_source(entry, store, base_url, say)
     stage = target.with_name(f".{target.name}.partial")
     try:
@@ -509,7 +640,7 @@ def fetch(
     except DiskFullError:
         raise  # the download is good: the next run takes it up
     except FetchError:
-        if source is None:
+        if source is None and not isinstance(entry, Archive):  # an archive's MD5 was right: it stays
             shutil.rmtree(store, ignore_errors=True)
         raise
     finally:

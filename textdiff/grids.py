@@ -11,7 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from textdiff.config import PHANTOMS, RANDOM, REDRAWN, SHIPPED, TextDiffConfig
+from textdiff.config import (
+    PHANTOMS,
+    RANDOM,
+    REDRAWN,
+    SHIPPED,
+    VOLUME_PHANTOMS,
+    Config,
+    TextDiffConfig,
+    TextDiffSegConfig,
+)
 
 # What the runs of all tables share, per data set. Full mode uses the small backbones and the text encoder that ship with the
 # package: what two processor cores can do. `textdiff run 13 -p mode full` without more runs the paper's sizes.
@@ -38,6 +47,11 @@ COMMON: dict[str, dict[str, Any]] = {
     "nuclei_phantoms": {"iterations": 40, "validate_every": 20, "max_test": 10},
     "chest_phantoms": {"iterations": 80, "validate_every": 40, "max_test": 20},
 }
+# The same for volumes. The published Hippocampus runs: small preset, shipped text encoder, two cores
+COMMON_3D: dict[str, dict[str, Any]] = {
+    "hippocampus": {"text_encoder": "tiny", "prompts": "class"},
+    "abdomen_phantoms": {},
+}
 # Networks trained from scratch draw new views all the time
 FROM_SCRATCH = {"learning_rate": 1e-3, "views": 0}
 # Labelled images of the label-efficiency figure
@@ -46,6 +60,8 @@ LABELS = {
     "qata": (10, 50, 150, 500, 1500),
     "nuclei_phantoms": (1, 5),
     "chest_phantoms": (10, 60),
+    "hippocampus": (5, 10, 20, 0),  # 0: all
+    "abdomen_phantoms": (4, 12),
 }
 SEEDS = {"full": (0, 1, 2), "demo": (0,)}
 
@@ -60,19 +76,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Grid:
-    """The runs behind one table. ``common``: parameters of all rows; ``seeds``: draws of the labelled images."""
+    """The runs behind one table. ``common``: parameters of all rows; ``seeds``: draws of the labelled images;
+    ``kind``: the configuration class of its runs."""
 
     name: str
     question: str
     rows: tuple[Row, ...]
     common: dict[str, Any]
     seeds: tuple[int, ...]
+    kind: type[Config] = TextDiffConfig
 
-    def configs(self, row: Row) -> list[TextDiffConfig]:
+    def configs(self, row: Row) -> list[Config]:
         """The row's configurations, one a seed."""
-        return [TextDiffConfig.from_params(**{**self.common, **row.fields, "seed": seed}) for seed in self.seeds]
+        return [self.kind.from_params(**{**self.common, **row.fields, "seed": seed}) for seed in self.seeds]
 
-    def all(self) -> list[TextDiffConfig]:
+    def all(self) -> list[Config]:
         """The configurations of all rows, each once, the first seed of every row first."""
         by_row = [self.configs(row) for row in self.rows]
         ordered = [config for draw in zip(*by_row, strict=True) for config in draw]
@@ -87,18 +105,24 @@ def grid(name: str, dataset: str, mode: str = "full", seeds: Sequence[int] | Non
     Raises:
         ValueError: an unknown name or data set, or a real data set in demo mode.
     """
-    if name not in GRIDS:
-        near = difflib.get_close_matches(name, GRIDS, 1)
+    known = GRIDS | GRIDS_3D
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
         raise ValueError(
-            f"no grid {name!r}{f', did you mean {near[0]!r}?' if near else ''} There are: {', '.join(GRIDS)}"
+            f"no grid {name!r}{f', did you mean {near[0]!r}?' if near else ''} There are: {', '.join(known)}"
         )
-    if dataset not in COMMON:
-        raise ValueError(f"no grid for dataset={dataset!r}: there are grids for {', '.join(COMMON)}")
-    if mode == "demo" and dataset not in PHANTOMS:
-        raise ValueError(f"demo mode runs on phantoms ({', '.join(PHANTOMS)}), not on {dataset!r}")
-    question, rows = GRIDS[name]
-    common = {"mode": mode, "dataset": dataset, "backbone": SHIPPED[dataset], **COMMON[dataset]}
-    return Grid(name, question, tuple(rows(dataset, mode)), common, tuple(SEEDS[mode] if seeds is None else seeds))
+    settings = COMMON if name in GRIDS else COMMON_3D
+    if dataset not in settings:
+        raise ValueError(f"no grid {name} for dataset={dataset!r}: there are grids for {', '.join(settings)}")
+    if mode == "demo" and dataset not in (*PHANTOMS, *VOLUME_PHANTOMS):
+        phantoms = ", ".join(d for d in settings if d in (*PHANTOMS, *VOLUME_PHANTOMS))
+        raise ValueError(f"demo mode runs on phantoms ({phantoms}), not on {dataset!r}")
+    question, rows = known[name]
+    common = {"mode": mode, "dataset": dataset, **settings[dataset]}
+    seeds = tuple(SEEDS[mode] if seeds is None else seeds)
+    if name in GRIDS:
+        return Grid(name, question, tuple(rows(dataset, mode)), {"backbone": SHIPPED[dataset], **common}, seeds)
+    return Grid(name, question, tuple(rows(dataset, mode)), common, seeds, TextDiffSegConfig)
 
 
 def _comparison(dataset: str, mode: str) -> list[Row]:
@@ -190,4 +214,62 @@ GRIDS: dict[str, tuple[str, Callable[[str, str], list[Row]]]] = {
     "audit": ("What is each quirk of the authors' code worth?", _audit),
     "reading": ("What makes the model read?", _reading),
     "encoders": ("Does the text encoder matter?", _encoders),
+}
+
+
+# --- volumes -------------------------------------------------------------------------------------------
+
+LABELS_3D = {
+    "segresnet": "SegResNet",
+    "dynunet": "DynUNet (nnU-Net)",
+    "mednext": "MedNeXt",
+    "swin_unetr": "SwinUNETR",
+    "unetr": "UNETR",
+}
+
+
+# Steps of the runs that are many: a quarter of the preset's 5000
+SHORT = {"full": {"iterations": 1200, "validate_every": 200}, "demo": {}}
+
+
+def _comparison_3d(dataset: str, mode: str) -> list[Row]:
+    if mode == "demo":
+        return [Row("TextDiffSeg", {}), Row("SegResNet", {"model": "segresnet"})]
+    models = {"TextDiffSeg": "textdiffseg"} | {label: model for model, label in LABELS_3D.items()}
+    long = [Row(f"{label}, 5000 steps", {"model": model}) for label, model in models.items()]
+    return long + [Row(f"{label}, 1200 steps", {"model": model, **SHORT[mode]}) for label, model in models.items()]
+
+
+def _ablation_3d(dataset: str, mode: str) -> list[Row]:
+    rows = [
+        Row("TextDiffSeg", {}),
+        Row("without text fusion", {"model": "textdiffseg_no_text"}),
+        Row("without image features", {"model": "textdiffseg_no_image_features"}),
+        Row("without label encoder", {"model": "textdiffseg_no_label_encoder"}),
+        Row("without joint loss", {"model": "textdiffseg_no_joint_loss"}),
+    ]
+    return [Row(row.label, {**row.fields, **SHORT[mode]}) for row in (rows if mode == "full" else rows[:2])]
+
+
+def _label_efficiency_3d(dataset: str, mode: str) -> list[Row]:
+    models = {"TextDiffSeg": "textdiffseg"} | ({"SegResNet": "segresnet"} if mode == "full" else {})
+    return [
+        Row(label, {"model": model, "n_labels": n, **SHORT[mode]})
+        for label, model in models.items()
+        for n in LABELS[dataset]
+    ]
+
+
+def _prompts_3d(dataset: str, mode: str) -> list[Row]:
+    kinds = {"class": "the structure's name", "anatomy": "a description true of anybody"}
+    if mode == "full":
+        kinds |= {"report": "findings of this patient (made from the label)", "mixed": "all three in turn"}
+    return [Row(label, {"prompts": kind, **SHORT[mode]}) for kind, label in kinds.items()]
+
+
+GRIDS_3D: dict[str, tuple[str, Callable[[str, str], list[Row]]]] = {
+    "comparison3d": ("Is TextDiffSeg better than what a reader would use instead?", _comparison_3d),
+    "ablation3d": ("Which of the paper's modules matter?", _ablation_3d),
+    "label_efficiency3d": ("How many labelled volumes does it take?", _label_efficiency_3d),
+    "prompts3d": ("Which kind of sentence should one write?", _prompts_3d),
 }

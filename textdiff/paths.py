@@ -14,6 +14,17 @@ PACKAGE = Path(__file__).resolve().parent
 DATASET_FOLDERS: dict[str, tuple[str, ...]] = {
     "monuseg": ("MoNuSeg",),
     "qata": ("QaTa-COV19", "QaTa-COV19-v2", "QaTa_COV19", "QaTa"),
+    "hippocampus": ("Task04_Hippocampus", "Hippocampus"),
+    "liver_tumour": ("Task03_Liver",),
+    "pancreas_tumour": ("Task07_Pancreas",),
+    "colon_tumour": ("Task10_Colon",),
+    "kits19": ("KiTS19",),
+    "kits21": ("KiTS21",),
+    "kits23": ("KiTS23",),
+    "amos": ("AMOS22", "AMOS"),
+    "btcv": ("BTCV", "RawData", "Abdomen"),
+    "totalsegmentator": ("Totalsegmentator_dataset_v201", "Totalsegmentator_dataset", "TotalSegmentator"),
+    "totalsegmentator_mr": ("TotalsegmentatorMRI_dataset_v200", "TotalsegmentatorMRI_dataset", "TotalSegmentatorMR"),
 }
 
 
@@ -59,7 +70,7 @@ def assets_dir() -> Path:
 
 
 def find_dataset(name: str) -> Path:
-    """Return the folder of a real data set ("monuseg" or "qata") under `data_dir()`.
+    """Return the folder of a real data set (a key of `DATASET_FOLDERS`) under `data_dir()`.
 
     Raises:
         ValueError: the name is not a known real data set.

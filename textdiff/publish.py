@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from textdiff.checkpoints import read_json
-from textdiff.config import PHANTOMS, config_from_record
+from textdiff.config import PHANTOMS, VOLUME_PHANTOMS, config_from_record
 from textdiff.paths import results_dir
 from textdiff.runs import FILES, Run, load_records, published_dir
 
@@ -105,7 +105,7 @@ def refusal(run_id: str, folder: Path, allow_dirty: bool = False) -> str:
 def publishable(folder: Path) -> dict[str, bytes]:
     """The files of a record that may be published, by name. Of synthetic data that is all of them."""
     content = _content(folder)
-    if read_json(folder / "config.json")["dataset"] in PHANTOMS:
+    if read_json(folder / "config.json")["dataset"] in (*PHANTOMS, *VOLUME_PHANTOMS):
         return content
     kept = {name: data for name, data in content.items() if name in FILES or Path(name).name in CURVE}
     return kept | {"per_case.csv": _without_captions(folder / "per_case.csv")}

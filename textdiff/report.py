@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from textdiff import paths
-from textdiff.config import PROTOCOLS, TextDiffConfig
+from textdiff.config import PROTOCOLS, Config, TextDiffConfig
 from textdiff.metrics import bootstrap_interval
 from textdiff.runs import NOT_CONFIG, portable
 
@@ -177,11 +177,11 @@ def _cells(draws: pd.DataFrame, split: str) -> list[str]:
     return [images, percent("dice"), interval, percent("iou"), percent("dice_pooled"), percent("dice_native")]
 
 
-def _mean_sd(values: pd.Series) -> str:
-    percent = values.astype(float).dropna() * 100
-    if percent.empty:
+def _mean_sd(values: pd.Series, scale: float = 100) -> str:
+    scaled = values.astype(float).dropna() * scale
+    if scaled.empty:
         return NOT_GIVEN
-    return f"{percent.mean():.2f}" + (f" ± {percent.std(ddof=1):.2f}" if len(percent) > 1 else "")
+    return f"{scaled.mean():.2f}" + (f" ± {scaled.std(ddof=1):.2f}" if len(scaled) > 1 else "")
 
 
 def _paper_line(fact: pd.Series) -> list[str]:
@@ -272,7 +272,7 @@ def _by_row(grid: Grid, records: pd.DataFrame) -> list[tuple[Row, pd.DataFrame]]
     return [(row, runs[runs["place"] == place]) for place, row in enumerate(grid.rows)]
 
 
-def _candidates(records: pd.DataFrame, config: TextDiffConfig) -> pd.DataFrame:
+def _candidates(records: pd.DataFrame, config: Config) -> pd.DataFrame:
     """The records of a configuration at any learning rate."""
     values = {k: v for k, v in portable(config.to_dict()).items() if k not in SEARCHED_FIELDS}
     if not set(values) <= set(records.columns):
@@ -290,7 +290,7 @@ def missing_runs(grid: Grid, records: pd.DataFrame) -> str:
         configs = [config for config in grid.configs(row) if _candidates(fresh, config).empty]
         if configs:
             seeds = ", ".join(str(config.seed) for config in configs)
-            lines.append(f"  {row.label}, {configs[0].n_labels} labelled: seed {seeds}")
+            lines.append(f"  {row.label}, {labelled(configs[0])} labelled: seed {seeds}")
             missing += len(configs)
     total = len(grid.rows) * len(grid.seeds)
     if not missing:
@@ -299,6 +299,11 @@ def missing_runs(grid: Grid, records: pd.DataFrame) -> str:
     command += " -p mode=demo" * (first.mode == "demo")
     head = f"{missing} of {total} runs of the grid {grid.name} have no record yet:"
     return "\n".join([head, *lines, "This makes them (and nothing twice):", f"  {command}"])
+
+
+def labelled(config: Config) -> int | str:
+    """How many labelled images or volumes a configuration trains on; 0 in a configuration means "all"."""
+    return config.n_labels or "all"
 
 
 def grid_table(grid: Grid, records: pd.DataFrame, paper: pd.DataFrame | None = None) -> Table:
@@ -375,7 +380,8 @@ def _by_image(runs: pd.DataFrame, score: str) -> pd.DataFrame:
     for _, run in runs.iterrows():
         table = pd.read_csv(Path(run["folder"]) / "per_case.csv", dtype={"case": str}, keep_default_na=False)
         if score in table:
-            columns[run["seed"]] = table.set_index("case")[score].astype(float)
+            # An empty cell is a score that is not defined: a distance to nothing
+            columns[run["seed"]] = table.set_index("case")[score].replace("", "nan").astype(float)
     return pd.DataFrame(columns)
 
 
@@ -493,9 +499,9 @@ def _switches(run: pd.Series) -> str:
     return ", ".join(f"{name} {run[name]}" for name in PROTOCOLS[run["protocol"]] if run.get(name) != usual[name])
 
 
-def _points(one: Mapping[str, Any]) -> str:
-    """A difference in points with its sign, and its interval in brackets where there is one."""
-    mean, low, high = (100 * one[name] for name in ("difference", "low", "high"))
+def _points(one: Mapping[str, Any], scale: float = 100) -> str:
+    """A difference (in points, unless another scale is given) with its sign, and its interval in brackets where there is one."""
+    mean, low, high = (scale * one[name] for name in ("difference", "low", "high"))
     if pd.isna(mean):
         return NOT_GIVEN
     return f"{mean:+.2f}" + ("" if pd.isna(low) else f" ({low:+.2f} to {high:+.2f})")

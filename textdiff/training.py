@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -194,20 +194,33 @@ class Trainee:
         Raises:
             FloatingPointError: the loss is nan or infinite.
         """
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss became {float(loss.detach())} at step {self.step}; a smaller learning rate than "
-                f"{self.learning_rate} or precision='float32' may help"
-            )
+        return self.update_from([loss])
+
+    def update_from(self, losses: Iterable[Tensor], parts: int = 1) -> float:
+        """One optimiser step on the mean of ``parts`` losses; returns it.
+
+        Each loss goes back before the next is asked for, so that only one graph is in memory (gradient accumulation).
+
+        Raises:
+            FloatingPointError: a loss is nan or infinite.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total = 0.0
+        for loss in losses:
+            if not torch.isfinite(loss):
+                raise FloatingPointError(
+                    f"the loss became {float(loss.detach())} at step {self.step}; a smaller learning rate than "
+                    f"{self.learning_rate} or precision='float32' may help"
+                )
+            (loss / parts).backward()
+            total += float(loss.detach()) / parts
         if self.schedule == "cosine":
             nn.utils.clip_grad_norm_(self.parameters, 1.0)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate * self._rate()
         self.optimizer.step()
         self.step += 1
-        return float(loss.detach())
+        return total
 
     def _rate(self) -> float:
         """Share of the learning rate at this step."""
@@ -310,7 +323,7 @@ def fit(
         run.history.append(row | {"seconds": time.monotonic() - started})
         bar.set_postfix(loss=f"{row['loss']:.4f}", score=f"{score:.4f}")
         losses = []
-        if _last_is_best(run.history):
+        if last_is_best(run.history):
             keeper.take(trained)
         if checkpoint is not None:
             run.save(Path(checkpoint), settings)
@@ -319,7 +332,7 @@ def fit(
     return run.history
 
 
-def _last_is_best(history: Sequence[Mapping[str, float]]) -> bool:
+def last_is_best(history: Sequence[Mapping[str, float]]) -> bool:
     """Whether no earlier score is higher than the last; nan, which an unscored row has, is lower than any number."""
     scores = [-math.inf if math.isnan(row["score"]) else row["score"] for row in history]
     return scores[-1] == max(scores)

@@ -1,6 +1,6 @@
 """Write the lock files: pyproject.toml and the pinned torch come in, env/requirements-{cpu,cuda}.txt go out.
 
-Installs the package's dependencies, those of its book and test extras among them, into a throw-away
+Installs the package's dependencies, those of its dicom, book and test extras among them, into a throw-away
 environment and freezes what came. Run it with the oldest Python that the lock is for (`make lock`, Python
 3.11).
 """
@@ -39,10 +39,10 @@ def cleaned(freeze: str) -> str:
 
 
 def dependencies() -> list[str]:
-    """What the package, its book extra and its test extra ask for."""
+    """What the package and its extras dicom, book and test ask for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["book"], *extras["test"]]
+    wanted = [*project["dependencies"], *extras["dicom"], *extras["book"], *extras["test"]]
     return [name for name in wanted if not name.startswith("textdiff")]
 
 

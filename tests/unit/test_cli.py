@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nbformat
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -107,6 +109,171 @@ def test_predict_says_what_is_wrong(tmp_path, monkeypatch, changed, said):
     Image.new("RGB", (4, 3)).save("slide.png")
     options = {"--model": "m", "--image": "slide.png", "--text": "t", "--out": "mask.png"} | changed
     assert_one_line(invoke("predict", *(word for pair in options.items() for word in pair)), said)
+
+
+def test_predict_of_an_image_takes_no_settings_of_volumes(tmp_path):
+    image = tmp_path / "slide.png"
+    Image.new("RGB", (4, 3)).save(image)
+    words = ("predict", "--model", "m", "--text", "t", "--image", image, "--out", tmp_path / "o.png")
+    assert_one_line(invoke(*words, "--steps", 3), "--steps is of volumes")
+    assert_one_line(invoke(*words, "--uncertainty", "u.nii.gz"), "--uncertainty is of volumes")
+
+
+@pytest.fixture
+def ct(tmp_path, monkeypatch) -> Path:
+    """ct.nii.gz in a fresh current folder: 6 x 5 x 4 voxels, LPS, one bright block."""
+    monkeypatch.chdir(tmp_path)
+    array = np.zeros((6, 5, 4), np.int16)
+    array[4:, 1:3, 2:] = 100
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([-0.8, -0.8, 2.5, 1])), "ct.nii.gz")
+    return Path("ct.nii.gz")
+
+
+@pytest.fixture
+def volume_model(monkeypatch) -> dict:
+    """Stands in for a trained TextDiffSeg that finds bright voxels; keeps what it was called with."""
+    import torch
+
+    import textdiff
+    from textdiff.data.patches import Preprocessing
+    from textdiff.inference import predict_volume
+
+    calls = {}
+
+    class Trained:
+        class_names = ("background", "left kidney", "right kidney")
+        device = torch.device("cpu")
+        preprocessing = Preprocessing(None, (0, 100), (8, 8, 8))
+
+        def predict(self, volume, text, **options):
+            calls.update(volume=volume, text=text, **options)
+            return predict_volume(self, volume, text, **options)
+
+        def segment(self, images, prompts, **settings):
+            bright = (images[:, 0] > 0).float() * 0.8
+            return torch.stack([0.9 - bright, torch.full_like(bright, 0.1), bright], dim=1)
+
+        def draws(self, images, prompts, samples, **settings):
+            return (self.segment(images, prompts) for _ in range(samples))
+
+    class Stored:
+        @staticmethod
+        def from_pretrained(name, device):
+            calls.update(name=name, device=device)
+            return Trained()
+
+    monkeypatch.setattr(textdiff, "TextDiffSeg", Stored, raising=False)
+    return calls
+
+
+VOLUME = {"--model": "m", "--volume": "ct.nii.gz", "--text": "right kidney", "--out": "mask.nii.gz", "--device": "cpu"}
+
+
+def predict_with(changed: dict[str, object]):
+    options = {name: value for name, value in (VOLUME | changed).items() if value is not None}
+    return invoke("predict", *(word for pair in options.items() for word in pair))
+
+
+def test_predict_of_a_volume_writes_aligned_labels_and_uncertainty(ct, volume_model):
+    result = predict_with({"--uncertainty": "u.nii", "--steps": 7, "--samples": 2, "--seed": 5})
+    assert result.exit_code == 0, result.output
+    asked = {"steps": 7, "samples": 2, "seed": 5, "uncertainty": True, "progress": False}
+    assert volume_model == {"name": "m", "device": "cpu", "volume": ct, "text": "right kidney", **asked}
+    image, mask, doubt = (nibabel.load(name) for name in (ct, "mask.nii.gz", "u.nii"))
+    assert np.array_equal(np.asarray(mask.dataobj), 2 * (np.asarray(image.dataobj) > 50))
+    assert mask.get_data_dtype() == np.uint8 and doubt.get_data_dtype() == np.float32
+    assert np.array_equal(mask.affine, image.affine) and np.array_equal(doubt.affine, image.affine)
+    assert 0 < doubt.get_fdata().min() < doubt.get_fdata().max() < 1
+    assert result.stdout == "mask.nii.gz\n"
+    said = result.stderr.splitlines()
+    assert "textdiff: ct.nii.gz is 6 x 5 x 4 voxels, smaller than the model's window of 8 x 8 x 8" in said[0]
+    assert said[1:] == [
+        "1 left kidney: 0.00 ml (0.00 to 0.00 in 2 samples)",
+        "2 right kidney: 0.01 ml (0.01 to 0.01 in 2 samples)",
+    ]
+
+
+def test_predict_takes_a_folder_of_dicom_slices(ct, volume_model):
+    sitk = pytest.importorskip("SimpleITK")
+    Path("series").mkdir()
+    array = np.zeros((4, 5, 6), np.int16)
+    array[2:, 1:3, 4:] = 100
+    for k, plane in enumerate(array):
+        image = sitk.GetImageFromArray(plane[None])
+        image.SetSpacing((0.8, 0.8, 2.5))
+        image.SetOrigin((0, 0, 2.5 * k))
+        tags = {
+            "0008|0060": "CT",
+            "0020|000e": "1.2.3.4",
+            "0020|000d": "1.2.3",
+            "0020|0013": str(k),
+            "0020|0032": f"0\\0\\{2.5 * k}",
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+        }
+        for tag, value in tags.items():
+            image.SetMetaData(tag, value)
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(f"series/{k}.dcm")
+        writer.Execute(image)
+    result = predict_with({"--volume": "series"})
+    assert result.exit_code == 0, result.output
+    mask = nibabel.load("mask.nii.gz")
+    assert np.array_equal(np.asarray(mask.dataobj), 2 * (array.transpose() > 50))
+    assert nibabel.aff2axcodes(mask.affine) == ("L", "P", "S") and np.allclose(mask.header.get_zooms(), (0.8, 0.8, 2.5))
+
+
+def test_predict_warns_in_one_line_of_a_text_about_nothing_known(ct, volume_model):
+    result = predict_with({"--text": "the moon"})
+    assert result.exit_code == 0
+    said = "textdiff: the text 'the moon' names nothing that this model knows; it knows left kidney, right kidney"
+    assert said in result.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"--image": "slide.png"}, "either --image FILE or --volume FILE"),
+        ({"--volume": None}, "either --image FILE or --volume FILE"),
+        ({"--volume": "none.nii.gz"}, "no volume none.nii.gz"),
+        ({"--out": "mask.png"}, "--out must end in .nii or .nii.gz; got mask.png"),
+        ({"--out": "nowhere/mask.nii.gz"}, "no folder nowhere for --out"),
+        ({"--out": "ct.nii.gz"}, "--out ct.nii.gz would replace the volume itself"),
+        ({"--uncertainty": "u.png"}, "--uncertainty must end in .nii"),
+        ({"--uncertainty": "mask.nii.gz"}, "the same file mask.nii.gz"),
+        ({"--steps": 0}, "steps=0: at least 1"),
+        ({"--sampler": "euler"}, "sampler='euler'"),
+        ({"--overlap": 1}, "overlap=1.0"),
+    ],
+)
+def test_predict_of_a_volume_says_what_is_wrong_before_it_loads_the_model(ct, volume_model, changed, said):
+    assert_one_line(predict_with(changed), said)
+    assert not volume_model and [path.name for path in Path().iterdir()] == ["ct.nii.gz"]
+
+
+def test_predict_of_a_damaged_volume_writes_nothing(ct, volume_model):
+    ct.write_bytes(ct.read_bytes()[:100])
+    assert_one_line(predict_with({}), "ct.nii.gz")
+    assert [path.name for path in Path().iterdir()] == ["ct.nii.gz"]
+
+
+def test_predict_with_a_full_disk_leaves_the_old_files_and_no_rest(ct, volume_model, monkeypatch):
+    Path("mask.nii.gz").write_bytes(b"old")
+    monkeypatch.setattr("textdiff.checkpoints.os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    result = predict_with({"--uncertainty": "u.nii.gz"})
+    assert result.exit_code == 2 and result.stderr.splitlines()[-1] == "textdiff: disk full"
+    assert Path("mask.nii.gz").read_bytes() == b"old"
+    assert sorted(path.name for path in Path().iterdir()) == ["ct.nii.gz", "mask.nii.gz"]
+
+
+def test_predict_says_which_input_a_model_is_for(ct, volume_model):
+    for folder, content in (("flat", {"features": {}}), ("solid", {"preprocessing": {}})):
+        Path(folder).mkdir()
+        Path(folder, "config.json").write_text(json.dumps(content))
+    Image.new("RGB", (4, 3)).save("slide.png")
+    assert_one_line(predict_with({"--model": "flat"}), "flat", "try --image")
+    changed = {"--model": "solid", "--volume": None, "--image": "slide.png", "--out": "o.png"}
+    assert_one_line(predict_with(changed), "solid", "try --volume")
 
 
 def test_labels_that_are_no_label_map_are_refused(tmp_path):

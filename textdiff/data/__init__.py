@@ -1,12 +1,13 @@
-"""Data sets by name: `load_dataset(name)` takes a name and gives a `Dataset` of cases, real or synthetic."""
+"""Data sets by name: `load_dataset(name)` gives a `Dataset` of pictures, `load_volumes(name)` a `VolumeDataset`; real or synthetic."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from textdiff.data.cases import Case, Dataset
 
-__all__ = ["Case", "Dataset", "DATASETS", "load_dataset"]
+__all__ = ["Case", "Dataset", "DATASETS", "load_dataset", "load_volumes"]
 
 REAL = {
     "monuseg": (("background", "nucleus"), "CC BY-NC-SA 4.0"),
@@ -20,6 +21,14 @@ DATASETS = (*REAL, *SYNTHETIC)
 PHANTOM_SIZES = (60, 20, 40)
 # Index ranges that can never overlap, so that no phantom of one split is met in another.
 FIRST_INDEX = {"train": 0, "val": 10_000_000, "test": 20_000_000}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_volumes":  # 2D work goes without the libraries of 3D
+        from textdiff.data.decathlon import load_volumes
+
+        return load_volumes
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load_dataset(

@@ -1,0 +1,85 @@
+"""The numbers on the page book/method_3d.md are those of the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from textdiff.config import TextDiffSegConfig
+from textdiff.data.prompts import prompt
+from textdiff.data.tasks import TASKS
+from textdiff.experiments3d import SIZES
+from textdiff.textdiffseg3d import TextDiffSeg
+
+PAGE = (Path(__file__).parents[2] / "book" / "method_3d.md").read_text(encoding="utf-8")
+
+
+def rows(first_cell: str) -> list[list[str]]:
+    """The cells of the table whose header begins with ``first_cell``."""
+    lines = PAGE[PAGE.index(f"\n| {first_cell} |") + 1 :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def model() -> TextDiffSeg:
+    from textdiff.data.decathlon import VolumeDataset
+    from textdiff.experiments3d import build_model
+
+    task = TASKS["hippocampus"]
+    data = VolumeDataset("hippocampus", task, [], [], [], task.licence, synthetic=False)
+    return build_model(TextDiffSegConfig.from_params(dataset="hippocampus", device="cpu"), data)
+
+
+def test_defaults_are_those_of_the_configuration():
+    config = TextDiffSegConfig()
+    for name, value, _ in rows("parameter"):
+        assert value == str(getattr(config, name.strip("`"))), name
+
+
+def test_parameters_are_those_of_the_model(model):
+    modules = {
+        "image encoder": model.image_encoder,
+        "cross-modal attention": model.fuse,
+        "label encoder": model.label_encoder,
+        "denoiser": model.denoiser,
+        "decoder": model.decoder,
+        "together": model,
+    }
+    found = {name: sum(p.numel() for p in one.parameters() if p.requires_grad) for name, one in modules.items()}
+    assert {name: int(number.replace(",", "")) for name, number in rows("module")} == found
+
+
+def test_shapes_are_those_of_the_model(model):
+    shapes = [[tuple(map(int, re.findall(r"\d+", cell))) for cell in line[1:]] for line in rows("what")]
+    patches = TASKS["hippocampus"].patch, TASKS["liver_tumour"].patch
+    widths = SIZES["small"]["widths"]
+    for column, patch in enumerate(patches):
+        assert shapes[0][column] == (4, *patch)
+        for level, width in enumerate(widths):
+            assert shapes[1 + level][column] == (width, *(side // 2**level for side in patch))
+        assert shapes[6][column] == (model.latent_channels, *(side // 4 for side in patch))
+        assert shapes[7][column] == (SIZES["small"]["denoiser_widths"][1], *(side // 8 for side in patch))
+    with torch.no_grad():
+        x = torch.zeros(1, *shapes[0][0])
+        assert [tuple(one.shape[1:]) for one in model.image_encoder(x)] == [shapes[k][0] for k in (1, 2, 3)]
+        found = model.segment(x, ["anterior hippocampus"], steps=1)
+    assert tuple(found.shape[1:]) == shapes[8][0]
+    assert shapes[4][0] == (model.text.dim,)
+    label_input = (2 * (len(model.class_names) - 1), *patches[0])
+    assert shapes[5][0] == label_input
+
+
+def test_what_is_said_of_noise_and_steps_is_true(model):
+    share = float(model.diffusion.alphas_cumprod[-1].sqrt())
+    assert f"{share:.1%}".replace("%", " %") in PAGE
+    steps = ", ".join(str(step) for step in model.diffusion._scheduler(5).timesteps.tolist())
+    assert f"$t = {steps}$" in PAGE
+
+
+def test_example_sentences_are_those_that_are_made(model):
+    examples = {kind.strip("`"): sentence for kind, _, sentence, _ in rows("kind")}
+    assert examples["class"] == prompt("class", model.class_names[1:])
+    assert examples["anatomy"] == prompt("anatomy", model.class_names[1:2])
