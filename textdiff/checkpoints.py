@@ -141,3 +141,31 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{key}{value.dtype}{tuple(value.shape)}".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
+
+
+def find_model(name: str | Path, kind: str) -> Path:
+    """The folder of a saved model: ``name`` itself, ``name`` among the weights of this machine or of the checkout, or a hub id.
+
+    Args:
+        kind: what is looked for ("TextDiff"), for the errors.
+
+    Raises:
+        FileNotFoundError: nothing there, and no such hub model that can be reached.
+    """
+    from textdiff import paths
+
+    places = [Path(name), paths.weights_dir() / str(name), paths.PACKAGE.parent / "weights" / str(name)]
+    for folder in places:
+        if (folder / "config.json").is_file():
+            return folder
+    if places[0].exists():
+        raise FileNotFoundError(f"no {kind} in {name}: config.json is missing (write one with save_pretrained)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:
+        raise FileNotFoundError(
+            f"{str(name)!r} is neither a folder with a saved {kind}, nor one of the weights in {paths.weights_dir()}, nor a "
+            f"hub model that can be reached ({error})"
+        ) from error

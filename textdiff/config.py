@@ -51,8 +51,11 @@ VOLUMES = (
     "amos",
     "btcv",
     "totalsegmentator",
+    "totalsegmentator_mr",
     *VOLUME_PHANTOMS,
 )
+# TextDiffSeg models that ship with the repository (weights/), by data set
+SHIPPED_3D = {"hippocampus": "hippocampus_small"}
 # The system, the paper's ablations (without text fusion, image features, label encoder, joint loss), and MONAI's networks
 TEXTDIFFSEG = (
     "textdiffseg",
@@ -386,6 +389,8 @@ class TextDiffSegConfig(Config):
     ``patch``: voxels of a training patch, such as "96,96,96"; "" for the task's own.
     ``prediction``: what the denoiser predicts; ``denoise_weight``: lambda of the joint loss; ``autoencode`` and
     ``from_noise``: see :class:`textdiff.textdiffseg3d.TextDiffSeg`.
+    ``start_from``: weights to go on from: a folder, the id of a run made on this machine, or "preset", the run of the same
+    model with the preset's training; "" for random weights.
     ``steps``, ``sampler``, ``samples``: of the test; validation takes two steps.
     """
 
@@ -425,6 +430,7 @@ class TextDiffSegConfig(Config):
     learning_rate: float = 0.0
     weight_decay: float = 1e-5
     ema_decay: float = 0.99
+    start_from: str = ""
     validate_every: int = 0
     max_val: int = 0
     max_test: int = 0
@@ -432,6 +438,23 @@ class TextDiffSegConfig(Config):
     sampler: str = "ddim"
     samples: int = 1
     precision: str = "bfloat16"
+
+    def first_stage(self) -> TextDiffSegConfig:
+        """The configuration whose run "preset" in ``start_from`` means: this one with the preset's training."""
+        what = (
+            "mode",
+            "dataset",
+            "seed",
+            "device",
+            "out_dir",
+            "model",
+            "n_labels",
+            "structures",
+            "text_encoder",
+            "prompts",
+        )
+        how = ("size", "latent_channels", "prediction", "noise_schedule", "patch", "precision")
+        return TextDiffSegConfig.from_params(**{name: getattr(self, name) for name in (*what, *how)})
 
     @property
     def reads(self) -> bool:
@@ -562,6 +585,153 @@ class QualitativeConfig(Config):
     n_shown: int = 6
 
 
+@dataclass(frozen=True)
+class VolumeTableConfig(Config):
+    """Notebooks 23 and 24: tables of the runs of 3D grids (:mod:`textdiff.grids`), drawn from their records.
+
+    ``n_seeds``: draws of the labelled volumes, 0 for the grid's own number.
+    ``base``: label of the row that the others are compared with; "" for the notebook's own choice.
+    """
+
+    experiment: ClassVar[str] = "table3d"
+    notebook: ClassVar[str] = "23_comparison3d"
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"dataset": VOLUMES}
+
+    dataset: str = "abdomen_phantoms"
+    n_seeds: int = 0
+    base: str = ""
+
+
+@dataclass(frozen=True)
+class SamplingConfig(Config):
+    """Notebook 25: one trained TextDiffSeg under several numbers of denoising steps, both samplers, and several samples.
+
+    ``model_folder``: a saved TextDiffSeg; "" for the one that ships with the data set, or a small one that is trained first.
+    ``steps``: numbers of denoising steps; more than 100 are measured on ``max_long`` test volumes, others on ``max_test``.
+    ``samples``, ``sample_steps``: how often a volume is drawn for its uncertainty, and in how many steps.
+    """
+
+    experiment: ClassVar[str] = "sampling3d"
+    notebook: ClassVar[str] = "25_steps_and_uncertainty"
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"dataset": VOLUMES}
+
+    dataset: str = "abdomen_phantoms"
+    model_folder: str = ""
+    steps: str = ""
+    samples: int = 0
+    sample_steps: int = 5
+    max_test: int = 0
+    max_long: int = 0
+
+    def _check(self) -> None:
+        super()._check()
+        if any(steps < 1 for steps in numbers(self.steps)) or self.sample_steps < 1:
+            raise ValueError(f"steps={self.steps!r}, sample_steps={self.sample_steps}: at least one denoising step")
+
+    def _resolve(self) -> Config:
+        demo = {"steps": "1,2,5,10,50", "samples": 4, "max_test": 3, "max_long": 1}
+        full = {"steps": "1,2,5,10,50,1000", "samples": 8, "max_test": 100_000, "max_long": 4}
+        full |= {"model_folder": SHIPPED_3D.get(self.dataset, "")}
+        return self._fill(demo if self.mode == "demo" else full)
+
+
+@dataclass(frozen=True)
+class PromptsConfig(Config):
+    """Notebook 26: one trained TextDiffSeg under many sentences. ``model_folder`` as in notebook 25.
+
+    ``texts``: sentences of your own to try on one volume, with ";" between them.
+    """
+
+    experiment: ClassVar[str] = "prompts3d"
+    notebook: ClassVar[str] = "26_prompts"
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"dataset": VOLUMES}
+
+    dataset: str = "abdomen_phantoms"
+    model_folder: str = ""
+    max_test: int = 0
+    texts: str = ""
+
+    def _resolve(self) -> Config:
+        if self.mode == "demo":
+            return self._fill({"max_test": 3})
+        return self._fill({"max_test": 100_000, "model_folder": SHIPPED_3D.get(self.dataset, "")})
+
+
+@dataclass(frozen=True)
+class QualitativeVolumesConfig(Config):
+    """Notebook 27: the best, the middle and the worst test volume, side by side for several models.
+
+    ``models``: labels of rows of the comparison, with ";" between them; "" for all that were trained on this machine.
+    ``margin``: mm shown around the structures.
+    """
+
+    experiment: ClassVar[str] = "qualitative3d"
+    notebook: ClassVar[str] = "27_qualitative3d"
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"dataset": VOLUMES}
+
+    dataset: str = "abdomen_phantoms"
+    models: str = ""
+    margin: float = 15.0
+
+
+@dataclass(frozen=True)
+class VolumeDataConfig(Config):
+    """Notebook 20: volumes, their place in the patient, and the kinds of sentences. ``n_cases``: training cases that are read."""
+
+    experiment: ClassVar[str] = "volume_data"
+    notebook: ClassVar[str] = "20_volumes_and_sentences"
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"dataset": VOLUMES}
+
+    dataset: str = "abdomen_phantoms"
+    n_cases: int = 0
+
+    def _resolve(self) -> Config:
+        return self._fill({"n_cases": 12 if self.mode == "demo" else 40})
+
+
+@dataclass(frozen=True)
+class LabelLatentConfig(Config):
+    """Notebook 21: what the label latent holds, and what noise leaves of it.
+
+    ``model_folder`` as in notebook 25. ``timesteps``: how far the latent is noised, 0 to 999.
+    """
+
+    experiment: ClassVar[str] = "label_latent"
+    notebook: ClassVar[str] = "21_label_latent"
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"dataset": VOLUMES}
+
+    dataset: str = "abdomen_phantoms"
+    model_folder: str = ""
+    n_volumes: int = 0
+    timesteps: str = "0,100,200,300,400,500,600,750,900,999"
+
+    def _resolve(self) -> Config:
+        full = {"n_volumes": 16, "model_folder": SHIPPED_3D.get(self.dataset, "")}
+        return self._fill({"n_volumes": 4} if self.mode == "demo" else full)
+
+
+@dataclass(frozen=True)
+class VolumePredictConfig(Config):
+    """Notebook 28: your own volume and sentence. Without a volume, one is drawn (full mode: the first test case).
+
+    ``model_folder`` as in notebook 25. ``volume``: a NIfTI file, or a folder with the slices of one DICOM series.
+    """
+
+    experiment: ClassVar[str] = "predict_volume"
+    notebook: ClassVar[str] = "28_your_own_volume"
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"dataset": VOLUMES}
+
+    dataset: str = "abdomen_phantoms"
+    model_folder: str = ""
+    volume: str = ""
+    text: str = ""
+    steps: int = 5
+    samples: int = 5
+
+    def _resolve(self) -> Config:
+        return self if self.mode == "demo" else self._fill({"model_folder": SHIPPED_3D.get(self.dataset, "")})
+
+
 CONFIGS: dict[str, type[Config]] = {
     cls.__name__: cls
     for cls in (
@@ -575,6 +745,13 @@ CONFIGS: dict[str, type[Config]] = {
         BlocksConfig,
         ReadingConfig,
         QualitativeConfig,
+        VolumeTableConfig,
+        SamplingConfig,
+        PromptsConfig,
+        QualitativeVolumesConfig,
+        VolumeDataConfig,
+        LabelLatentConfig,
+        VolumePredictConfig,
     )
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,13 @@ from torch import Tensor, nn
 
 from textdiff import paths
 from textdiff.checkpoints import load_strict, read_checkpoint, write_checkpoint
-from textdiff.config import SCRATCH_3D, TextDiffSegConfig, numbers
+from textdiff.config import SCRATCH_3D, Config, TextDiffSegConfig, numbers
 from textdiff.data.decathlon import VolumeCase, VolumeDataset, load_volumes
 from textdiff.data.patches import IMAGE_CHANNELS, Batch, Preprocessing, TrainingVolumes
 from textdiff.data.prompts import KINDS, prompt
 from textdiff.data.splits import draw_labelled
 from textdiff.experiments import model_folder, resolve_device
+from textdiff.grids import COMMON_3D
 from textdiff.losses import dice_ce_loss
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from textdiff.data.volumes import Volume
     from textdiff.runs import Run
+    from textdiff.textdiffseg3d import TextDiffSeg
 
 # Channels of the two sizes: two processor cores or a 16 GB GPU, and a GPU of 40 GB or more (never run by us)
 SIZES = {
@@ -112,7 +115,7 @@ def build_model(config: TextDiffSegConfig, data: VolumeDataset) -> nn.Module:
         torch.manual_seed(config.seed)
         patch = preprocessing.patch
         net = build_baseline_3d(config.model, len(data.class_names), IMAGE_CHANNELS, patch, config.precision)
-        return Network(net, data.class_names, preprocessing).to(device)
+        return _started(Network(net, data.class_names, preprocessing), config).to(device)
     text = TextEncoder.from_pretrained(config.text_encoder, max_length=64) if config.reads else None
     torch.manual_seed(config.seed)
     settings = {
@@ -127,7 +130,25 @@ def build_model(config: TextDiffSegConfig, data: VolumeDataset) -> nn.Module:
     model = TextDiffSeg(
         text, data.class_names, preprocessing, **settings | SIZES[config.size] | ABLATIONS[config.model]
     )
-    return model.to(device)
+    return _started(model, config).to(device)
+
+
+def _started(model: nn.Module, config: TextDiffSegConfig) -> nn.Module:
+    """The model with the weights that it is to go on from, if any."""
+    from textdiff.checkpoints import find_model
+
+    if not config.start_from:
+        return model
+    first = config.first_stage().run_id if config.start_from == "preset" else config.start_from
+    folder = model_folder(config).with_name(first)
+    if not (folder / "model.safetensors").is_file():
+        folder = find_model(first, "TextDiffSeg")
+    state = read_checkpoint(folder / "model.safetensors")
+    if isinstance(model, Network):
+        load_strict(model, state, str(folder))
+    else:
+        model.load_own(state, str(folder))
+    return model
 
 
 def training_volumes(config: TextDiffSegConfig, data: VolumeDataset, cases: Sequence[VolumeCase]) -> TrainingVolumes:
@@ -345,6 +366,48 @@ def _make(run: Run, config: TextDiffSegConfig) -> None:
         metrics |= (read := read_prompts(model, config, data, data.test[: config.max_test]))[0]
         per_case = per_case.join(read[1])
     run.save(metrics, per_case, {"training": training_figure(config, history)})
+
+
+def demo_model(config: Config, model_folder: str = "") -> tuple[TextDiffSeg, TextDiffSegConfig, VolumeDataset]:
+    """A trained TextDiffSeg for a notebook that asks something of one, its configuration, and the data.
+
+    In demo mode it is trained first, once a machine: every notebook gets the same one. In full mode it is read from
+    ``model_folder``, a folder, or a name in ``weights/``; the data then have the structures that the model knows.
+
+    Raises:
+        ValueError: full mode without a model.
+        FileNotFoundError: no such model.
+    """
+    from textdiff.textdiffseg3d import TextDiffSeg
+
+    settings = TextDiffSegConfig.from_params(
+        mode=config.mode,
+        dataset=config.dataset,
+        seed=config.seed,
+        device=config.device,
+        **COMMON_3D.get(config.dataset, {}),
+    )
+    if model_folder:
+        model = TextDiffSeg.from_pretrained(model_folder, resolve_device(config.device))
+        settings = replace(settings, structures=",".join(model.class_names[1:]))
+        return model, settings, load_data(settings)
+    if config.mode == "full":
+        raise ValueError(
+            f"no model ships for {config.dataset!r}: train one (textdiff run 22 -p mode full -p dataset {config.dataset}) "
+            "and give its folder as model_folder"
+        )
+    data = load_data(settings)
+    run_textdiffseg(settings, config.out_dir)
+    with FileLock(paths.cache_dir() / "training" / f"{settings.run_id}.lock"):
+        if not _weights(settings).is_file():  # the record came from elsewhere
+            model = build_model(settings, data)
+            train_model(model, settings, data, labelled_cases(settings, data))
+            keep_model(model, settings)
+    return load_trained(settings, data), settings, data
+
+
+def _weights(config: TextDiffSegConfig) -> Path:
+    return model_folder(config) / "model.safetensors"
 
 
 def training_figure(config: TextDiffSegConfig, history: Sequence[Mapping[str, float]]):

@@ -228,6 +228,16 @@ LABELS_3D = {
 }
 
 
+# A second stage that goes on from the preset's run: more patches from pure noise, with all structures named, not auto-encoded.
+# The last three say nothing to networks that do not read and do not denoise.
+LONGER = {
+    "start_from": "preset",
+    "iterations": 3000,
+    "learning_rate": 1e-3,
+    "from_noise": 0.7,
+    "named_alone": 0.3,
+    "autoencode": 0.1,
+}
 # Steps of the runs that are many: a quarter of the preset's 5000
 SHORT = {"full": {"iterations": 1200, "validate_every": 200}, "demo": {}}
 
@@ -237,7 +247,12 @@ def _comparison_3d(dataset: str, mode: str) -> list[Row]:
         return [Row("TextDiffSeg", {}), Row("SegResNet", {"model": "segresnet"})]
     models = {"TextDiffSeg": "textdiffseg"} | {label: model for model, label in LABELS_3D.items()}
     long = [Row(f"{label}, 5000 steps", {"model": model}) for label, model in models.items()]
-    return long + [Row(f"{label}, 1200 steps", {"model": model, **SHORT[mode]}) for label, model in models.items()]
+    longer = [Row(f"{label}, 3000 steps more", {"model": model, **LONGER}) for label, model in models.items()]
+    return (
+        longer
+        + long
+        + [Row(f"{label}, 1200 steps", {"model": model, **SHORT[mode]}) for label, model in models.items()]
+    )
 
 
 def _ablation_3d(dataset: str, mode: str) -> list[Row]:

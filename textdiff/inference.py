@@ -2,8 +2,8 @@
 
 The volume is brought to the model's grid, cut into overlapping windows, and every window is segmented with the sentence
 (`model.segment`); MONAI blends the windows of one layer, layers are blended from foot to head. Where no later window
-reaches, the probabilities are read off at the volume's own voxels and reduced to labels at once: memory is that of a few
-layers of probabilities, however many slices there are, and borders are as smooth as the volume's voxels allow.
+reaches, the probabilities are read off at the volume's own voxels and reduced to labels at once: memory is that of a
+few layers of probabilities, however many slices there are, and borders are as smooth as the volume's voxels allow.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -36,7 +36,8 @@ CHUNK = 8  # planes of the image that are reduced at a time
 class Segmenter(Protocol):
     """What a model must have to be run over a volume: TextDiffSeg has it, and so have the 3D baselines.
 
-    Only a model that draws has also ``draws``: arguments as of ``segment``, one after another the probabilities of each sample.
+    Only a model that draws has also ``draws``: arguments as of ``segment`` and ``samples``, one after another the
+    probabilities of each sample.
     """
 
     class_names: Sequence[str]
@@ -47,16 +48,17 @@ class Segmenter(Protocol):
         """Images ``[B, 4, X, Y, Z]`` (intensity, three place channels) -> probabilities ``[B, K+1, X, Y, Z]``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """What was found in one volume. All maps have the shape and the affine of the image file.
 
-    ``labels``: values are the places in ``class_names`` (0 background): the most probable class by the mean of the samples.
+    ``labels``: values are the places in ``class_names`` (0 background); the most probable class by the samples' mean.
     ``volumes_ml``: of every structure, one number a sample.
-    ``uncertainty`` (if asked for): entropy of the mean probabilities by the logarithm of the number of classes, float32,
-    0 (sure) to 1 (all classes alike).
+    ``uncertainty`` (if asked for): entropy of the mean probabilities by the logarithm of the number of classes,
+    float32, 0 (sure) to 1 (all classes alike).
     ``majority`` (of several samples): the class that most samples chose; of two chosen as often, the more probable one.
-    ``disagreement`` (of several samples, if asked for): the chance that two of the samples chose differently, float32, 0 to 1.
+    ``disagreement`` (of several samples, if asked for): the chance that two of the samples chose differently, float32,
+    0 to 1.
     ``probabilities`` (if asked for): mean of the samples, float32 ``[K+1, X, Y, Z]``.
     ``seconds``: from the file to the maps.
     """
@@ -68,7 +70,7 @@ class Prediction:
     uncertainty: Volume | None = None
     majority: Volume | None = None
     disagreement: Volume | None = None
-    probabilities: np.ndarray | None = None
+    probabilities: np.ndarray | None = field(default=None, repr=False)
 
 
 def predict_volume(
@@ -90,16 +92,17 @@ def predict_volume(
     Args:
         steps, sampler: of the denoising, "ddim" or "ddpm".
         samples: how many times to draw; the labels come from the mean of the probabilities.
-        seed: the noise of a window follows from it, from the window's place and from the sample's number, from nothing else.
+        seed: the noise of a window follows from it, the window's place and the sample's number, from nothing else.
         overlap: share of a window that the next one covers, from 0 to less than 1.
         uncertainty: also make the map of uncertainty and, of several samples, of disagreement.
         probabilities: also keep those of all classes, which needs 4 bytes a class and voxel.
 
-    Warns when the sentence names nothing that the model knows. A volume smaller than one window is surrounded by its own
-    minimum, as in training; the log says so.
+    Warns when the sentence names nothing that the model knows. A volume smaller than one window is surrounded by its
+    own minimum, as in training; the log says so.
 
     Raises:
-        ValueError: a setting out of range, several samples of a model that always says the same, or a file that is no volume (:func:`textdiff.data.volumes.read_image`).
+        ValueError: a setting out of range, several samples of a model that always says the same, or a file that is no
+            volume (:func:`textdiff.data.volumes.read_image`).
         FileNotFoundError: no such file or folder.
         FloatingPointError: the model gives nan or infinity.
     """
@@ -182,7 +185,7 @@ def _by(shape: Sequence[int]) -> str:
 
 
 def _places(size: int, before: int, padded: int) -> Tensor:
-    """One axis of :func:`textdiff.data.patches.place_channels`, going on evenly where the volume is padded; ``[padded]``."""
+    """One axis of :func:`textdiff.data.patches.place_channels`, going on evenly over the padding; ``[padded]``."""
     return (torch.arange(padded) - before + 0.5) / size * 2 - 1
 
 
@@ -196,8 +199,8 @@ def _layers(
 ) -> Iterator[tuple[int, Tensor]]:
     """Finished planes from foot to head: number of the first, and samples' probabilities ``[S, K+1, X, Y, planes]``.
 
-    The Gaussian weight of a window is a product over the axes. MONAI averages the windows that start at one height by the
-    first two factors, and their averages are averaged here by the third: the same as over the whole volume at once.
+    The Gaussian weight of a window is a product over the axes. MONAI averages the windows that start at one height by
+    the first two factors, and their averages are averaged here by the third: the same as over the whole volume at once.
     """
     from monai.data.utils import compute_importance_map
     from monai.inferers import sliding_window_inference
@@ -253,7 +256,7 @@ class _Drawing:
     seed: int
 
     def __call__(self, image: Tensor, corners: list, places: Sequence[Tensor], height: int, bar: tqdm) -> Tensor:
-        """``image [1, 1, x, y, z]`` on the model's device -> ``[1, samples * (K+1), x, y, z]``; ``corners`` as MONAI says."""
+        """``image [1, 1, x, y, z]`` on the model's device -> ``[1, samples * (K+1), x, y, z]``; MONAI's ``corners``."""
         across = [(axis.start, axis.stop) for axis in corners[0][2:4]]
         ends = [*across, (height, height + image.shape[-1])]
         where = torch.meshgrid(*(line[slice(*pair)] for line, pair in zip(places, ends, strict=True)), indexing="ij")
@@ -274,7 +277,7 @@ class _Drawing:
 class _Result:
     """The maps, filled layer by layer: probabilities are read off linearly at the image's own voxels, then reduced.
 
-    ``frame`` is the image's place, ``grid`` the model's. Arrays here have RAS axes, as the grid has, and the image's voxels.
+    ``frame`` is the place of the image, ``grid`` the model's. Arrays here have RAS axes and the image's voxels.
     """
 
     def __init__(self, frame: Volume, grid: Volume, classes: int, samples: int, uncertainty: bool, probabilities: bool):

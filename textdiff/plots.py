@@ -635,17 +635,20 @@ def _thin_outline(axis: Axes, mask: np.ndarray, colour: str) -> None:
         axis.contour(across[1], across[0], mask, levels=[0.5], colors=colour, linewidths=0.9)
 
 
-def label_efficiency_curve(runs: pd.DataFrame) -> Figure:
+def label_efficiency_curve(runs: pd.DataFrame, what: str = "images") -> Figure:
     """Dice against the number of labelled images, on a logarithmic axis: a line a model.
 
-    `runs`: one row a run, with `model` (the line's name), `n_labels` and `dice` (0..1). Points are means over the
-    runs of a model and number, bars their sample standard deviation, small marks the runs. No rows: an empty figure
-    that says "not run yet".
+    `runs`: one row a run, with `model` (the line's name), `n_labels` (0: all there are, drawn behind the others) and `dice`
+    (0..1). Points are means over the runs of a model and number, bars their sample standard deviation, small marks the runs.
+    `what`: the word for what is labelled. No rows: an empty figure that says "not run yet".
     """
     import seaborn as sns
 
     fig, (axis,) = _figure(1, 1, (6.4, 3.8))
     said = []
+    behind = 2 * max(runs["n_labels"].max(), 1) if len(runs) else 0
+    runs = runs.assign(n_labels=runs["n_labels"].replace(0, behind))
+    named = {behind: "all"}
     looks = zip(sns.color_palette("colorblind"), _cycle("-", "--", ":", "-."), _cycle("o", "s", "^", "D"), strict=False)
     for place, (name, (colour, line, marker)) in enumerate(zip(runs["model"].unique(), looks, strict=False)):
         one = runs.loc[runs["model"] == name, ["n_labels", "dice"]].astype({"n_labels": int, "dice": float})
@@ -655,18 +658,20 @@ def label_efficiency_curve(runs: pd.DataFrame) -> Figure:
         look = {"color": colour, "marker": marker}
         axis.errorbar(points.index * aside, points["mean"], points["std"], ls=line, capsize=3, label=name, **look)
         axis.scatter(one["n_labels"] * aside, 100 * one["dice"], s=12, alpha=0.5, linewidths=0, **look)
-        said.append(f"{name}: " + ", ".join(f"{mean:.1f} % with {n}" for n, mean in points["mean"].items()))
+        said.append(
+            f"{name}: " + ", ".join(f"{mean:.1f} % with {named.get(n, n)}" for n, mean in points["mean"].items())
+        )
     numbers = sorted(runs["n_labels"].astype(int).unique())
     if numbers:
         axis.set_xscale("log")
-        axis.set_xticks(numbers, [str(number) for number in numbers])
+        axis.set_xticks(numbers, [named.get(number, str(number)) for number in numbers])
         axis.minorticks_off()
         axis.legend(frameon=False)
     else:
         _say_not_run(axis)
-    axis.set(xlabel="labelled images (logarithmic)", ylabel="test Dice (%)")
-    alt = "Test Dice against the number of labelled images. " + ("; ".join(said) or "Nothing has been run yet") + "."
-    return described(fig, alt, "Test Dice by number of labelled images: mean and standard deviation over draws.")
+    axis.set(xlabel=f"labelled {what} (logarithmic)", ylabel="test Dice (%)")
+    alt = f"Test Dice against the number of labelled {what}. " + ("; ".join(said) or "Nothing has been run yet") + "."
+    return described(fig, alt, f"Test Dice by number of labelled {what}: mean and standard deviation over draws.")
 
 
 def pretraining_curve(runs: pd.DataFrame, controls: Mapping[str, float]) -> Figure:

@@ -6,11 +6,12 @@ Rows, draws, and the words for what is missing are those of `report`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from textdiff.calibration import uncertainty_against_dice
 from textdiff.data.prompts import KINDS
 from textdiff.report import (
     NOT_GIVEN,
@@ -43,6 +44,15 @@ def structures_of(runs: pd.DataFrame) -> list[str]:
     """The structures that records have scores of, in their order; blanks are written as blanks."""
     scored = [name for name in runs.columns if name.startswith("test/iou_") and runs[name].notna().any()]
     return [name.removeprefix("test/iou_").replace("_", " ") for name in scored if name != "test/iou_pooled"]
+
+
+def best_row(runs: pd.DataFrame, models: Sequence[str]) -> str | None:
+    """Label of the row with the best mean Dice on validation volumes among those of `models`; None where none has been run.
+
+    `runs`: from `report.grid_records`.
+    """
+    candidates = runs[runs["model"].isin(models)] if len(runs) else runs
+    return candidates.groupby("row")["val/dice"].mean().idxmax() if len(candidates) else None
 
 
 def grid_table_3d(grid: Grid, records: pd.DataFrame) -> Table:
@@ -208,3 +218,96 @@ def matrix_table(grid: Grid, records: pd.DataFrame) -> Table:
         "A model that reads is high where both are the same and near zero elsewhere: the mask moves with the words.",
     ]
     return Table(frame, _grid_caption(text, grid, records, frame))
+
+
+# --- one model, many ways to draw (notebook 25) --------------------------------------------------------
+
+
+def sampling_table(per_case: pd.DataFrame) -> Table:
+    """Dice and seconds by sampler and number of denoising steps.
+
+    `per_case`: one row a volume, sampler, number of steps and number of samples, as notebook 25 records it (`case`, `sampler`,
+    `steps`, `samples`, `dice` and `ece` 0..1, `seconds`). Rows of several samples are left to `uncertainty_table`.
+    """
+    one = per_case[per_case["samples"] == 1]
+    counts = one.groupby(["sampler", "steps"], sort=False)["case"].nunique()
+    shared = (
+        set.intersection(*(set(part["case"]) for _, part in one.groupby(["sampler", "steps"]))) if len(one) else set()
+    )
+    lines = []
+    for (sampler, steps), n in counts.items():
+        part = one[(one["sampler"] == sampler) & (one["steps"] == steps)]
+        same = part[part["case"].isin(shared)]
+        scores = (100 * part["dice"].mean(), 100 * same["dice"].mean(), part["ece"].mean(), part["seconds"].mean())
+        lines.append(
+            [sampler, steps, n, *(f"{value:.{digits}f}" for value, digits in zip(scores, (2, 2, 3, 2), strict=True))]
+        )
+    columns = [
+        "sampler",
+        "steps",
+        "test n",
+        "Dice",
+        f"Dice on the {len(shared)} that all have",
+        "ECE",
+        "seconds a volume",
+    ]
+    text = [
+        "One model, one sample: mean Dice in percent by sampler and number of denoising steps.",
+        "Where the numbers of volumes differ, only the column of those that all have compares rows.",
+        "ECE: expected calibration error of a volume's voxels near true or marked structures.",
+    ]
+    return Table(pd.DataFrame(lines, columns=columns, dtype=object), " ".join(text))
+
+
+def uncertainty_table(per_case: pd.DataFrame, sampler: str, steps: int) -> Table:
+    """What several samples add to one: Dice, calibration, and how well the uncertainty points at errors.
+
+    `per_case` as for `sampling_table`, with `error_auroc`, `error_auprc`, `error_share` and `uncertainty` too.
+    """
+    part = per_case[(per_case["sampler"] == sampler) & (per_case["steps"] == steps)]
+    lines = []
+    for samples, rows in part.groupby("samples"):
+        scores = rows[["ece", "error_auroc", "error_auprc", "error_share"]].astype(float).mean()
+        ranks = uncertainty_against_dice(rows.astype({"uncertainty": float, "dice": float}))
+        cells = [f"{value:.3f}" for value in scores]
+        cells.append(NOT_GIVEN if pd.isna(ranks) else f"{ranks:+.2f}")
+        lines.append([samples, len(rows), f"{100 * rows['dice'].mean():.2f}", *cells, f"{rows['seconds'].mean():.2f}"])
+    columns = [
+        "samples",
+        "test n",
+        "Dice",
+        "ECE",
+        "AUROC",
+        "AUPRC",
+        "wrong voxels",
+        "uncertainty and Dice",
+        "seconds a volume",
+    ]
+    text = [
+        f"One model, {steps} steps of {sampler}: means over test volumes, of voxels near true or marked structures.",
+        "ECE: distance of confidence from accuracy. AUROC: chance that a wrong voxel is less sure than a right one (guessing: 0.5). "
+        "AUPRC: average precision of the least sure voxels being wrong (guessing: the share of wrong voxels).",
+        "Uncertainty and Dice: rank correlation over volumes, -1 where the less sure volumes are the worse ones throughout.",
+    ]
+    return Table(pd.DataFrame(lines, columns=columns, dtype=object), " ".join(text))
+
+
+def reliability_metrics(table: pd.DataFrame, prefix: str) -> dict[str, float]:
+    """A table of `calibration.Reliability` as flat metrics of a record, "<prefix>/<bin>/<column>"; empty bins are left out."""
+    known = table[table["n"] > 0]
+    return {
+        f"{prefix}/{place}/{name}": float(row[name])
+        for place, row in known.iterrows()
+        for name in ("low", "high", "n", "confidence", "accuracy")
+    }
+
+
+def reliability_table(metrics: Mapping[str, float], prefix: str) -> pd.DataFrame:
+    """The table that `reliability_metrics` wrote, without its empty bins."""
+    rows: dict[int, dict[str, float]] = {}
+    for name, value in metrics.items():
+        if name.startswith(f"{prefix}/") and not pd.isna(value):
+            place, column = name.removeprefix(f"{prefix}/").split("/")
+            rows.setdefault(int(place), {})[column] = value
+    table = pd.DataFrame.from_dict(rows, orient="index").sort_index()
+    return table.reindex(columns=["low", "high", "n", "confidence", "accuracy"])

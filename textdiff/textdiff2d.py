@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from textdiff.checkpoints import load_strict, read_checkpoint, read_json, write_checkpoint, write_text
+from textdiff.checkpoints import find_model, load_strict, read_checkpoint, read_json, write_checkpoint, write_text
 from textdiff.data.cases import read_picture
 from textdiff.data.transforms import to_input
 from textdiff.features import DiffusionFeatures
@@ -381,7 +381,7 @@ class TextDiff(nn.Module):
             FileNotFoundError: neither a folder nor a hub id that can be reached.
             ValueError: a damaged file, or weights that do not fit the configuration (keys are listed).
         """
-        folder = _locate(name)
+        folder = find_model(name, "TextDiff")
         config = read_json(folder / "config.json")
         features = DiffusionFeatures(UNet.from_pretrained(folder / "unet"), **config["features"])
         text = None
@@ -403,20 +403,3 @@ def _as_rgb(image: str | Path | np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"an image is uint8 [H, W, 3] or [H, W], values 0..255; got {image.dtype} {image.shape}")
     return image
-
-
-def _locate(name: str | Path) -> Path:
-    """The folder of a saved model; a hub id is downloaded by huggingface_hub."""
-    folder = Path(name)
-    if (folder / "config.json").is_file():
-        return folder
-    if folder.exists():
-        raise FileNotFoundError(f"no model in {folder}: config.json is missing (write one with save_pretrained)")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"]))
-    except Exception as error:
-        raise FileNotFoundError(
-            f"{str(name)!r} is neither a folder with a saved TextDiff nor a hub model that can be reached ({error})"
-        ) from error

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from textdiff.checkpoints import load_strict, read_checkpoint, read_json, write_checkpoint, write_text
+from textdiff.checkpoints import find_model, load_strict, read_checkpoint, read_json, write_checkpoint, write_text
 from textdiff.data.patches import DIVISOR, IMAGE_CHANNELS, Batch, Preprocessing
 from textdiff.diffusion import LatentDiffusion
 from textdiff.fusion import CrossModalAttention
@@ -355,7 +355,7 @@ class TextDiffSeg(nn.Module):
             FileNotFoundError: no such folder.
             ValueError: a file is damaged, or belongs to another kind or version of model.
         """
-        folder = _locate(name)
+        folder = find_model(name, "TextDiffSeg")
         about = read_json(folder / "config.json")
         if about.get("format") != FORMAT or "preprocessing" not in about:
             raise ValueError(f"{folder} holds no TextDiffSeg of format {FORMAT}: config.json says {sorted(about)}")
@@ -402,16 +402,3 @@ def _denoiser(channels: int, image_channels: int, widths: Sequence[int], text_di
 def _preprocessing(about: dict[str, Any]) -> Preprocessing:
     """Lists of a JSON file as the tuples they were."""
     return Preprocessing(**{key: None if value is None else tuple(value) for key, value in about.items()})
-
-
-def _locate(name: str | Path) -> Path:
-    from textdiff import paths
-
-    places = [Path(name), paths.weights_dir() / str(name), paths.PACKAGE.parent / "weights" / str(name)]
-    for folder in places:
-        if (folder / "config.json").is_file():
-            return folder
-    raise FileNotFoundError(
-        f"no model {str(name)!r}: no config.json in {', '.join(dict.fromkeys(map(str, places)))}. "
-        "Give the folder that save_pretrained wrote"
-    )

@@ -8,6 +8,7 @@ import pytest
 
 from textdiff.config import (
     CONFIGS,
+    DATASETS,
     PROTOCOLS,
     BlocksConfig,
     Config,
@@ -15,6 +16,8 @@ from textdiff.config import (
     FeaturesConfig,
     PredictConfig,
     PretrainConfig,
+    PromptsConfig,
+    SamplingConfig,
     TextDiffConfig,
     config_from_record,
     numbers,
@@ -67,6 +70,14 @@ def test_a_name_like_no_other_is_refused_with_the_list():
 def test_values_of_another_type_are_refused(name, value, message):
     with pytest.raises(TypeError, match=message):
         TextDiffConfig.from_params(**{name: value})
+
+
+def test_full_mode_on_volumes_takes_the_model_that_ships():
+    assert SamplingConfig.from_params(mode="full", dataset="hippocampus").model_folder == "hippocampus_small"
+    assert PromptsConfig.from_params(mode="full", dataset="hippocampus", model_folder="mine").model_folder == "mine"
+    assert PromptsConfig.from_params(mode="full", dataset="liver_tumour").model_folder == ""
+    with pytest.raises(ValueError, match="steps='5,0', sample_steps=5: at least one denoising step"):
+        SamplingConfig.from_params(steps="5,0")
 
 
 def test_what_papermill_guesses_is_understood():
@@ -172,7 +183,7 @@ def test_experiments_of_equal_values_have_different_hashes():
 
 @pytest.mark.parametrize("cls", ALL)
 def test_records_give_the_configuration_back(cls):
-    config = cls.from_params(seed=3, dataset="chest_phantoms")
+    config = cls.from_params(seed=3, dataset=cls.choices.get("dataset", DATASETS)[-1])
     again = config_from_record(portable(config.to_dict()))
     assert type(again) is cls and again.run_id == config.run_id
 

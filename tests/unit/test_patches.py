@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -133,6 +135,8 @@ def test_prepared_volumes_are_kept_and_read_again(tmp_path):
     (tmp_path / "image.nii.gz").touch()
     volumes([stored], cache=cache)
     assert len(list(cache.iterdir())) == 2, "a file that has changed is prepared anew"
+    other = replace(stored, values={1: 2, 2: 1})
+    assert volumes([other], cache=cache).volumes[0].labels.tolist() != volumes([stored]).volumes[0].labels.tolist()
     again = volumes([stored], cache=cache).batch(0, 1)
     assert torch.equal(first.images, again.images) and torch.equal(first.labels, again.labels)
 

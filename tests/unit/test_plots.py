@@ -305,6 +305,14 @@ def test_a_model_is_a_line_over_the_number_of_labels():
     assert plots.description(fig)["alt"].endswith("ours: 50.0 % with 1, 70.0 % with 10; U-Net: 30.0 % with 5.")
 
 
+def test_all_labels_stand_behind_the_numbers():
+    fig = plots.label_efficiency_curve(RUNS.assign(n_labels=RUNS["n_labels"].replace(10, 0)), "volumes")
+    (axis,) = fig.axes
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["1", "5", "all"]
+    assert axis.get_xlabel() == "labelled volumes (logarithmic)"
+    assert "50.0 % with 1, 70.0 % with all" in plots.description(fig)["alt"]
+
+
 def test_switches_are_dots_with_intervals_and_the_base_is_not_drawn():
     fig = plots.worth_of_switches({"256 px": WORTH, "native": WORTH}, "base")
     (axis,) = fig.axes

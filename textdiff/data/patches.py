@@ -176,7 +176,7 @@ class TrainingVolumes:
         if self.augment:
             image = _other_intensities(image, draw, generator)
         names = self._named(labels, draw)
-        sentence = self._sentence(names, labels, volume, draw)
+        sentence = self._sentence(names, volume, draw)
         wanted = [self.class_names.index(name) for name in names]
         labels = np.where(np.isin(labels, wanted), labels, 0)
         spacing = np.linalg.norm(volume.affine[:3, :3], axis=0)
@@ -224,15 +224,16 @@ class TrainingVolumes:
         some = set(draw.permutation(present)[: draw.integers(1, max(2, len(present)))])
         return [name for name in names if name in some]
 
-    def _sentence(self, names: list[str], labels: np.ndarray, volume: _Prepared, draw: np.random.Generator) -> str:
+    def _sentence(self, names: list[str], volume: _Prepared, draw: np.random.Generator) -> str:
+        """Findings are those of the whole volume: a patch does not know which side of the patient it is on."""
         from textdiff.data.prompts import KINDS, prompt
         from textdiff.data.volumes import Volume
 
         if not self.prompts:
             return ""
         kind = str(draw.choice(KINDS)) if self.prompts == "mixed" else self.prompts
-        here = Volume(labels, volume.affine) if kind == "report" else None
-        return prompt(kind, names, here, self.class_names, variant=int(draw.integers(1_000)))
+        findings = Volume(volume.labels, volume.affine) if kind == "report" else None
+        return prompt(kind, names, findings, self.class_names, variant=int(draw.integers(1_000)))
 
 
 def _prepare(case: VolumeCase, preprocessing: Preprocessing, cache: Path | None) -> _Prepared:
@@ -249,7 +250,13 @@ def _cached(case: VolumeCase, preprocessing: Preprocessing, cache: Path) -> tupl
     from textdiff.checkpoints import write_atomically
     from textdiff.data.volumes import Volume
 
-    about = [str(preprocessing), case.name, *(f"{p}{p.stat().st_size}{p.stat().st_mtime_ns}" for p in case.files)]
+    numbering = str((case.values, sorted(case.masks.items())))  # other structures of the same files are other labels
+    about = [
+        str(preprocessing),
+        case.name,
+        numbering,
+        *(f"{p}{p.stat().st_size}{p.stat().st_mtime_ns}" for p in case.files),
+    ]
     path = cache / f"{hashlib.sha256('|'.join(about).encode()).hexdigest()[:16]}.npz"
     if path.is_file():
         with np.load(path) as kept:
