@@ -228,17 +228,6 @@ LABELS_3D = {
 }
 
 
-# A second stage that goes on from the preset's run: more patches from pure noise, with all structures named, not auto-encoded,
-# and a denoising loss that no longer outweighs the segmentation loss. The last four say nothing to networks that do not read and do not denoise.
-LONGER = {
-    "start_from": "preset",
-    "iterations": 3000,
-    "learning_rate": 1e-3,
-    "from_noise": 0.7,
-    "named_alone": 0.3,
-    "autoencode": 0.1,
-    "denoise_weight": 0.25,
-}
 # Steps of the runs that are many: a quarter of the preset's 5000
 SHORT = {"full": {"iterations": 1200, "validate_every": 200}, "demo": {}}
 

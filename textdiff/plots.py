@@ -454,10 +454,13 @@ def spread_heatmap(
     written = mean.map(lambda value: f"{100 * value:{'+' if signed else ''}.1f}")
     written += spread.map(lambda value: "" if np.isnan(value) else f"\n± {100 * value:.1f}")
     unit = "difference in Dice (points)" if signed else "Dice (%)"
-    fig, axes = _figure(1, 1, (0.75 * mean.shape[1] + 2, 0.52 * mean.shape[0] + 1.4))
+    rows, columns = ([_wrapped(str(label), 14) for label in labels] for labels in (mean.index, mean.columns))
+    widest = [max(len(line) for label in labels for line in label.split("\n")) for labels in (rows, columns)]
+    size = (max(0.75, 0.11 * widest[1]) * mean.shape[1] + 0.09 * widest[0] + 1.9, 0.52 * mean.shape[0] + 1.4)
+    fig, axes = _figure(1, 1, size)
     sns.heatmap(
         mean * 100, vmin=100 * low, vmax=100 * high, ax=axes[0], annot=written, fmt="", annot_kws={"size": 8},
-        cmap="PuOr" if signed else "cividis", cbar_kws={"label": unit},
+        cmap="PuOr" if signed else "cividis", cbar_kws={"label": unit}, xticklabels=columns, yticklabels=rows,
     )  # fmt: skip
     axes[0].tick_params(length=0, rotation=0)
     axes[0].set(xlabel=mean.columns.name or "", ylabel=mean.index.name or "")

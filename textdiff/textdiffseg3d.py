@@ -2,11 +2,11 @@
 
     volume --- image encoder ----> z_i --- cross-modal attention with the sentence ---> z_fused
     labels --- label encoder ----> z_l --- noising (eq. 3) --> z_l(t) --- denoiser(z_l(t), t, z_fused, tokens) --> z_l(0)
-    z_l(0), fine image features --- decoder ---> a probability for every structure in every voxel
+    z_l(0), image maps --- decoder ---> a probability for every structure in every voxel
 
 The modules, equations 1 to 3, end-to-end training and the joint loss are the paper's (Ma, arXiv 2504.11825). Layers, sizes,
 the denoiser, its target, the losses' exact form and the sampler are **ours**, because the paper's are not known; so are the
-fine image features in the decoder and the place channels in the input. Keys and values of the attention are the tokens: over
+image maps in the decoder and the place channels in the input. Keys and values of the attention are the tokens: over
 one pooled vector, as equation 2 may be read, the softmax would be 1 everywhere and the text a constant.
 """
 
@@ -109,20 +109,20 @@ class RawLabels(nn.Module):
 
 
 class Decoder(nn.Module):
-    """``z_l(0)`` and the finer image maps to logits ``[B, num_classes, X, Y, Z]``.
+    """``z_l(0)`` and the image maps to logits ``[B, num_classes, X, Y, Z]``.
 
     The image maps have not read the sentence: what is wanted can only come through the latent.
     """
 
     def __init__(self, channels: int, widths: Sequence[int], num_classes: int, fine: bool) -> None:
         super().__init__()
-        self.enter = _block(channels, widths[2])
+        self.enter = _block(channels + (widths[2] if fine else 0), widths[2])
         self.up = nn.ModuleList([nn.ConvTranspose3d(widths[k + 1], widths[k], 2, 2) for k in (1, 0)])
         self.join = nn.ModuleList([_block(widths[k] * (2 if fine else 1), widths[k]) for k in (1, 0)])
         self.classify = nn.Conv3d(widths[0], num_classes, 1)
 
     def forward(self, latent: Tensor, maps: Sequence[Tensor]) -> Tensor:
-        h = self.enter(latent)
+        h = self.enter(torch.cat([latent, maps[-1]], dim=1) if len(maps) > 1 else latent)
         for level, (up, join) in enumerate(zip(self.up, self.join, strict=True), start=2):
             h = up(h)
             h = join(torch.cat([h, maps[-level]], dim=1) if len(maps) > 1 else h)
@@ -167,9 +167,9 @@ class TextDiffSeg(nn.Module):
         label_encoder: bool = True,
         prediction: str = "sample",
         schedule: str = "linear",
-        denoise_weight: float = 1.0,
-        autoencode: float = 0.25,
-        from_noise: float = 0.5,
+        denoise_weight: float = 0.25,
+        autoencode: float = 0.15,
+        from_noise: float = 0.6,
         precision: str = "float32",
     ) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The numbers on the page book/method_3d.md are those of the code."""
+"""The numbers on the pages book/method_3d.md and book/data.md (volumes) are those of the code."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from textdiff.config import TextDiffSegConfig
+from textdiff.config import VOLUMES, TextDiffSegConfig
 from textdiff.data.prompts import prompt
 from textdiff.data.tasks import TASKS
 from textdiff.experiments3d import SIZES
 from textdiff.textdiffseg3d import TextDiffSeg
 
-PAGE = (Path(__file__).parents[2] / "book" / "method_3d.md").read_text(encoding="utf-8")
+BOOK = Path(__file__).parents[2] / "book"
+PAGE = (BOOK / "method_3d.md").read_text(encoding="utf-8")
 
 
-def rows(first_cell: str) -> list[list[str]]:
+def rows(first_cell: str, page: str = PAGE) -> list[list[str]]:
     """The cells of the table whose header begins with ``first_cell``."""
-    lines = PAGE[PAGE.index(f"\n| {first_cell} |") + 1 :].split("\n\n")[0].splitlines()[2:]
+    lines = page[page.index(f"\n| {first_cell} |") + 1 :].split("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
@@ -83,3 +84,24 @@ def test_example_sentences_are_those_that_are_made(model):
     examples = {kind.strip("`"): sentence for kind, _, sentence, _ in rows("kind")}
     assert examples["class"] == prompt("class", model.class_names[1:])
     assert examples["anatomy"] == prompt("anatomy", model.class_names[1:2])
+
+
+def test_table_of_volumes_is_that_of_the_tasks():
+    page = (BOOK / "data.md").read_text(encoding="utf-8")
+    said = {}
+    for names, *cells in rows("name", page[page.index("(volumes)=") :]):
+        said |= dict.fromkeys(re.findall(r"`(\w+)`", names), cells)
+    assert set(said) == set(VOLUMES)
+    for name, (_, structures, window, grid) in said.items():
+        task = TASKS[name]
+        assert window == (
+            "none" if task.window is None else f"{task.window[0]:.0f} to {task.window[1]:.0f}".replace("-", "−")
+        )
+        count = re.match(r"(\d+) abdominal organs", structures)
+        if count:
+            assert int(count[1]) == len(task.structures), name
+        elif name != "abdomen_phantoms":
+            assert structures == ", ".join(task.structures), name
+        assert grid.startswith("own voxels" if task.spacing is None else f"{task.spacing[0]:g} mm"), name
+        patch = "96³" if task.patch == (96, 96, 96) else " × ".join(map(str, task.patch))
+        assert grid.endswith(f", {patch}"), name

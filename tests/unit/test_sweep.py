@@ -273,11 +273,15 @@ def test_papermill_makes_the_planned_run_and_shows_what_stopped_another(results,
     assert "no more seeds" in str(failed.cells)
 
 
-def test_snakemake_makes_a_job_of_every_run_without_a_published_record(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "dataset", "experiment"),
+    [("ablation", "nuclei_phantoms", "textdiff2d"), ("ablation3d", "abdomen_phantoms", "textdiffseg3d")],
+)
+def test_snakemake_makes_a_job_of_every_run_without_a_published_record(tmp_path, name, dataset, experiment):
     pytest.importorskip("snakemake", reason="Snakemake is not installed (pip install '.[cluster]')")
     repository = Path(sweeping.__file__).parents[1]
     words = ["--snakefile", repository / "workflow" / "Snakefile", "--directory", tmp_path, "--cores", "1", "--dry-run"]
-    words += ["--config", "grid=ablation", "dataset=nuclei_phantoms", "mode=demo", "seeds=0,1"]
+    words += ["--config", f"grid={name}", f"dataset={dataset}", "mode=demo", "seeds=0,1"]
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", *words],
         capture_output=True,
@@ -286,5 +290,5 @@ def test_snakemake_makes_a_job_of_every_run_without_a_published_record(tmp_path)
     )
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
-    for config in grid("ablation", "nuclei_phantoms", "demo", (0, 1)).all():
-        assert f"results/runs/textdiff2d/{config.run_id}/metrics.json" in said
+    for config in grid(name, dataset, "demo", (0, 1)).all():
+        assert f"results/runs/{experiment}/{config.run_id}/metrics.json" in said
