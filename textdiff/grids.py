@@ -237,12 +237,7 @@ def _comparison_3d(dataset: str, mode: str) -> list[Row]:
         return [Row("TextDiffSeg", {}), Row("SegResNet", {"model": "segresnet"})]
     models = {"TextDiffSeg": "textdiffseg"} | {label: model for model, label in LABELS_3D.items()}
     long = [Row(f"{label}, 5000 steps", {"model": model}) for label, model in models.items()]
-    longer = [Row(f"{label}, 3000 steps more", {"model": model, **LONGER}) for label, model in models.items()]
-    return (
-        longer
-        + long
-        + [Row(f"{label}, 1200 steps", {"model": model, **SHORT[mode]}) for label, model in models.items()]
-    )
+    return long + [Row(f"{label}, 1200 steps", {"model": model, **SHORT[mode]}) for label, model in models.items()]
 
 
 def _ablation_3d(dataset: str, mode: str) -> list[Row]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from textdiff import publish as publishing
-from textdiff.config import TextDiffConfig
+from textdiff.config import TextDiffConfig, TextDiffSegConfig
 from textdiff.publish import publish
 from textdiff.runs import FILES, portable
 
@@ -28,9 +28,10 @@ def places(tmp_path, monkeypatch):
     return tmp_path / "runs", published
 
 
-def record(root: Path, commit: str | None = COMMIT, dirty: bool | None = False, **params) -> str:
+def record(root: Path, commit: str | None = COMMIT, dirty: bool | None = False, kind=TextDiffConfig, **params) -> str:
     """Writes a finished record; returns its run id."""
-    config = TextDiffConfig.from_params(**({"mode": "full", "dataset": "monuseg", "backbone": "he_32"} | params))
+    usual = {"dataset": "monuseg", "backbone": "he_32"} if kind is TextDiffConfig else {}
+    config = kind.from_params(**({"mode": "full"} | usual | params))
     folder = root / config.experiment / config.run_id
     (folder / "figures").mkdir(parents=True)
     for name, content in {
@@ -74,6 +75,17 @@ def test_synthetic_data_is_published_whole(places):
     publish([run_id])
     copy = content(published / "textdiff2d" / run_id)
     assert "figures/best.png" in copy and copy["per_case.csv"].decode() == TABLE and "notes.txt" not in copy
+
+
+def test_volumes_are_published_like_images(places):
+    runs, published = places
+    real, drawn = (record(runs, kind=TextDiffSegConfig, dataset=name) for name in ("hippocampus", "abdomen_phantoms"))
+    assert state(publish([real, drawn])) == ["published"] * 2
+    assert sorted(path.name for path in (published / "textdiffseg3d" / real / "figures").iterdir()) == [
+        "training.json",
+        "training.png",
+    ]
+    assert (published / "textdiffseg3d" / drawn / "figures" / "best.png").is_file()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from textdiff.evaluation3d import summarise_volumes
 from textdiff.metrics import summarise
 from textdiff.runs import load_records
 
@@ -15,6 +16,7 @@ PUBLISHED = Path(__file__).resolve().parents[2] / "results" / "published"
 FOLDERS = sorted(path.parent for path in PUBLISHED.glob("*/*/metrics.json"))
 every_record = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 SCORED = [folder for folder in FOLDERS if folder.parent.name == "textdiff2d"]
+VOLUMES = [folder for folder in FOLDERS if folder.parent.name == "textdiffseg3d"]
 PROBED = [folder for folder in FOLDERS if folder.parent.name == "blocks_steps"]
 
 
@@ -33,6 +35,17 @@ def test_scores_follow_from_the_table(folder: Path) -> None:
     for name in ("shuffled", "same_count", "empty", "swapped"):
         if f"dice_{name}" in table:
             assert recorded[f"test/dice_{name}"] == pytest.approx(table[f"dice_{name}"].mean())
+
+
+@pytest.mark.parametrize("folder", VOLUMES, ids=lambda folder: folder.name)
+def test_scores_of_volumes_follow_from_the_table(folder: Path) -> None:
+    recorded = json.loads((folder / "metrics.json").read_text())
+    table = pd.read_csv(folder / "per_case.csv")
+    # An undefined score is null in a record
+    again = {f"test/{name}": value for name, value in summarise_volumes(table).items() if not pd.isna(value)}
+    assert {name: recorded[name] for name in again} == pytest.approx(again)
+    for name in table.filter(like="_asked_for_"):
+        assert recorded[f"test/{name}"] == pytest.approx(table[name].mean())
 
 
 @pytest.mark.parametrize("folder", PROBED, ids=lambda folder: folder.name)
