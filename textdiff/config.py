@@ -479,7 +479,10 @@ class TextDiffSegConfig(Config):
         short = {"iterations": 120, "validate_every": 60, "max_val": 3, "max_test": 6, "n_labels": 12}
         small = {"iterations": 5000, "validate_every": 250, "max_val": 16, "max_test": 100_000}
         long = {"iterations": 25_000, "validate_every": 1000, "max_val": 30, "max_test": 100_000}
-        config = self._fill(
+        # What a network that neither reads nor denoises does not use
+        unused = dict.fromkeys(("named_alone", "denoise_weight", "autoencode", "from_noise"), 0.0)
+        asked = replace(self, **unused, latent_channels=0, steps=1) if self.model in SCRATCH_3D else self
+        return asked._fill(
             {
                 "text_encoder": "tiny" if demo else "emilyalsentzer/Bio_ClinicalBERT",
                 **(short if demo else long if large else small),
@@ -489,7 +492,6 @@ class TextDiffSegConfig(Config):
                 "learning_rate": 2e-3 if not large else 5e-4,
             }
         )
-        return config
 
 
 @dataclass(frozen=True)
