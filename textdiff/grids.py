@@ -50,7 +50,15 @@ COMMON: dict[str, dict[str, Any]] = {
 # The same for volumes. The published Hippocampus runs: small preset, shipped text encoder, two cores
 COMMON_3D: dict[str, dict[str, Any]] = {
     "hippocampus": {"text_encoder": "tiny", "prompts": "class"},
-    "abdomen_phantoms": {},
+    # Three organs and one patch a step: what a demo can learn in a minute. Notebooks that need a trained model share this run
+    "abdomen_phantoms": {
+        "structures": "liver,left kidney,right kidney",
+        "iterations": 120,
+        "validate_every": 60,
+        "batch_size": 1,
+        "max_val": 2,
+        "max_test": 4,
+    },
 }
 # Networks trained from scratch draw new views all the time
 FROM_SCRATCH = {"learning_rate": 1e-3, "views": 0}
