@@ -705,7 +705,7 @@ class LabelLatentConfig(Config):
     dataset: str = "abdomen_phantoms"
     model_folder: str = ""
     n_volumes: int = 0
-    timesteps: str = "0,100,200,300,400,500,600,750,900,999"
+    timesteps: str = "100,200,300,400,500,600,750,900,999"
 
     def _resolve(self) -> Config:
         full = {"n_volumes": 16, "model_folder": SHIPPED_3D.get(self.dataset, "")}

@@ -368,11 +368,11 @@ def _make(run: Run, config: TextDiffSegConfig) -> None:
     run.save(metrics, per_case, {"training": training_figure(config, history)})
 
 
-def demo_model(config: Config, model_folder: str = "") -> tuple[TextDiffSeg, TextDiffSegConfig, VolumeDataset]:
+def demo_model(config: Config, folder: str = "") -> tuple[TextDiffSeg, TextDiffSegConfig, VolumeDataset]:
     """A trained TextDiffSeg for a notebook that asks something of one, its configuration, and the data.
 
     In demo mode it is trained first, once a machine: every notebook gets the same one. In full mode it is read from
-    ``model_folder``, a folder, or a name in ``weights/``; the data then have the structures that the model knows.
+    ``folder``, which may also be a name in ``weights/``; the data then have the structures that the model knows.
 
     Raises:
         ValueError: full mode without a model.
@@ -387,8 +387,8 @@ def demo_model(config: Config, model_folder: str = "") -> tuple[TextDiffSeg, Tex
         device=config.device,
         **COMMON_3D.get(config.dataset, {}),
     )
-    if model_folder:
-        model = TextDiffSeg.from_pretrained(model_folder, resolve_device(config.device))
+    if folder:
+        model = TextDiffSeg.from_pretrained(folder, resolve_device(config.device))
         settings = replace(settings, structures=",".join(model.class_names[1:]))
         return model, settings, load_data(settings)
     if config.mode == "full":
@@ -396,18 +396,14 @@ def demo_model(config: Config, model_folder: str = "") -> tuple[TextDiffSeg, Tex
             f"no model ships for {config.dataset!r}: train one (textdiff run 22 -p mode full -p dataset {config.dataset}) "
             "and give its folder as model_folder"
         )
-    data = load_data(settings)
-    run_textdiffseg(settings, config.out_dir)
-    with FileLock(paths.cache_dir() / "training" / f"{settings.run_id}.lock"):
-        if not _weights(settings).is_file():  # the record came from elsewhere
+    data, scratch = load_data(settings), paths.cache_dir() / "training"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with FileLock(scratch / f"{settings.run_id}.lock"):
+        if not (model_folder(settings) / "model.safetensors").is_file():
             model = build_model(settings, data)
             train_model(model, settings, data, labelled_cases(settings, data))
             keep_model(model, settings)
     return load_trained(settings, data), settings, data
-
-
-def _weights(config: TextDiffSegConfig) -> Path:
-    return model_folder(config) / "model.safetensors"
 
 
 def training_figure(config: TextDiffSegConfig, history: Sequence[Mapping[str, float]]):

@@ -53,8 +53,8 @@ COMMON_3D: dict[str, dict[str, Any]] = {
     # Three organs and one patch a step: what a demo can learn in a minute. Notebooks that need a trained model share this run
     "abdomen_phantoms": {
         "structures": "liver,left kidney,right kidney",
-        "iterations": 120,
-        "validate_every": 60,
+        "iterations": 90,
+        "validate_every": 45,
         "batch_size": 1,
         "max_val": 2,
         "max_test": 4,

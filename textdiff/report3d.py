@@ -76,8 +76,8 @@ def grid_table_3d(grid: Grid, records: pd.DataFrame) -> Table:
     text = [
         f"Results on the test volumes ({dataset}). Draws: records found of those that the table asks for.",
         *SCORE_WORDS,
-        "HD95: 95th percentile of the distances between the surfaces; ASSD: their mean; both over volumes in which truth and "
-        "prediction hold the structure.",
+        "HD95: 95th percentile of the distances between the surfaces; ASSD: their mean. A structure that is in the truth or in "
+        "the prediction alone counts with the diagonal of the volume.",
         "Training seconds and seconds a volume: means, comparable on one machine only.",
     ]
     return Table(frame, _grid_caption(text, grid, records, frame))
@@ -121,7 +121,8 @@ def structure_table(grid: Grid, records: pd.DataFrame) -> Table:
     frame = pd.DataFrame(lines, columns=["Model", "structure", "Dice", *DISTANCES], dtype=object)
     text = [
         "Every structure by itself on the test volumes: mean ± standard deviation over draws (no ±: one draw), Dice in percent.",
-        "A structure that a volume lacks counts as 100 where none is marked, as 0 where one is; it has no distance.",
+        "A structure that a volume lacks counts as 100 where none is marked, and has no distance then; where one is, or where one "
+        "is missed, it counts as 0, and with the diagonal of the volume.",
     ]
     return Table(frame, _grid_caption(text, grid, records, frame))
 

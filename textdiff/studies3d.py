@@ -18,6 +18,7 @@ from textdiff.data.prompts import KINDS
 from textdiff.evaluation3d import column, evaluate_volumes
 from textdiff.experiments3d import prompts_for
 from textdiff.inference import Prediction, predict_volume
+from textdiff.plots3d import _widest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +115,7 @@ def by_question(answers: pd.DataFrame, statistic: str = "mean") -> dict[str, pd.
 def look(
     model: TextDiffSeg, image: Volume, labels: Volume, text: str
 ) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
-    """Which word is looked at where, in the axial slice in which the structures are widest.
+    """Which word is looked at where, in the axial slice in which the structures, each counted alike, are widest.
 
     Of a volume larger than the model's window, the window around the structures is taken. Returns the slice (uint8 [H, W, 3]),
     its true labels [H, W], the words' pieces, and their attention, float32 [L, H/4, W/4] in 0..1; as radiologists hang slices: the
@@ -123,7 +124,7 @@ def look(
     grid, marks = model.preprocessing.image(image), model.preprocessing.labels(labels)
     box = _window(grid.shape, marks.array, model)
     grey, truth = grid.array[box], marks.array[box]
-    level = int((truth > 0).sum(axis=(0, 1)).argmax())
+    level = _widest(truth)[2]
     images = torch.cat([torch.from_numpy(grey)[None], place_channels(grid.shape)[(slice(None), *box)]])
     words = model.text.words(text)
     maps = model.attention(images[None].to(model.device), [text])[0, : len(words)].float().cpu().numpy()

@@ -151,3 +151,17 @@ def test_a_second_stage_goes_on_from_the_weights_of_the_first(tmp_path):
     for start in ("preset", first.run_id):
         again = experiments3d.build_model(config(start_from=start, **changed), data)
         assert (again.decoder.classify.bias == 0.5).all() and again.autoencode == 0.1
+
+
+def test_the_shipped_model_finds_what_the_sentence_names(data_root, monkeypatch):
+    """On real volumes that it was not trained on; skipped where there are none."""
+    if not (data_root / "Task04_Hippocampus").is_dir():
+        pytest.skip(f"no Task04_Hippocampus in {data_root}")
+    monkeypatch.setenv("TEXTDIFF_DATA", str(data_root))
+    model = TextDiffSeg.from_pretrained("hippocampus_small")
+    image, truth = experiments3d.load_data(config()).test[0].pair()
+    for asked, other in ((1, 2), (2, 1)):
+        found = model.predict(image, model.class_names[asked], steps=2, progress=False).labels.array
+        overlap = 2 * ((found == asked) & (truth.array == asked)).sum()
+        assert overlap / ((found == asked).sum() + (truth.array == asked).sum()) > 0.8
+        assert not (found == other).any()

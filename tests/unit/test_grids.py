@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from textdiff.config import TextDiffConfig
-from textdiff.grids import COMMON, GRIDS, grid
+from textdiff.config import TextDiffConfig, TextDiffSegConfig
+from textdiff.grids import COMMON, COMMON_3D, GRIDS, GRIDS_3D, grid
 
-CASES = [(name, dataset, mode) for name in GRIDS for dataset in COMMON for mode in ("demo", "full")]
+SETS = ((GRIDS, COMMON), (GRIDS_3D, COMMON_3D))
+CASES = [
+    (name, dataset, mode) for names, sets in SETS for name in names for dataset in sets for mode in ("demo", "full")
+]
 RUNNABLE = [case for case in CASES if case[2] == "full" or case[1].endswith("phantoms")]
 
 
@@ -19,7 +22,8 @@ def test_every_row_is_a_valid_and_distinct_experiment(name, dataset, mode):
     for row in table.rows:
         configs = table.configs(row)
         assert [config.seed for config in configs] == list(table.seeds)
-        assert all(isinstance(config, TextDiffConfig) and config.mode == mode for config in configs)
+        assert table.kind is (TextDiffConfig if name in GRIDS else TextDiffSegConfig)
+        assert all(type(config) is table.kind and config.mode == mode for config in configs)
     everything = table.all()
     assert len({config.run_id for config in everything}) == len(everything) <= len(table.rows) * len(table.seeds)
     assert everything[0].seed == table.seeds[0]
@@ -36,6 +40,12 @@ def test_the_audit_changes_one_thing_a_row():
     assert all(row.fields and "protocol" not in row.fields for row in quirks)
 
 
+def test_all_demo_tables_of_volumes_share_one_trained_model():
+    tables = [grid(name, "abdomen_phantoms", "demo") for name in GRIDS_3D]
+    first = tables[0].configs(tables[0].rows[0])[0]
+    assert all(first in table.all() for table in tables)
+
+
 def test_seeds_may_be_chosen():
     assert [config.seed for config in grid("encoders", "qata", seeds=(4,)).all()] == [4, 4]
 
@@ -44,7 +54,7 @@ def test_seeds_may_be_chosen():
     ("words", "message"),
     [
         (("comparisons", "qata"), "no grid 'comparisons', did you mean 'comparison'"),
-        (("audit", "mosmed"), "no grid for dataset='mosmed': there are grids for monuseg, qata"),
+        (("audit", "mosmed"), "no grid audit for dataset='mosmed': there are grids for monuseg, qata"),
         (("audit", "qata", "demo"), "demo mode runs on phantoms"),
     ],
 )
