@@ -389,8 +389,8 @@ class TextDiffSegConfig(Config):
     ``patch``: voxels of a training patch, such as "96,96,96"; "" for the task's own.
     ``prediction``: what the denoiser predicts; ``denoise_weight``: lambda of the joint loss; ``autoencode`` and
     ``from_noise``: see :class:`textdiff.textdiffseg3d.TextDiffSeg`.
-    ``start_from``: weights to go on from: a folder, the id of a run made on this machine, or "preset", the run of the same
-    model with the preset's training; "" for random weights.
+    ``start_from``: weights to go on from: a folder, a name in ``weights/`` or the id of a run made on this machine; "" for
+    random weights.
     ``steps``, ``sampler``, ``samples``: of the test; validation takes two steps.
     """
 
@@ -438,23 +438,6 @@ class TextDiffSegConfig(Config):
     sampler: str = "ddim"
     samples: int = 1
     precision: str = "bfloat16"
-
-    def first_stage(self) -> TextDiffSegConfig:
-        """The configuration whose run "preset" in ``start_from`` means: this one with the preset's training."""
-        what = (
-            "mode",
-            "dataset",
-            "seed",
-            "device",
-            "out_dir",
-            "model",
-            "n_labels",
-            "structures",
-            "text_encoder",
-            "prompts",
-        )
-        how = ("size", "latent_channels", "prediction", "noise_schedule", "patch", "precision")
-        return TextDiffSegConfig.from_params(**{name: getattr(self, name) for name in (*what, *how)})
 
     @property
     def reads(self) -> bool:

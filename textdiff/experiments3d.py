@@ -139,10 +139,9 @@ def _started(model: nn.Module, config: TextDiffSegConfig) -> nn.Module:
 
     if not config.start_from:
         return model
-    first = config.first_stage().run_id if config.start_from == "preset" else config.start_from
-    folder = model_folder(config).with_name(first)
+    folder = paths.cache_dir() / "models" / config.start_from
     if not (folder / "model.safetensors").is_file():
-        folder = find_model(first, "TextDiffSeg")
+        folder = find_model(config.start_from, "TextDiffSeg")
     state = read_checkpoint(folder / "model.safetensors")
     if isinstance(model, Network):
         load_strict(model, state, str(folder))
@@ -283,7 +282,7 @@ def read_prompts(
 
     Metrics: ``test/dice_<b>_asked_for_<a>`` for every pair, ``test/dice_one_by_one`` (mean of a = b),
     ``test/dice_swapped`` (mean of a != b: what stays where it should not), and for models trained on all kinds of prompts
-    ``test/dice_prompt_<kind>``. The table has one row a case.
+    ``test/dice_prompt_<kind>``. Of a structure, the cases that have it count. The table has one row a case.
     """
     import pandas as pd
 
@@ -296,7 +295,10 @@ def read_prompts(
             model, config, data, cases, prompts_for(cases, data.class_names, kind, [asked]), surfaces=False
         )
         for name in names:
-            columns[f"dice_{column(name)}_asked_for_{column(asked)}"] = table[f"dice_{column(name)}"].to_numpy()
+            # A structure that the patient does not have, and that is not marked, says nothing about reading
+            there = table[f"actual_{column(name)}"] > 0
+            dice = table[f"dice_{column(name)}"].where(there)
+            columns[f"dice_{column(name)}_asked_for_{column(asked)}"] = dice.to_numpy()
     others = KINDS if config.prompts == "mixed" else ()
     for one in others:
         table = test_model(model, config, data, cases, prompts_for(cases, data.class_names, one), surfaces=False)

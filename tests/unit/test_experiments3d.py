@@ -136,21 +136,21 @@ def test_the_small_preset_trains_on_a_gpu(tmp_path):
     assert run.finished and torch.cuda.max_memory_allocated() < 16e9
 
 
-def test_a_second_stage_goes_on_from_the_weights_of_the_first(tmp_path):
+def test_training_goes_on_from_given_weights(tmp_path):
     written(tmp_path, "hippocampus")
-    changed = {"learning_rate": 1e-3, "autoencode": 0.1}
-    second = config(start_from="preset", **changed)
-    first = second.first_stage()
-    assert first.start_from == "" and first.learning_rate != second.learning_rate
+    first, changed = config(), {"learning_rate": 1e-3, "autoencode": 0.1}
     data = experiments3d.load_data(first)
-    with pytest.raises(FileNotFoundError, match=first.run_id):
-        experiments3d.build_model(second, data)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        experiments3d.build_model(config(start_from="nowhere", **changed), data)
     trained = experiments3d.build_model(first, data)
     torch.nn.init.constant_(trained.decoder.classify.bias, 0.5)
-    experiments3d.keep_model(trained, first)
-    for start in ("preset", first.run_id):
+    folder = experiments3d.keep_model(trained, first)
+    for start in (str(folder), first.run_id):
         again = experiments3d.build_model(config(start_from=start, **changed), data)
         assert (again.decoder.classify.bias == 0.5).all() and again.autoencode == 0.1
+    other = config(start_from=first.run_id, latent_channels=8)
+    with pytest.raises(ValueError, match="of another shape"):
+        experiments3d.build_model(other, data)
 
 
 def test_the_shipped_model_finds_what_the_sentence_names(data_root, monkeypatch):
