@@ -247,8 +247,9 @@ class VolumeBaseline(Baseline):
             raise ValueError(f"images of shape {tuple(images.shape)}: a 3D baseline takes [B, C, D, H, W]")
         margins = [self._margins(side) for side in images.shape[2:]]
         padding = [margin for pair in reversed(margins) for margin in pair]
-        with mixed_precision(images.device, self.precision):
-            logits = self.net(F.pad(images, padding, mode="replicate"))
+        padded = F.pad(images, padding, mode="replicate")
+        with mixed_precision(images.device, self.precision, padded.shape[2] // self.divisor):
+            logits = self.net(padded)
         inner = (slice(before, before + side) for (before, _), side in zip(margins, images.shape[2:], strict=True))
         return logits[(..., *inner)].float()
 

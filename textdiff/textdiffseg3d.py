@@ -219,7 +219,7 @@ class TextDiffSeg(nn.Module):
         predicts. Its target is cut off from the label encoder, which would otherwise learn latents that are easy to
         guess rather than latents that say much (ours).
         """
-        with mixed_precision(self.device, self.precision):
+        with mixed_precision(self.device, self.precision, batch.images.shape[2] // DIVISOR):
             maps, fused, tokens = self._read(batch.images, batch.prompts)
             onehot = F.one_hot(batch.labels, len(self.class_names)).movedim(-1, 1)[:, 1:].float()
             clean = self.label_encoder(onehot, batch.distances).float()

@@ -202,25 +202,28 @@ class Trainee:
         Each loss goes back before the next is asked for, so that only one graph is in memory (gradient accumulation).
 
         Raises:
-            FloatingPointError: a loss is nan or infinite.
+            FloatingPointError: a loss or, where gradients are clipped, a gradient is nan or infinite.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for loss in losses:
-            if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f"the loss became {float(loss.detach())} at step {self.step}; a smaller learning rate than "
-                    f"{self.learning_rate} or precision='float32' may help"
-                )
+            self._check_finite("loss", loss.detach())
             (loss / parts).backward()
             total += float(loss.detach()) / parts
         if self.schedule == "cosine":
-            nn.utils.clip_grad_norm_(self.parameters, 1.0)
+            self._check_finite("norm of the gradient", nn.utils.clip_grad_norm_(self.parameters, 1.0))
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate * self._rate()
         self.optimizer.step()
         self.step += 1
         return total
+
+    def _check_finite(self, name: str, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            raise FloatingPointError(
+                f"the {name} became {float(value)} at step {self.step}; a smaller learning rate than "
+                f"{self.learning_rate} or precision='float32' may help"
+            )
 
     def _rate(self) -> float:
         """Share of the learning rate at this step."""

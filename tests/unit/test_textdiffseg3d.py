@@ -79,7 +79,7 @@ def test_the_joint_loss_goes_down_on_two_volumes():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
 
 
@@ -89,13 +89,30 @@ def test_the_text_encoder_stays_frozen_and_out_of_the_trained_parameters():
     assert not any(name.startswith("text.") for name in model._own_state())
 
 
-def test_the_denoising_target_is_cut_off_from_the_label_encoder():
-    model = build(autoencode=0.0)
-    parts = model.loss(batch(), torch.Generator().manual_seed(0))
-    parts["denoise"].backward(retain_graph=True)
-    # through the noised latent, which the denoiser reads, but not through the target: scaling the target alone changes nothing
-    through_input = [p.grad.clone() for p in model.label_encoder.parameters() if p.grad is not None]
-    assert through_input, "the noised latent is part of the graph"
+@pytest.mark.parametrize("prediction", ["sample", "v_prediction"])
+def test_the_denoising_target_is_cut_off_from_the_label_encoder(prediction, monkeypatch):
+    model, seen = build(prediction=prediction), []
+    target = model.diffusion.target
+    monkeypatch.setattr(model.diffusion, "target", lambda *given: seen.append(target(*given)) or seen[0])
+    model.loss(batch(), torch.Generator().manual_seed(0))["denoise"].backward()
+    assert not seen[0].requires_grad
+    # the noised latent, which the denoiser reads, is not
+    assert all(p.grad is not None for p in model.label_encoder.parameters())
+
+
+def gradient(precision: str, swapped: bool) -> torch.Tensor:
+    model, data = build(precision=precision), batch()
+    if swapped:
+        data = Batch(*(part.transpose(-3, -2) for part in (data.images, data.labels, data.distances)), data.prompts)
+    model.loss(data, torch.Generator().manual_seed(0))["loss"].backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+
+
+def test_two_cells_along_the_first_axis_are_trained_in_float32():
+    """There oneDNN's bfloat16 gradients are wrong, and now and then nan."""
+    assert torch.equal(gradient("bfloat16", swapped=False), gradient("float32", swapped=False))
+    rounded, exact = gradient("bfloat16", swapped=True), gradient("float32", swapped=True)
+    assert not torch.equal(rounded, exact) and torch.cosine_similarity(rounded, exact, dim=0) > 0.98
 
 
 def test_an_answer_depends_neither_on_the_batch_nor_on_its_order():

@@ -206,6 +206,16 @@ def test_a_loss_that_is_no_number_stops_the_run(value):
     assert run.step == 0 and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
+def test_a_gradient_that_is_no_number_stops_the_run():
+    model = made()
+    run = Trainee({"model": model}, 10, learning_rate=0.5)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    weight = next(model.parameters()).flatten()[0]
+    with pytest.raises(FloatingPointError, match="norm of the gradient became nan at step 0; a smaller"):
+        run.update(torch.where(weight == weight, 1.0, (weight - weight.detach()).sqrt() / 0))
+    assert run.step == 0 and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
 def test_schedules():
     rates = {}
     for schedule in ("cosine", "constant"):
