@@ -165,7 +165,7 @@ def run(
     notebook: Annotated[str, typer.Argument(help="Number (13), name (13_textdiff) or path of a notebook.")],
     out: Annotated[Path | None, typer.Option(help="The executed copy (default: beside the results).")] = None,
 ) -> None:
-    """Run a notebook, with -p NAME VALUE for every parameter to change; all are checked before it starts.
+    """Run a notebook, with -p NAME VALUE (or NAME=VALUE) for every parameter to change; all are checked before it starts.
 
     textdiff run 13 -p n_labels 10 -p seed 1 --out my_run.ipynb
     """
@@ -288,21 +288,19 @@ def _end_as_ctrl_c(*names: str) -> None:
 
 
 def read_pairs(words: list[str]) -> dict[str, str]:
-    """["-p", "seed", "1", ...] -> {"seed": "1", ...}.
+    """["-p", "seed", "1", "-p", "mode=demo", ...] -> {"seed": "1", "mode": "demo", ...}: papermill's form and that of `sweep`.
 
     Raises ValueError for anything else and for a name given twice.
     """
-    pairs: dict[str, str] = {}
-    for start in range(0, len(words), 3):
-        option, *pair = words[start : start + 3]
-        if option not in ("-p", "--parameter") or len(pair) != 2:
-            raise ValueError(
-                f"do not understand {' '.join(words[start : start + 3])!r}: parameters go as -p NAME VALUE"
-            )
-        if pair[0] in pairs:
-            raise ValueError(f"parameter {pair[0]} is given twice")
-        pairs[pair[0]] = pair[1]
-    return pairs
+    rest, given = iter(words), []
+    for option in rest:
+        name = next(rest, "")
+        value = "" if "=" in name else next(rest, None)
+        if option not in ("-p", "--parameter") or not name or value is None:
+            wrong = " ".join(word for word in (option, name, value) if word)
+            raise ValueError(f"do not understand {wrong!r}: parameters go as -p NAME VALUE or -p NAME=VALUE")
+        given.append(name if "=" in name else f"{name}={value}")
+    return read_assignments(given)
 
 
 def find_notebook(name: str) -> Path:

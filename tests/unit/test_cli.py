@@ -357,6 +357,14 @@ def test_a_notebook_has_one_parameters_cell(tmp_path):
         cli.notebook_parameters(path)
 
 
+def test_parameters_come_as_two_words_or_as_one():
+    words = ["-p", "seed", "1", "--parameter", "mode=demo", "-p", "text", "a=b", "-p", "out_dir="]
+    assert cli.read_pairs(words) == {"seed": "1", "mode": "demo", "text": "a=b", "out_dir": ""}
+    for wrong in (["-p"], ["-p", "seed"], ["seed=1"], ["-p", "seed", "1", "2"]):
+        with pytest.raises(ValueError, match="do not understand"):
+            cli.read_pairs(wrong)
+
+
 def test_an_unknown_config_class_is_named(tmp_path):
     path = write_notebook(tmp_path / "n.ipynb", "seed = 0", "pass", config="NoSuchConfig")
     with pytest.raises(ValueError, match="NoSuchConfig.*TextDiffConfig"):
