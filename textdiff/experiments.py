@@ -6,12 +6,12 @@ Data, model, training, evaluation; each takes the configuration and what the ste
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock
@@ -395,34 +395,47 @@ def load_trained(config: TextDiffConfig, class_names: Sequence[str]) -> nn.Modul
     return model.eval()
 
 
-def training_figure(config: TextDiffConfig, history: Sequence[Mapping[str, float]]) -> Figure:
-    """Loss and validation Dice against passes through the labelled images."""
+def training_figure(config: TextDiffConfig | TextDiffSegConfig, history: Sequence[Mapping[str, float]]) -> Figure:
+    """Loss and validation Dice against steps, or against passes through the labelled images where their number is set."""
     import pandas as pd
 
     from textdiff import plots
 
     best = max(history, key=lambda row: row["score"])
     table = pd.DataFrame(history).rename(columns={"score": "validation dice"})
-    table["epoch"] = table["step"] * config.batch_size / config.n_labels
-    curve = plots.loss_curve(table[["epoch", "loss", "validation dice"]])
+    along = "step"
+    if isinstance(config, TextDiffConfig):
+        along = "epoch"
+        table[along] = table["step"] * config.batch_size / config.n_labels
+    curve = plots.loss_curve(table[[along, "loss", "validation dice"]], along)
     alt = f"Training loss and validation Dice over {config.iterations} steps; best Dice {best['score']:.3f} after step {best['step']}."
     return plots.described(curve, alt, "Training loss and validation Dice.")
 
 
 def run_textdiff(config: TextDiffConfig, out_dir: str | Path = "") -> Run:
-    """One run of notebook 13 without its pictures: train, test, reading test, record. A recorded run is not made again.
+    """One run of notebook 13 without its pictures: train, test, reading test, record. A recorded run is not made again."""
+    return recorded(config, out_dir, _make)
+
+
+def recorded(config: Config, out_dir: str | Path, make: Callable[[Run, Any], None]) -> Run:
+    """The run of a configuration; where it has no record yet, ``make(run, config)`` makes it.
 
     Where another process makes the same run at the same time, this one waits for it.
     """
     from textdiff.runs import Run
 
-    scratch = paths.cache_dir() / "training"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with FileLock(scratch / f"{config.run_id}.lock"):
+    with making(config.run_id):
         run = Run.open(config, out_dir or config.out_dir, notebook=config.notebook)
         if not run.finished:
-            _make(run, config)
+            make(run, config)
     return run
+
+
+def making(run_id: str) -> FileLock:
+    """A lock that one process on this machine holds while it makes a run."""
+    scratch = paths.cache_dir() / "training"
+    scratch.mkdir(parents=True, exist_ok=True)
+    return FileLock(scratch / f"{run_id}.lock")
 
 
 def _make(run: Run, config: TextDiffConfig) -> None:

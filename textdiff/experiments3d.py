@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from textdiff import paths
@@ -24,7 +23,7 @@ from textdiff.data.decathlon import VolumeCase, VolumeDataset, load_volumes
 from textdiff.data.patches import IMAGE_CHANNELS, Batch, Preprocessing, TrainingVolumes
 from textdiff.data.prompts import KINDS, prompt
 from textdiff.data.splits import draw_labelled
-from textdiff.experiments import model_folder, resolve_device
+from textdiff.experiments import making, model_folder, recorded, resolve_device, training_figure
 from textdiff.grids import COMMON_3D
 from textdiff.losses import dice_ce_loss
 
@@ -82,6 +81,7 @@ def load_data(config: TextDiffSegConfig) -> VolumeDataset:
 
 
 def phantom_sizes(config: TextDiffSegConfig) -> dict[str, tuple[int, int, int]]:
+    """Of a data set that is drawn: ``sizes`` of its training, validation and test part, so that all that is asked for is there."""
     if not config.dataset.endswith("phantoms"):
         return {}
     train, val, test = PHANTOM_SIZES
@@ -202,16 +202,14 @@ def _mean_dice(model: nn.Module, config: TextDiffSegConfig, data: VolumeDataset,
     return float(table["dice"].mean())
 
 
-def segmenter(
-    model: nn.Module, config: TextDiffSegConfig, steps: int = 0, sampler: str = "", samples: int = 0
-) -> Callable[[Volume, str], Volume]:
-    """``(volume, sentence) -> labels`` on the volume's grid, with the configuration's sampling where none is given."""
+def segmenter(model: nn.Module, config: TextDiffSegConfig, steps: int = 0) -> Callable[[Volume, str], Volume]:
+    """``(volume, sentence) -> labels`` on the volume's grid, sampled as the configuration says, or in ``steps``."""
     from textdiff.inference import predict_volume
 
     sampling = {
         "steps": steps or config.steps,
-        "sampler": sampler or config.sampler,
-        "samples": samples or (config.samples if config.model not in SCRATCH_3D else 1),
+        "sampler": config.sampler,
+        "samples": config.samples if config.model not in SCRATCH_3D else 1,
         "seed": config.seed,
     }
     return lambda volume, text: predict_volume(model, volume, text, progress=False, **sampling).labels
@@ -347,15 +345,7 @@ def load_trained(config: TextDiffSegConfig, data: VolumeDataset) -> nn.Module:
 
 def run_textdiffseg(config: TextDiffSegConfig, out_dir: str | Path = "") -> Run:
     """One run of notebook 22 without its pictures: train, test, reading test, record. A recorded run is not made again."""
-    from textdiff.runs import Run
-
-    scratch = paths.cache_dir() / "training"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with FileLock(scratch / f"{config.run_id}.lock"):
-        run = Run.open(config, out_dir or config.out_dir, notebook=config.notebook)
-        if not run.finished:
-            _make(run, config)
-    return run
+    return recorded(config, out_dir, _make)
 
 
 def _make(run: Run, config: TextDiffSegConfig) -> None:
@@ -398,26 +388,10 @@ def demo_model(config: Config, folder: str = "") -> tuple[TextDiffSeg, TextDiffS
             f"no model ships for {config.dataset!r}: train one (textdiff run 22 -p mode full -p dataset {config.dataset}) "
             "and give its folder as model_folder"
         )
-    data, scratch = load_data(settings), paths.cache_dir() / "training"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with FileLock(scratch / f"{settings.run_id}.lock"):
+    data = load_data(settings)
+    with making(settings.run_id):
         if not (model_folder(settings) / "model.safetensors").is_file():
             model = build_model(settings, data)
             train_model(model, settings, data, labelled_cases(settings, data))
             keep_model(model, settings)
     return load_trained(settings, data), settings, data
-
-
-def training_figure(config: TextDiffSegConfig, history: Sequence[Mapping[str, float]]):
-    """Training loss and validation Dice against passes through the labelled volumes."""
-    import pandas as pd
-
-    from textdiff import plots
-
-    best = max(history, key=lambda row: row["score"])
-    table = pd.DataFrame(history).rename(columns={"score": "validation dice", "step": "epoch"})
-    curve = plots.loss_curve(table[["epoch", "loss", "validation dice"]])
-    for axis in curve.axes:
-        axis.set_xlabel("step")
-    alt = f"Training loss and validation Dice over {config.iterations} steps; best Dice {best['score']:.3f} after step {best['step']}."
-    return plots.described(curve, alt, "Training loss and Dice of the averaged weights on validation volumes.")

@@ -23,13 +23,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from textdiff.data.volumes import Volume, read_image
+from textdiff.diffusion import SAMPLERS
 
 if TYPE_CHECKING:
     from textdiff.data.patches import Preprocessing
 
 logger = logging.getLogger(__name__)
 
-SAMPLERS = ("ddim", "ddpm")
 CHUNK = 8  # planes of the image that are reduced at a time
 
 

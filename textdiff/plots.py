@@ -136,18 +136,18 @@ def compare_masks(
     return described(fig, alt, caption or "Predictions compared with the truth.")
 
 
-def loss_curve(history: pd.DataFrame | Sequence[Mapping[str, float]]) -> Figure:
-    """Training history: losses by epoch, and beside them the scores where there are any.
+def loss_curve(history: pd.DataFrame | Sequence[Mapping[str, float]], along: str = "epoch") -> Figure:
+    """Training history: losses over the column `along`, and beside them the scores where there are any.
 
-    `history` has a column `epoch`; columns with "loss" in their name go left, the other numeric ones (scores
-    in 0..1) right. Raises ValueError for an empty history or one without losses.
+    Columns of `history` with "loss" in their name go left, those with "dice" or "iou" (0..1) right. Raises ValueError
+    for an empty history, one without `along` or one without losses.
     """
     import pandas as pd
 
     table = pd.DataFrame(history)
-    if "epoch" not in table.columns or len(table) == 0:
-        raise ValueError(f"a history needs rows and a column 'epoch'; its columns are {list(table.columns)}")
-    numeric = [c for c in table.select_dtypes("number").columns if c != "epoch" and table[c].notna().any()]
+    if along not in table.columns or len(table) == 0:
+        raise ValueError(f"a history needs rows and a column {along!r}; its columns are {list(table.columns)}")
+    numeric = [c for c in table.select_dtypes("number").columns if c != along and table[c].notna().any()]
     losses = [name for name in numeric if "loss" in name]
     scores = [name for name in numeric if "dice" in name or "iou" in name]
     if not losses:
@@ -156,13 +156,13 @@ def loss_curve(history: pd.DataFrame | Sequence[Mapping[str, float]]) -> Figure:
     fig, axes = _figure(1, len(panels), (4.6 * len(panels), 3.2))
     for axis, (names, label) in zip(axes, panels, strict=True):
         for name, line, marker in zip(names, _cycle("-", "--", ":", "-."), _cycle("o", "s", "^", "D"), strict=False):
-            known = table[["epoch", name]].dropna()
-            axis.plot(known["epoch"], known[name], line, marker=marker, markevery=0.2, markersize=4, label=name)
-        axis.set_xlabel("epoch")
+            known = table[[along, name]].dropna()
+            axis.plot(known[along], known[name], line, marker=marker, markevery=0.2, markersize=4, label=name)
+        axis.set_xlabel(along)
         axis.set_ylabel(label)
         axis.legend(frameon=False)
     ends = [(name, table[name].dropna().iloc[[0, -1]]) for name in losses + scores]
-    alt = f"Curves over {len(table)} epochs: " + "; ".join(
+    alt = f"Curves of {len(table)} points: " + "; ".join(
         f"{n} from {e.iloc[0]:.3f} to {e.iloc[1]:.3f}" for n, e in ends
     )
     return described(fig, alt + ".", "Training history.")

@@ -221,8 +221,7 @@ class TextDiffSeg(nn.Module):
         """
         with mixed_precision(self.device, self.precision, batch.images.shape[2] // DIVISOR):
             maps, fused, tokens = self._read(batch.images, batch.prompts)
-            onehot = F.one_hot(batch.labels, len(self.class_names)).movedim(-1, 1)[:, 1:].float()
-            clean = self.label_encoder(onehot, batch.distances).float()
+            clean = self._latent(batch.labels, batch.distances)
             noise = torch.randn(clean.shape, generator=generator).to(clean)
             timesteps = self._timesteps(len(clean), generator).to(clean.device)
             noised = self.diffusion.add_noise(clean, noise, timesteps)
@@ -280,9 +279,8 @@ class TextDiffSeg(nn.Module):
 
     def autoencoded(self, labels: Tensor, distances: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         """The clean latent of a label map and the probabilities decoded from it: what the latent can hold at best."""
-        onehot = F.one_hot(labels, len(self.class_names)).movedim(-1, 1)[:, 1:].float()
         with torch.no_grad(), mixed_precision(self.device, self.precision):
-            latent = self.label_encoder(onehot, distances).float()
+            latent = self._latent(labels, distances)
             return latent, self.decoder(latent, self.image_encoder(images)).float().softmax(dim=1)
 
     def attention(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -292,6 +290,11 @@ class TextDiffSeg(nn.Module):
         with torch.no_grad():
             tokens, mask = self.text(list(prompts))
             return self.fuse.attention(self.image_encoder(images)[-1], tokens.to(images.device), mask.to(images.device))
+
+    def _latent(self, labels: Tensor, distances: Tensor) -> Tensor:
+        """The clean latent ``z_l(0)`` of labels ``[B, X, Y, Z]`` and their signed distances ``[B, K, X, Y, Z]``."""
+        onehot = F.one_hot(labels, len(self.class_names)).movedim(-1, 1)[:, 1:].float()
+        return self.label_encoder(onehot, distances).float()
 
     def _read(self, images: Tensor, prompts: Sequence[str]) -> tuple[list[Tensor], Tensor, Tensor | None]:
         """Finer maps, the fused image latent and the tokens for the denoiser."""
