@@ -55,7 +55,7 @@ VOLUMES = (
     *VOLUME_PHANTOMS,
 )
 # TextDiffSeg models that ship with the repository (weights/), by data set
-SHIPPED_3D = {"hippocampus": "hippocampus_small"}
+SHIPPED_3D = {"hippocampus": "hippocampus_small", "abdomen_phantoms": "abdomen_small"}
 # The system, the paper's ablations (without text fusion, image features, label encoder, joint loss), and MONAI's networks
 TEXTDIFFSEG = (
     "textdiffseg",
@@ -570,6 +570,10 @@ class QualitativeConfig(Config):
     n_shown: int = 6
 
 
+def _shipped(dataset: str) -> dict[str, str]:
+    return {"model_folder": SHIPPED_3D.get(dataset, "")}
+
+
 @dataclass(frozen=True)
 class VolumeTableConfig(Config):
     """Notebooks 23 and 24: tables of the runs of 3D grids (:mod:`textdiff.grids`), drawn from their records.
@@ -591,7 +595,7 @@ class VolumeTableConfig(Config):
 class SamplingConfig(Config):
     """Notebook 25: one trained TextDiffSeg under several numbers of denoising steps, both samplers, and several samples.
 
-    ``model_folder``: a saved TextDiffSeg; "" for the one that ships with the data set, or a small one that is trained first.
+    ``model_folder``: a saved TextDiffSeg; "" for the one in ``weights/`` that was trained on the data set.
     ``steps``: numbers of denoising steps; more than 100 are measured on ``max_long`` test volumes, others on ``max_test``.
     ``samples``, ``sample_steps``: how often a volume is drawn for its uncertainty, and in how many steps.
     """
@@ -616,8 +620,7 @@ class SamplingConfig(Config):
     def _resolve(self) -> Config:
         demo = {"steps": "1,2,5,10,50", "samples": 4, "max_test": 3, "max_long": 1}
         full = {"steps": "1,2,5,10,50,1000", "samples": 8, "max_test": 100_000, "max_long": 4}
-        full |= {"model_folder": SHIPPED_3D.get(self.dataset, "")}
-        return self._fill(demo if self.mode == "demo" else full)
+        return self._fill((demo if self.mode == "demo" else full) | _shipped(self.dataset))
 
 
 @dataclass(frozen=True)
@@ -637,9 +640,7 @@ class PromptsConfig(Config):
     texts: str = ""
 
     def _resolve(self) -> Config:
-        if self.mode == "demo":
-            return self._fill({"max_test": 3})
-        return self._fill({"max_test": 100_000, "model_folder": SHIPPED_3D.get(self.dataset, "")})
+        return self._fill({"max_test": 3 if self.mode == "demo" else 100_000, **_shipped(self.dataset)})
 
 
 @dataclass(frozen=True)
@@ -691,8 +692,7 @@ class LabelLatentConfig(Config):
     timesteps: str = "100,200,300,400,500,600,750,900,999"
 
     def _resolve(self) -> Config:
-        full = {"n_volumes": 16, "model_folder": SHIPPED_3D.get(self.dataset, "")}
-        return self._fill({"n_volumes": 4} if self.mode == "demo" else full)
+        return self._fill({"n_volumes": 4 if self.mode == "demo" else 16, **_shipped(self.dataset)})
 
 
 @dataclass(frozen=True)
@@ -714,7 +714,7 @@ class VolumePredictConfig(Config):
     samples: int = 5
 
     def _resolve(self) -> Config:
-        return self if self.mode == "demo" else self._fill({"model_folder": SHIPPED_3D.get(self.dataset, "")})
+        return self._fill(_shipped(self.dataset))
 
 
 CONFIGS: dict[str, type[Config]] = {

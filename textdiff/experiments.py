@@ -424,18 +424,13 @@ def recorded(config: Config, out_dir: str | Path, make: Callable[[Run, Any], Non
     """
     from textdiff.runs import Run
 
-    with making(config.run_id):
+    scratch = paths.cache_dir() / "training"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with FileLock(scratch / f"{config.run_id}.lock"):
         run = Run.open(config, out_dir or config.out_dir, notebook=config.notebook)
         if not run.finished:
             make(run, config)
     return run
-
-
-def making(run_id: str) -> FileLock:
-    """A lock that one process on this machine holds while it makes a run."""
-    scratch = paths.cache_dir() / "training"
-    scratch.mkdir(parents=True, exist_ok=True)
-    return FileLock(scratch / f"{run_id}.lock")
 
 
 def _make(run: Run, config: TextDiffConfig) -> None:

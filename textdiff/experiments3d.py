@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from textdiff.data.decathlon import VolumeCase, VolumeDataset, load_volumes
 from textdiff.data.patches import IMAGE_CHANNELS, Batch, Preprocessing, TrainingVolumes
 from textdiff.data.prompts import KINDS, prompt
 from textdiff.data.splits import draw_labelled
-from textdiff.experiments import making, model_folder, recorded, resolve_device, training_figure
+from textdiff.experiments import model_folder, recorded, resolve_device, training_figure
 from textdiff.grids import COMMON_3D
 from textdiff.losses import dice_ce_loss
 
@@ -360,38 +359,29 @@ def _make(run: Run, config: TextDiffSegConfig) -> None:
     run.save(metrics, per_case, {"training": training_figure(config, history)})
 
 
-def demo_model(config: Config, folder: str = "") -> tuple[TextDiffSeg, TextDiffSegConfig, VolumeDataset]:
-    """A trained TextDiffSeg for a notebook that asks something of one, its configuration, and the data.
+def saved_model(config: Config, folder: str) -> tuple[TextDiffSeg, TextDiffSegConfig, VolumeDataset]:
+    """A trained TextDiffSeg for a notebook that asks something of one, the settings of its data set, and the data.
 
-    In demo mode it is trained first, once a machine: every notebook gets the same one. In full mode it is read from
-    ``folder``, which may also be a name in ``weights/``; the data then have the structures that the model knows.
+    Args:
+        folder: where it was saved, or a name in ``weights/``. The data have the structures that the model knows.
 
     Raises:
-        ValueError: full mode without a model.
+        ValueError: no folder.
         FileNotFoundError: no such model.
     """
     from textdiff.textdiffseg3d import TextDiffSeg
 
+    if not folder:
+        raise ValueError(
+            f"no model ships for {config.dataset!r}: train one (textdiff run 22 -p mode full -p dataset {config.dataset}) "
+            "and give its folder as model_folder"
+        )
+    model = TextDiffSeg.from_pretrained(folder, resolve_device(config.device))
     settings = TextDiffSegConfig.from_params(
         mode=config.mode,
         dataset=config.dataset,
         seed=config.seed,
         device=config.device,
-        **COMMON_3D.get(config.dataset, {}),
+        **COMMON_3D.get(config.dataset, {}) | {"structures": ",".join(model.class_names[1:])},
     )
-    if folder:
-        model = TextDiffSeg.from_pretrained(folder, resolve_device(config.device))
-        settings = replace(settings, structures=",".join(model.class_names[1:]))
-        return model, settings, load_data(settings)
-    if config.mode == "full":
-        raise ValueError(
-            f"no model ships for {config.dataset!r}: train one (textdiff run 22 -p mode full -p dataset {config.dataset}) "
-            "and give its folder as model_folder"
-        )
-    data = load_data(settings)
-    with making(settings.run_id):
-        if not (model_folder(settings) / "model.safetensors").is_file():
-            model = build_model(settings, data)
-            train_model(model, settings, data, labelled_cases(settings, data))
-            keep_model(model, settings)
-    return load_trained(settings, data), settings, data
+    return model, settings, load_data(settings)

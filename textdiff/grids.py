@@ -50,7 +50,7 @@ COMMON: dict[str, dict[str, Any]] = {
 # The same for volumes. The published Hippocampus runs: small preset, shipped text encoder, two cores
 COMMON_3D: dict[str, dict[str, Any]] = {
     "hippocampus": {"text_encoder": "tiny", "prompts": "class"},
-    # Three organs and one patch a step: what a demo can learn in a minute. Notebooks that need a trained model share this run
+    # Three organs and one patch a step: what a demo can learn in a minute
     "abdomen_phantoms": {
         "structures": "liver,left kidney,right kidney",
         "iterations": 90,

@@ -58,6 +58,8 @@ def test_parameters_are_declared_and_known_to_the_config(path):
         name: known.get(name) for name in parameters
     }
     assert {field.name for field in fields(Config)} <= set(parameters), "the parameters common to all notebooks"
+    preset = {field.name: field.default for field in fields(config) if field.name != "dataset"}
+    assert [name for name, one in parameters.items() if one.default != preset.get(name, one.default)] == []
     assert parameters["mode"].default == "demo"
     assert config.from_params(**{name: one.default for name, one in parameters.items()})
     source = next(cell.source for cell in read(path).cells if "parameters" in tags(cell))

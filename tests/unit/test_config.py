@@ -72,7 +72,8 @@ def test_values_of_another_type_are_refused(name, value, message):
         TextDiffConfig.from_params(**{name: value})
 
 
-def test_full_mode_on_volumes_takes_the_model_that_ships():
+def test_what_asks_a_model_of_volumes_takes_the_one_that_ships():
+    assert SamplingConfig.from_params().model_folder == PromptsConfig.from_params().model_folder == "abdomen_small"
     assert SamplingConfig.from_params(mode="full", dataset="hippocampus").model_folder == "hippocampus_small"
     assert PromptsConfig.from_params(mode="full", dataset="hippocampus", model_folder="mine").model_folder == "mine"
     assert PromptsConfig.from_params(mode="full", dataset="liver_tumour").model_folder == ""

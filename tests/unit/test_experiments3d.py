@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from textdiff import TextDiffSeg, experiments3d
-from textdiff.config import SCRATCH_3D, TEXTDIFFSEG, TextDiffSegConfig
+from textdiff.config import SCRATCH_3D, SHIPPED_3D, TEXTDIFFSEG, TextDiffSegConfig
 from textdiff.data.synthetic3d import write_layout
 
 QUICK = {
@@ -153,15 +153,18 @@ def test_training_goes_on_from_given_weights(tmp_path):
         experiments3d.build_model(other, data)
 
 
-def test_the_shipped_model_finds_what_the_sentence_names(data_root, monkeypatch):
-    """On real volumes that it was not trained on; skipped where there are none."""
-    if not (data_root / "Task04_Hippocampus").is_dir():
-        pytest.skip(f"no Task04_Hippocampus in {data_root}")
-    monkeypatch.setenv("TEXTDIFF_DATA", str(data_root))
-    model = TextDiffSeg.from_pretrained("hippocampus_small")
-    image, truth = experiments3d.load_data(config()).test[0].pair()
-    for asked, other in ((1, 2), (2, 1)):
-        found = model.predict(image, model.class_names[asked], steps=2, progress=False).labels.array
+@pytest.mark.parametrize(("dataset", "name"), SHIPPED_3D.items())
+def test_the_shipped_models_find_what_the_sentence_names(dataset, name, data_root, monkeypatch):
+    """On a test volume, which they were not trained on; skipped where it is real and there is none."""
+    model = TextDiffSeg.from_pretrained(name)
+    settings = config(dataset, structures=",".join(model.class_names[1:]))
+    if dataset == "hippocampus":
+        if not (data_root / "Task04_Hippocampus").is_dir():
+            pytest.skip(f"no Task04_Hippocampus in {data_root}")
+        monkeypatch.setenv("TEXTDIFF_DATA", str(data_root))
+    image, truth = experiments3d.load_data(settings).test[0].pair()
+    for asked, structure in enumerate(model.class_names[1:], start=1):
+        found = model.predict(image, structure, steps=2, progress=False).labels.array
         overlap = 2 * ((found == asked) & (truth.array == asked)).sum()
         assert overlap / ((found == asked).sum() + (truth.array == asked).sum()) > 0.8
-        assert not (found == other).any()
+        assert ((found > 0) & (found != asked)).sum() < 0.02 * (found == asked).sum()

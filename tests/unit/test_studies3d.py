@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from textdiff import experiments, experiments3d, grids
+from textdiff import experiments, experiments3d
 from textdiff.config import SamplingConfig, TextDiffSegConfig, VolumeTableConfig
 from textdiff.data.patches import Preprocessing
 from textdiff.data.synthetic3d import abdomen_phantoms
@@ -90,56 +90,28 @@ def test_the_slice_and_its_words_are_hung_as_radiologists_do(model):
     assert maps.min() >= 0 and maps.sum(axis=0).max() <= 1 + 1e-5
 
 
-# --- one small model for all notebooks, and grids of both kinds -----------------------------------------
-
-QUICK = {
-    "iterations": 1,
-    "validate_every": 1,
-    "max_val": 1,
-    "max_test": 1,
-    "n_labels": 1,
-    "steps": 1,
-    "patch": "16,16,16",
-    "structures": "liver,left kidney",
-    "latent_channels": 4,
-}
+# --- a saved model, and tables of volumes ---------------------------------------------------------------
 
 
-@pytest.fixture
-def quick(tmp_path, monkeypatch):
-    for name in ("CACHE", "RESULTS"):
-        monkeypatch.setenv(f"TEXTDIFF_{name}", str(tmp_path / name.lower()))
-    monkeypatch.setitem(grids.COMMON_3D, "abdomen_phantoms", QUICK)
+def test_a_saved_model_comes_with_data_of_its_structures(model, tmp_path):
+    model.save_pretrained(tmp_path / "saved")
+    config = SamplingConfig.from_params(model_folder=str(tmp_path / "saved"), device="cpu")
+    again, settings, data = experiments3d.saved_model(config, config.model_folder)
+    assert again.class_names == data.class_names == ("background", *NAMES) and not again.training
+    assert settings.structures == ",".join(NAMES) and len(data.test) == settings.max_test
 
 
-def test_the_demo_model_is_trained_once_and_made_again_when_its_weights_are_gone(quick, monkeypatch):
-    config = SamplingConfig.from_params(device="cpu")
-    model, settings, data = experiments3d.demo_model(config)
-    assert model.class_names == data.class_names == ("background", "liver", "left kidney") and not model.training
-    assert isinstance(settings, TextDiffSegConfig) and settings.iterations == 1
-    trained = []
-    train = experiments3d.train_model
-    monkeypatch.setattr(experiments3d, "train_model", lambda *args: trained.append(1) or train(*args))
-    experiments3d.demo_model(config)
-    assert trained == []
-    (experiments3d.model_folder(settings) / "model.safetensors").unlink()
-    experiments3d.demo_model(config)
-    assert trained == [1]
-    folder = experiments3d.model_folder(settings)
-    again, settings, _ = experiments3d.demo_model(config, str(folder))
-    assert settings.structures == "liver,left kidney" and again.class_names == model.class_names
-
-
-def test_full_mode_without_a_model_says_what_to_do(quick):
+def test_without_a_model_it_says_what_to_do():
     config = SamplingConfig.from_params(mode="full", dataset="liver_tumour")
     with pytest.raises(ValueError, match="no model ships for 'liver_tumour': train one"):
-        experiments3d.demo_model(config)
+        experiments3d.saved_model(config, config.model_folder)
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        experiments3d.demo_model(config, "nowhere")
+        experiments3d.saved_model(config, "nowhere")
 
 
-def test_a_table_of_volumes_makes_its_missing_runs_in_demo_mode(quick, monkeypatch):
+def test_a_table_of_volumes_makes_its_missing_runs_in_demo_mode(tmp_path, monkeypatch):
     made = []
+    monkeypatch.setenv("TEXTDIFF_RESULTS", str(tmp_path))
     monkeypatch.setattr(experiments3d, "run_textdiffseg", lambda config, out: made.append((config.model, out)))
     monkeypatch.setattr(experiments, "run_textdiff", None)
     table, records = experiments.table_of(
