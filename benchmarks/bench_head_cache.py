@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from textdiff import DiffusionFeatures, TextDiff, TextEncoder, UNet
-from textdiff.data.transforms import dihedral
-from textdiff.experiments import COMPACT_HEAD, OPENAI_256
-from textdiff.features import FeatureCache
-from textdiff.losses import dice_ce_loss
-from textdiff.training import Trainee
+from textdiff.data.images.transforms import dihedral
+from textdiff.experiments.images import COMPACT_HEAD, OPENAI_256
+from textdiff.models.features import FeatureCache
+from textdiff.models.losses import dice_ce_loss
+from textdiff.training.fit import Trainee
 
 HE_32 = dict(
     image_size=64,

@@ -7,14 +7,14 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
-    "UNet": "unet",
-    "DiffusionFeatures": "features",
-    "FeatureCache": "features",
-    "TextEncoder": "text",
-    "TextDiff": "textdiff2d",
-    "TextDiffHead": "textdiff2d",
-    "TextDiffSeg": "textdiffseg3d",
-    "Diffusion": "diffusion",
+    "UNet": "models.unet",
+    "DiffusionFeatures": "models.features",
+    "FeatureCache": "models.features",
+    "TextEncoder": "models.text",
+    "TextDiff": "models.textdiff",
+    "TextDiffHead": "models.textdiff",
+    "TextDiffSeg": "models.textdiffseg",
+    "Diffusion": "models.diffusion",
     "load_dataset": "data",
 }
 __all__ = [*_HOMES, "__version__"]

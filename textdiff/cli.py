@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from textdiff.grids import Grid
+    from textdiff.experiments.grids import Grid
 
 app = typer.Typer(
     help="Text-guided diffusion features for medical image segmentation.",
@@ -99,8 +99,8 @@ def fetch(
     force: Annotated[bool, typer.Option("--force", help="Make it anew although it is there.")] = False,
 ) -> None:
     """Bring a data set or weights to this machine: checked, resumed after a break, whole or not at all."""
-    from textdiff.fetch import WEIGHTS
-    from textdiff.fetch import fetch as bring
+    from textdiff.data.fetch import WEIGHTS
+    from textdiff.data.fetch import fetch as bring
 
     if root is not None:
         os.environ["TEXTDIFF_WEIGHTS" if name in WEIGHTS else "TEXTDIFF_DATA"] = str(root)
@@ -198,7 +198,7 @@ def sweep(
 
     textdiff sweep comparison -p dataset=monuseg --seeds 0,1,2 --jobs 2
     """
-    from textdiff import sweep as runs
+    from textdiff.experiments import sweep as runs
 
     grid = read_grid(name, read_assignments(parameters or []), seeds)
     if changes:
@@ -232,7 +232,7 @@ def publish(
 
     Exit code 1 when a record that was named is refused.
     """
-    from textdiff.publish import publish as copy
+    from textdiff.experiments.publish import publish as copy
 
     verdicts = copy(run_ids or [], everything, allow_dirty)
     for verdict in verdicts:
@@ -262,8 +262,8 @@ def read_grid(name: str, parameters: dict[str, str], seeds: str | None) -> Grid:
 
     Raises ValueError naming what there is: grids, data sets, modes.
     """
-    from textdiff.config import DATASETS, MODES, numbers
-    from textdiff.grids import grid
+    from textdiff.experiments.config import DATASETS, MODES, numbers
+    from textdiff.experiments.grids import grid
 
     for given in parameters:
         if given not in ("dataset", "mode"):
@@ -387,13 +387,13 @@ def typed_parameters(path: Path, given: dict[str, str]) -> dict[str, Scalar]:
 
 
 def notebook_config(path: Path) -> type | None:
-    """The class in textdiff.config that the notebook's metadata names, or None where it names none."""
+    """The class in textdiff.experiments.config that the notebook's metadata names, or None where it names none."""
     import nbformat
 
     name = nbformat.read(path, as_version=4).metadata.get("textdiff", {}).get("config")
     if name is None:
         return None
-    from textdiff.config import CONFIGS
+    from textdiff.experiments.config import CONFIGS
 
     if name not in CONFIGS:
         raise ValueError(f"{path.name} names the config {name}; there are {', '.join(CONFIGS)}")
@@ -443,7 +443,7 @@ def _check_volume_files(volume: Path, out: Path, uncertainty: Path | None) -> No
 
 def _check_kind(model: str, key: str, instead: str) -> None:
     """Refuse a folder whose config.json lacks what every model of the wanted kind has."""
-    from textdiff.checkpoints import read_json
+    from textdiff.base.checkpoints import read_json
 
     config = Path(model) / "config.json"
     if config.is_file() and key not in read_json(config):
@@ -469,8 +469,8 @@ def _predict_volume(
 ) -> None:
     """Segment, write and list; the labels are written last, so that where they are, everything is."""
     from textdiff import TextDiffSeg
-    from textdiff.data import volumes
-    from textdiff.inference import check_settings
+    from textdiff.data.volumes import volume as volumes
+    from textdiff.models.inference import check_settings
 
     check_settings(**given)
     _check_kind(model, "preprocessing", "--image")
@@ -497,7 +497,7 @@ def _amounts(samples: Sequence[float]) -> str:
 @contextmanager
 def _messages_as_lines() -> Iterator[None]:
     """What the inference warns of or logs for the user comes as lines on standard error, without places in the code."""
-    logger = logging.getLogger("textdiff.inference")
+    logger = logging.getLogger("textdiff.models.inference")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("textdiff: %(message)s"))
     level = logger.level
@@ -520,7 +520,7 @@ def write_labels(labels: np.ndarray | torch.Tensor, out: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    from textdiff.checkpoints import write_atomically
+    from textdiff.base.checkpoints import write_atomically
 
     array = np.asarray(labels)
     if array.ndim != 2 or array.min() < 0 or array.max() > 255:
@@ -533,7 +533,7 @@ def write_labels(labels: np.ndarray | torch.Tensor, out: Path) -> None:
 
 
 def _default_output(path: Path) -> Path:
-    from textdiff.paths import results_dir
+    from textdiff.base.paths import results_dir
 
     return results_dir() / "notebooks" / path.name
 

@@ -12,7 +12,7 @@ import notebook_cells
 import pytest
 
 from textdiff import cli
-from textdiff.config import Config
+from textdiff.experiments.config import Config
 
 NOTEBOOKS = notebook_cells.notebooks(build_book.ROOT)
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from textdiff.diffusion import Diffusion
+from textdiff.models.diffusion import Diffusion
 
 STEPS = [0, 150, 999]
 

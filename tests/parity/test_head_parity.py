@@ -6,7 +6,7 @@ import golden
 import pytest
 import torch
 
-from textdiff.textdiff2d import TextDiffHead
+from textdiff.models.textdiff import TextDiffHead
 
 MONUSEG = (1536, 1536, 768, 768)
 QATA = (3072, 1536, 1536, 768)

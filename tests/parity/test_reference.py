@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from textdiff.diffusion import Diffusion, respaced_timesteps
-from textdiff.unet import UNet
+from textdiff.models.diffusion import Diffusion, respaced_timesteps
+from textdiff.models.unet import UNet
 
 REASON = "guided-diffusion is not installed: pip install 'textdiff[reference]'"
 reference_unet = pytest.importorskip("guided_diffusion.unet", reason=REASON)

@@ -6,7 +6,7 @@ import golden
 import pytest
 import torch
 
-from textdiff.unet import UNet
+from textdiff.models.unet import UNet
 
 
 @pytest.mark.parametrize("name", ["small_updown", "small_conv_resample"])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textdiff.calibration import Reliability, entropy, error_detection
+from textdiff.evaluation.calibration import Reliability, entropy, error_detection
 
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.integers(1, 60)

@@ -8,7 +8,7 @@ from dataclasses import fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textdiff.config import (
+from textdiff.experiments.config import (
     BACKBONES,
     CONFIGS,
     DATASETS,
@@ -19,7 +19,7 @@ from textdiff.config import (
     config_from_record,
     numbers,
 )
-from textdiff.runs import portable
+from textdiff.experiments.records import portable
 
 LISTS = ("blocks", "steps", "scales", "symmetries", "channel_mult", "attention_resolutions")
 NAMES = {

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textdiff.fusion import CrossModalAttention
+from textdiff.models.fusion import CrossModalAttention
 
 torch.manual_seed(0)
 BLOCKS = {dims: CrossModalAttention(dims, 8, 6, num_heads=2, head_dim=4).eval() for dims in (2, 3)}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from textdiff.metrics import bootstrap_interval, case_scores, summarise
+from textdiff.evaluation.metrics import bootstrap_interval, case_scores, summarise
 
 SHARES = st.lists(st.floats(0, 1), min_size=2, max_size=30)
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textdiff.data.prompts import VARIANTS, WORDINGS, named_structures, prompt, swap_structures
-from textdiff.data.volumes import Volume
+from textdiff.data.volumes.prompts import VARIANTS, WORDINGS, named_structures, prompt, swap_structures
+from textdiff.data.volumes.volume import Volume
 
 UNSIDED = [name for name in WORDINGS if name.split()[0] not in ("left", "right")]
 SIDED = [name for name in WORDINGS if f"left {name}" not in WORDINGS]

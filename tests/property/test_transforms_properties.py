@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textdiff.data.captions import AREAS, NUCLEI_PLACES, chest_caption, nuclei_caption, shuffled
-from textdiff.data.transforms import dihedral, dihedral_caption, dihedral_inverse, mask_at
+from textdiff.data.images.captions import AREAS, NUCLEI_PLACES, chest_caption, nuclei_caption, shuffled
+from textdiff.data.images.transforms import dihedral, dihedral_caption, dihedral_inverse, mask_at
 
 turns = st.integers(0, 7)
 

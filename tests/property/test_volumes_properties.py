@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from textdiff.data.volumes import Volume, from_grid, normalised, to_grid, turned
+from textdiff.data.volumes.volume import Volume, from_grid, normalised, to_grid, turned
 
 AXES = ["".join(axes) for letters in permutations(("RL", "AP", "SI")) for axes in product(*letters)]
 axes = st.sampled_from(AXES)

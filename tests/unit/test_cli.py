@@ -87,7 +87,7 @@ def test_predict_leaves_the_old_file_and_no_rest_when_it_fails(tmp_path, model, 
     image, out = tmp_path / "slide.png", tmp_path / "o.png"
     Image.new("RGB", (4, 3)).save(image)
     out.write_bytes(b"old")
-    monkeypatch.setattr("textdiff.checkpoints.os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("textdiff.base.checkpoints.os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
     result = invoke("predict", "--model", "m", "--image", image, "--text", "t", "--out", out)
     assert_one_line(result, "disk full")
     assert out.read_bytes() == b"old"
@@ -135,8 +135,8 @@ def volume_model(monkeypatch) -> dict:
     import torch
 
     import textdiff
-    from textdiff.data.patches import Preprocessing
-    from textdiff.inference import predict_volume
+    from textdiff.data.volumes.patches import Preprocessing
+    from textdiff.models.inference import predict_volume
 
     calls = {}
 
@@ -259,7 +259,7 @@ def test_predict_of_a_damaged_volume_writes_nothing(ct, volume_model):
 
 def test_predict_with_a_full_disk_leaves_the_old_files_and_no_rest(ct, volume_model, monkeypatch):
     Path("mask.nii.gz").write_bytes(b"old")
-    monkeypatch.setattr("textdiff.checkpoints.os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("textdiff.base.checkpoints.os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
     result = predict_with({"--uncertainty": "u.nii.gz"})
     assert result.exit_code == 2 and result.stderr.splitlines()[-1] == "textdiff: disk full"
     assert Path("mask.nii.gz").read_bytes() == b"old"
@@ -286,11 +286,13 @@ def test_labels_that_are_no_label_map_are_refused(tmp_path):
 def test_fetch_passes_on_what_it_is_given(monkeypatch, tmp_path):
     seen = {}
     monkeypatch.setenv("TEXTDIFF_DATA", "elsewhere")
-    monkeypatch.setattr("textdiff.fetch.fetch", lambda name, **options: seen.update(name=name, **options) or "done")
+    monkeypatch.setattr(
+        "textdiff.data.fetch.fetch", lambda name, **options: seen.update(name=name, **options) or "done"
+    )
     result = invoke("fetch", "monuseg", "--source", "a.zip", "--root", tmp_path)
     assert result.exit_code == 0 and "done" in result.output
     assert seen == {"name": "monuseg", "source": Path("a.zip"), "force": False}
-    from textdiff.paths import data_dir
+    from textdiff.base.paths import data_dir
 
     assert data_dir() == tmp_path
 
@@ -379,14 +381,14 @@ def test_a_failing_notebook_is_one_line_and_a_copy_to_look_at(tmp_path):
 
 
 def test_a_defect_of_the_program_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr("textdiff.fetch.fetch", lambda *a, **k: {}["defect"])
+    monkeypatch.setattr("textdiff.data.fetch.fetch", lambda *a, **k: {}["defect"])
     assert isinstance(invoke("fetch", "monuseg").exception, KeyError)
 
 
 @pytest.fixture
 def swept(monkeypatch, tmp_path):
     """Keeps what a sweep is asked for; its runs end as `ends` says."""
-    from textdiff import sweep
+    from textdiff.experiments import sweep
 
     monkeypatch.setenv("TEXTDIFF_RESULTS", str(tmp_path / "results"))
     monkeypatch.setattr(sweep, "published_dir", lambda: tmp_path / "published")
@@ -425,7 +427,7 @@ def test_a_stopped_sweep_says_how_to_go_on(swept, monkeypatch):
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("textdiff.sweep.sweep", stop)
+    monkeypatch.setattr("textdiff.experiments.sweep.sweep", stop)
     result = invoke(*SWEEP)
     assert result.exit_code == 130 and "goes on from here" in result.stderr
 
@@ -459,7 +461,7 @@ def test_sweep_says_what_is_wrong(swept, words, said):
 
 
 def test_publish_says_what_it_did(monkeypatch):
-    from textdiff.publish import Verdict
+    from textdiff.experiments.publish import Verdict
 
     asked = []
 
@@ -467,7 +469,7 @@ def test_publish_says_what_it_did(monkeypatch):
         asked.append(args)
         return [Verdict("a-1", "published"), Verdict("b-2", "refused", "it is of a demo run")]
 
-    monkeypatch.setattr("textdiff.publish.publish", stand_in)
+    monkeypatch.setattr("textdiff.experiments.publish.publish", stand_in)
     result = invoke("publish", "--all", "--allow-dirty")
     assert result.exit_code == 0 and asked == [([], True, True)]
     assert result.output.splitlines() == ["published  a-1", "refused    b-2: it is of a demo run"]

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from textdiff.config import VOLUMES, TextDiffSegConfig
-from textdiff.data.prompts import prompt
-from textdiff.data.tasks import TASKS
-from textdiff.experiments3d import SIZES
-from textdiff.textdiffseg3d import TextDiffSeg
+from textdiff.data.volumes.prompts import prompt
+from textdiff.data.volumes.tasks import TASKS
+from textdiff.experiments.config import VOLUMES, TextDiffSegConfig
+from textdiff.experiments.volumes import SIZES
+from textdiff.models.textdiffseg import TextDiffSeg
 
 BOOK = Path(__file__).parents[2] / "book"
 PAGE = (BOOK / "method_3d.md").read_text(encoding="utf-8")
@@ -26,8 +26,8 @@ def rows(first_cell: str, page: str = PAGE) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def model() -> TextDiffSeg:
-    from textdiff.data.decathlon import VolumeDataset
-    from textdiff.experiments3d import build_model
+    from textdiff.data.volumes.layouts import VolumeDataset
+    from textdiff.experiments.volumes import build_model
 
     task = TASKS["hippocampus"]
     data = VolumeDataset("hippocampus", task, [], [], [], task.licence, synthetic=False)

@@ -25,7 +25,7 @@ FIRST_INDEX = {"train": 0, "val": 10_000_000, "test": 20_000_000}
 
 def __getattr__(name: str) -> Any:
     if name == "load_volumes":  # 2D work goes without the libraries of 3D
-        from textdiff.data.decathlon import load_volumes
+        from textdiff.data.volumes.layouts import load_volumes
 
         return load_volumes
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -45,7 +45,7 @@ def load_dataset(
         name: "monuseg", "qata" (real, LViT's folder layout), "nuclei_phantoms" or "chest_phantoms"
             (synthetic).
         root: folder with Train_Folder, Val_Folder and Test_Folder; default: found under
-            `textdiff.paths.data_dir()`.
+            `textdiff.base.paths.data_dir()`.
         on_error: "raise", or "skip" to warn about bad cases and go on with the others.
         seed: seed of the phantoms.
         sizes: (train, val, test) numbers of phantoms, default (60, 20, 40). Synthetic sets only.
@@ -66,8 +66,8 @@ def load_dataset(
 
 
 def _load_real(name: str, root: str | Path | None, on_error: str) -> Dataset:
-    from textdiff.data.lvit_folders import find_entry, read_split
-    from textdiff.paths import find_dataset
+    from textdiff.base.paths import find_dataset
+    from textdiff.data.images.lvit import find_entry, read_split
 
     folder = Path(root) if root is not None else find_dataset(name)
     if not folder.is_dir():
@@ -84,7 +84,7 @@ def _load_real(name: str, root: str | Path | None, on_error: str) -> Dataset:
 
 
 def _load_phantoms(name: str, seed: int, sizes: tuple[int, int, int], image_size: int | None) -> Dataset:
-    from textdiff.data import synthetic
+    from textdiff.data.images import phantoms as synthetic
 
     if len(sizes) != 3 or min(sizes) < 0:
         raise ValueError(f"sizes must be three numbers (train, val, test), none negative; got {sizes!r}")

@@ -1,0 +1,50 @@
+"""A web server on this machine that can break off, refuse and remember: what downloads are tested against."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+
+
+class Server:
+    """A local web server over {path: bytes} that can cut transfers short, and knows Range; it remembers
+    requests.
+    """
+
+    def __init__(self, ranges: bool = True):
+        self.files: dict[str, bytes] = {}
+        self.cut: list[int] = []  # one entry a request: send only so many bytes of the body, then hang up
+        self.status: list[int] = []  # one entry a request: answer with this error instead
+        self.asked: list[tuple[str, str | None]] = []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                wanted = self.headers.get("Range")
+                outer.asked.append((self.path, wanted))
+                if outer.status:
+                    return self.send_error(outer.status.pop(0))
+                body = outer.files.get(self.path)
+                if body is None:
+                    return self.send_error(404)
+                start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and ranges else 0
+                if start and start >= len(body):
+                    return self.send_error(416)
+                self.send_response(206 if start else 200)
+                if start:
+                    self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+                rest = body[start:]
+                self.send_header("Content-Length", str(len(rest)))
+                self.end_headers()
+                self.wfile.write(rest[: outer.cut.pop(0)] if outer.cut else rest)
+
+            def log_message(self, *_):
+                pass
+
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def close(self):
+        self.http.shutdown()
+        self.http.server_close()

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from textdiff.base import paths
+
+FOLDERS = {
+    "TEXTDIFF_DATA": (paths.data_dir, "data", "data"),
+    "TEXTDIFF_WEIGHTS": (paths.weights_dir, "weights", "weights"),
+    "TEXTDIFF_RESULTS": (paths.results_dir, "results/runs", "results/runs"),
+}
+
+
+@pytest.mark.parametrize("variable", FOLDERS)
+def test_environment_wins_then_checkout_then_home(variable, monkeypatch, tmp_path):
+    folder, in_checkout, elsewhere = FOLDERS[variable]
+    monkeypatch.setenv(variable, str(tmp_path / "mine"))
+    assert folder() == tmp_path / "mine"
+    monkeypatch.delenv(variable)
+    monkeypatch.setattr(paths, "_checkout", lambda: tmp_path)
+    assert folder() == tmp_path / in_checkout
+    monkeypatch.setattr(paths, "_checkout", lambda: None)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert folder() == tmp_path / ".cache" / "textdiff" / elsewhere
+
+
+def test_blank_variable_counts_as_unset(monkeypatch, tmp_path):
+    monkeypatch.setenv("TEXTDIFF_CACHE", " ")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert paths.cache_dir() == tmp_path / ".cache" / "textdiff" / "cache"
+
+
+def test_find_dataset_ignores_letter_case_and_knows_other_names(monkeypatch, tmp_path):
+    monkeypatch.setenv("TEXTDIFF_DATA", str(tmp_path))
+    (tmp_path / "monuseg").mkdir()
+    (tmp_path / "QaTa-COV19-v2").mkdir()
+    assert paths.find_dataset("monuseg") == tmp_path / "monuseg"
+    assert paths.find_dataset("qata") == tmp_path / "QaTa-COV19-v2"
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_missing_dataset_names_variable_place_and_command(exists, monkeypatch, tmp_path):
+    root = tmp_path if exists else tmp_path / "absent"
+    monkeypatch.setenv("TEXTDIFF_DATA", str(root))
+    with pytest.raises(FileNotFoundError) as error:
+        paths.find_dataset("qata")
+    for part in ("TEXTDIFF_DATA", str(root), "textdiff fetch qata"):
+        assert part in str(error.value)
+
+
+def test_unknown_dataset_lists_the_known():
+    with pytest.raises(ValueError, match="monuseg, qata"):
+        paths.find_dataset("cityscapes")
+
+
+def test_assets_are_inside_the_package():
+    assert paths.assets_dir().parent.name == "textdiff"

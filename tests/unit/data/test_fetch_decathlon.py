@@ -1,0 +1,147 @@
+"""Fetching a task of the Decathlon: one tar from a local server, with the MD5 that MONAI would keep."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from local_server import Server
+from msd_files import msd
+
+from textdiff.data import fetch as fetching
+from textdiff.data import load_volumes
+from textdiff.data.fetch import FetchError, WrongContentError, fetch
+from textdiff.data.volumes.tasks import TASKS
+
+FOLDER = "Task04_Hippocampus"
+ADDRESS = f"/{FOLDER}.tar"
+
+
+def tar_of(folder: Path, path: Path) -> bytes:
+    with tarfile.open(path, "w") as tar:
+        tar.add(folder, folder.name)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("TEXTDIFF_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TEXTDIFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(fetching.time, "sleep", lambda _: None)
+    monkeypatch.setitem(fetching.DECATHLON, "hippocampus", replace(fetching.DECATHLON["hippocampus"], size=1000))
+    return tmp_path
+
+
+@pytest.fixture
+def origin(home, monkeypatch) -> Path:
+    """A small task in the Decathlon's layout, with what macOS left in it; its MD5 is the known one."""
+    from monai.apps import DecathlonDataset
+
+    folder = msd(home / "origin" / FOLDER, 5)
+    (folder / "imagesTr" / "._case_0.nii.gz").write_bytes(b"left by macOS")
+    (folder / "imagesTs").mkdir()
+    rows = [{"image": f"./imagesTr/case_{k}.nii.gz", "label": f"./labelsTr/case_{k}.nii.gz"} for k in range(5)]
+    (folder / "dataset.json").write_text(json.dumps({"training": rows}))
+    body = tar_of(folder, home / "origin.tar")
+    monkeypatch.setitem(DecathlonDataset.md5, FOLDER, hashlib.md5(body).hexdigest())
+    return folder
+
+
+@pytest.fixture
+def server(home, origin):
+    server = Server()
+    server.files[ADDRESS] = (home / "origin.tar").read_bytes()
+    yield server
+    server.close()
+
+
+def quiet(*_):
+    pass
+
+
+def inside(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_addresses_and_sums_are_monais():
+    archive = fetching.DECATHLON["liver_tumour"]
+    assert archive.address() == "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task03_Liver.tar"
+    assert archive.md5 == "a90ec6c4aa7f6a3d087205e23d4e6397"
+    for name, entry in fetching.DECATHLON.items():
+        assert entry.folder == TASKS[name].folders[0] and len(entry.md5) == 32
+
+
+def test_over_http(server, home):
+    said = []
+    target = fetch("hippocampus", base_url=server.url, say=said.append)
+    assert target == home / "data" / FOLDER and inside(target.parent) == [FOLDER]
+    assert inside(target) == ["SOURCE.json", "dataset.json", "imagesTr", "labelsTr"]
+    assert len(inside(target / "imagesTr")) == 5 and len(load_volumes("hippocampus").train) == 3
+    note = json.loads((target / "SOURCE.json").read_text())
+    assert note["verified_against_md5"] is True and note["cases"] == {"train": 3, "val": 1, "test": 1}
+    assert "CC BY-SA 4.0" in said[-1] and "Please cite: Antonelli" in said[-1]
+    assert not any((home / "cache").rglob("*.tar"))
+    assert fetch("hippocampus", base_url=server.url, say=said.append) == target and len(server.asked) == 1
+    assert "already in" in said[-1]
+
+
+def test_a_broken_transfer_goes_on_where_it_stopped(server):
+    server.cut = [5000]
+    fetch("hippocampus", base_url=server.url, say=quiet)
+    assert server.asked[-1] == (ADDRESS, "bytes=5000-")
+
+
+def test_a_run_killed_after_the_transfer_is_taken_up(server, home, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fetching, "_install", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fetch("hippocampus", base_url=server.url, say=quiet)
+    assert not (home / "data" / FOLDER).exists()
+    fetch("hippocampus", base_url=server.url, say=quiet)
+    assert len(server.asked) == 1
+
+
+def test_another_content_is_refused_and_the_old_folder_stays(server, home):
+    target = fetch("hippocampus", base_url=server.url, say=quiet)
+    server.files[ADDRESS] = server.files[ADDRESS][:-1] + b"!"
+    with pytest.raises(WrongContentError, match=rf"{FOLDER}\.tar.*: md5 is .*, expected "):
+        fetch("hippocampus", base_url=server.url, force=True, say=quiet)
+    assert inside(target.parent) == [FOLDER] and len(load_volumes("hippocampus").train) == 3
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_from_disk(home, origin, packed):
+    source = home / "origin.tar" if packed else origin.parent
+    target = fetch("hippocampus", source=source, say=quiet)
+    assert json.loads((target / "SOURCE.json").read_text())["verified_against_md5"] is packed
+    assert len(inside(target / "labelsTr")) == 5 and len(inside(origin / "imagesTr")) == 6  # the origin stays whole
+
+
+def test_a_folder_that_lacks_a_file_is_refused(home, origin):
+    (origin / "labelsTr" / "case_3.nii.gz").unlink()
+    with pytest.raises(FetchError, match="not whole: case 'case_3': .* has no label map"):
+        fetch("hippocampus", source=origin, say=quiet)
+    assert inside(home / "data") == []
+    with pytest.raises(FetchError, match="expected one folder with imagesTr/ and labelsTr/, found none"):
+        fetch("hippocampus", source=origin / "imagesTs", say=quiet)
+
+
+def test_damage_on_disk_is_noticed(server):
+    target = fetch("hippocampus", base_url=server.url, say=quiet)
+    (target / "imagesTr" / "case_2.nii.gz").write_bytes(b"")
+    with pytest.raises(FetchError, match=r"cannot read .*case_2\.nii\.gz.*--force"):
+        fetch("hippocampus", say=quiet)
+
+
+def test_tasks_that_cannot_be_fetched_say_where_to_get_them(home):
+    with pytest.raises(FetchError, match="'kits19' cannot be fetched.*github.com/neheller/kits19.*CC BY-NC-SA.*KiTS19"):
+        fetch("kits19")
+    with pytest.raises(FetchError, match="'abdomen_phantoms' is drawn when it is loaded"):
+        fetch("abdomen_phantoms")

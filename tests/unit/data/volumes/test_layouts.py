@@ -1,0 +1,464 @@
+"""3D data sets: every layout as published, numberings, splits, and what is wrong with a folder."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from msd_files import AFFINE, SHAPE, image, labels, msd
+
+from textdiff.base.paths import DATASET_FOLDERS, find_dataset
+from textdiff.data import load_volumes
+from textdiff.data.volumes.layouts import VolumeCase
+from textdiff.data.volumes.tasks import LAYOUTS, TASKS, TOTALSEGMENTATOR, Task
+from textdiff.data.volumes.volume import Volume, turned, write_image, write_labels
+
+REAL = [name for name, task in TASKS.items() if task.layout != "phantoms"]
+
+
+def first(case: VolumeCase, n: int) -> list[int]:
+    """Our labels of the first voxels."""
+    array = case.labels().array
+    assert array.dtype == np.uint8 and not array.reshape(-1)[n:].any()
+    return array.reshape(-1)[:n].tolist()
+
+
+def everyone(dataset) -> list[VolumeCase]:
+    return sorted(dataset.train + dataset.val + dataset.test, key=lambda case: case.name)
+
+
+# --- tasks ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_tasks_are_consistent(name):
+    task = TASKS[name]
+    assert task.name == name and task.layout in LAYOUTS and task.modality in ("CT", "MR")
+    assert len(set(task.structures)) == len(task.structures)
+    assert set(task.labels.values()) - {0} == set(range(1, len(task.structures) + 1))
+    assert all(side % 8 == 0 for side in task.patch)
+    assert (task.window is None) == (task.modality == "MR")
+    assert task.licence and task.citation
+    if name in REAL:
+        assert task.folders == DATASET_FOLDERS[name] and task.home.startswith("http")
+
+
+def test_windows_of_the_tumour_tasks():
+    wanted = {
+        "kits21": (-52, 247),
+        "pancreas_tumour": (-39, 204),
+        "liver_tumour": (-17, 201),
+        "colon_tumour": (-57, 175),
+    }
+    assert {name: TASKS[name].window for name in wanted} == wanted
+
+
+def test_sides_are_known():
+    assert TASKS["amos"].sided and TASKS["abdomen_phantoms"].sided and TASKS["amos"].only(("left kidney",)).sided
+    assert not TASKS["liver_tumour"].sided and not TASKS["amos"].only(("liver",)).sided
+
+
+def test_amos_numbering_is_the_published_one():
+    ours = {value: TASKS["amos"].class_names[label] for value, label in TASKS["amos"].labels.items()}
+    published = {1: "spleen", 2: "right kidney", 3: "left kidney", 6: "liver", 10: "pancreas", 15: "prostate or uterus"}
+    assert published.items() <= ours.items()
+
+
+def test_labels_of_a_task_need_names():
+    with pytest.raises(ValueError, match=r"labels \[3\] have no name among 1 structures"):
+        Task(**vars(TASKS["colon_tumour"]) | {"labels": {1: 1, 2: 3}})
+    with pytest.raises(ValueError, match="layout must be one of"):
+        Task(**vars(TASKS["colon_tumour"]) | {"layout": "zip"})
+
+
+# --- layouts -------------------------------------------------------------------------------------------
+
+
+def test_decathlon_layout(tmp_path):
+    (msd(tmp_path) / "imagesTr" / "._case_0.nii.gz").write_bytes(b"macOS leaves such files")
+    dataset = load_volumes("liver_tumour", tmp_path)
+    assert [case.name for case in everyone(dataset)] == ["case_0", "case_1", "case_2"]
+    assert dataset.class_names == ("background", "liver", "liver tumour") and not dataset.synthetic
+    assert dataset.licence == "CC BY-SA 4.0" and first(dataset.train[0], 2) == [1, 2]
+    volume, found = dataset.train[0].pair()
+    assert volume.array.dtype == np.float32 and volume.axes == found.axes == "LPS"
+    assert [path.name for path in dataset.train[0].files] == [f"{dataset.train[0].name}.nii.gz"] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "label_file", "inside"),
+    [
+        ("kits19", "segmentation.nii.gz", "data"),
+        ("kits21", "aggregated_MAJ_seg.nii.gz", "data"),
+        ("kits23", "segmentation.nii.gz", "."),
+    ],
+)
+def test_kits_layouts(tmp_path, name, label_file, inside):
+    for k in range(3):
+        image(tmp_path / inside / f"case_{k:05d}" / "imaging.nii.gz")
+        labels(tmp_path / inside / f"case_{k:05d}" / label_file, 1, 2)
+    image(tmp_path / inside / "case_00210" / "imaging.nii.gz")  # KiTS19's test cases have no labels
+    if name != "kits19":
+        labels(tmp_path / inside / "case_00210" / label_file, 1, 2, 3)
+    dataset = load_volumes(name, tmp_path)
+    assert [case.name[-3:] for case in everyone(dataset)] == ["000", "001", "002"] + ["210"] * (name != "kits19")
+    assert first(everyone(dataset)[0], 2) == [1, 2]
+
+
+def test_amos_layout_with_its_validation_part_and_without_its_mr(tmp_path):
+    for part, number in (("Tr", 1), ("Tr", 5), ("Va", 8), ("Tr", 507)):
+        image(tmp_path / f"images{part}" / f"amos_{number:04d}.nii.gz")
+        labels(tmp_path / f"labels{part}" / f"amos_{number:04d}.nii.gz", 6, 3)
+    dataset = load_volumes("amos", tmp_path)
+    assert [case.name for case in everyone(dataset)] == ["amos_0001", "amos_0005", "amos_0008"]
+    assert first(dataset.test[0], 2) == [6, 3]
+
+
+@pytest.mark.parametrize("inside", [".", "Training", "RawData/Training"])
+def test_btcv_layout(tmp_path, inside):
+    for k in (1, 2, 3):
+        image(tmp_path / inside / "img" / f"img{k:04d}.nii.gz")
+        labels(tmp_path / inside / "label" / f"label{k:04d}.nii.gz", 11)
+    dataset = load_volumes("btcv", tmp_path)
+    assert [case.name for case in everyone(dataset)] == ["0001", "0002", "0003"]
+    assert dataset.class_names[first(dataset.train[0], 1)[0]] == "pancreas"
+
+
+@pytest.mark.parametrize(("numbering", "pancreas", "colon"), [("v1", 10, 57), ("v2", 7, 20), ("mr", 7, 15)])
+def test_totalsegmentator_numberings(tmp_path, numbering, pancreas, colon):
+    task, file = ("totalsegmentator_mr", "mr") if numbering == "mr" else ("totalsegmentator", "ct")
+    for name in ("s0001", "s0002", "s0003"):
+        image(tmp_path / name / f"{file}.nii.gz")
+        labels(tmp_path / name / f"seg_multilabel_{numbering}.nii.gz", pancreas, colon, 17)
+    dataset = load_volumes(task, tmp_path)
+    names = [dataset.class_names[label] for label in first(dataset.train[0], 3)]
+    assert names[:2] == ["pancreas", "colon"] and names[2] == "background"  # 17: known, not asked for
+    few = load_volumes(task, tmp_path, structures=("colon", "pancreas"))
+    assert first(few.train[0], 3) == [2, 1, 0]
+
+
+def test_totalsegmentator_needs_to_know_the_numbering(tmp_path):
+    image(tmp_path / "s1" / "ct.nii.gz")
+    labels(tmp_path / "s1" / "segmentations.nii.gz", 1)
+    with pytest.raises(ValueError, match="segmentations.nii.gz: .*say which with _v1, _v2 or _mr"):
+        load_volumes("totalsegmentator", tmp_path)
+    labels(tmp_path / "s1" / "seg_v2.nii.gz", 1)
+    with pytest.raises(ValueError, match="'s1': several multi-label files"):
+        load_volumes("totalsegmentator", tmp_path)
+
+
+def test_totalsegmentator_with_a_mask_a_structure(tmp_path):
+    wanted = ("liver", "left kidney")
+    for name in ("s1", "s2", "s3"):
+        image(tmp_path / name / "ct.nii.gz")
+        labels(tmp_path / name / "segmentations" / "liver.nii.gz", 1, 1, 0)
+        labels(tmp_path / name / "segmentations" / "kidney_left.nii.gz", 0, 0, 1)
+    (tmp_path / "s1" / "segmentations" / "readme.txt").write_text("not a mask")
+    image(tmp_path / "m1" / "mr.nii.gz")  # of the other task
+    dataset = load_volumes("totalsegmentator", tmp_path, structures=wanted)
+    assert len(everyone(dataset)) == 3 and first(dataset.train[0], 3) == [1, 1, 2]
+    assert len(dataset.train[0].files) == 3
+    with pytest.raises(FileNotFoundError, match=r"'s1': no mask of spleen, .* leave them out with structures="):
+        load_volumes("totalsegmentator", tmp_path)
+
+
+def test_totalsegmentators_own_split(tmp_path):
+    for name in ("s1", "s2", "s3"):
+        image(tmp_path / name / "ct.nii.gz")
+        labels(tmp_path / name / "seg_v2.nii.gz", 1)
+    (tmp_path / "meta.csv").write_text("image_id;age;split\ns1;50;test\ns2;60;train\ns3;70;val\n")
+    dataset = load_volumes("totalsegmentator", tmp_path)
+    assert [[case.name for case in part] for part in (dataset.train, dataset.val, dataset.test)] == [
+        ["s2"],
+        ["s3"],
+        ["s1"],
+    ]
+    (tmp_path / "meta.csv").write_text("image_id,split\ns1,test\n")
+    with pytest.raises(ValueError, match="meta.csv: expected columns image_id and split"):
+        load_volumes("totalsegmentator", tmp_path)
+
+
+def test_mask_file_names_are_unique():
+    for column in zip(*TOTALSEGMENTATOR.values(), strict=True):
+        assert len(set(column)) == len(column)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_wrong_folder_says_what_is_missing(tmp_path, name):
+    with pytest.raises((FileNotFoundError, ValueError), match=str(tmp_path)):
+        load_volumes(name, tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such data set folder"):
+        load_volumes(name, tmp_path / "absent")
+
+
+# --- bad cases -----------------------------------------------------------------------------------------
+
+
+def without_label(root):
+    (root / "labelsTr" / "case_1.nii.gz").unlink()
+
+
+def without_image(root):
+    (root / "imagesTr" / "case_1.nii.gz").unlink()
+
+
+def of_another_shape(root):
+    labels(root / "labelsTr" / "case_1.nii.gz", 1, shape=(4, 5, 4))
+
+
+def in_another_place(root):
+    labels(root / "labelsTr" / "case_1.nii.gz", 1, affine=np.diag([-1.5, -1.5, 3.0, 1.0]))
+
+
+def cut(root):
+    (root / "labelsTr" / "case_1.nii.gz").write_bytes(b"")
+
+
+def flat(root):
+    import nibabel
+
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 5)), np.eye(4)), root / "imagesTr" / "case_1.nii.gz")
+
+
+BAD = {
+    without_label: (FileNotFoundError, "'case_1': image .* has no label map"),
+    without_image: (FileNotFoundError, "'case_1': label map .* has no image"),
+    of_another_shape: (ValueError, r"'case_1': .*\(4, 5, 3\) but its labels \(4, 5, 4\)"),
+    in_another_place: (ValueError, "'case_1': .*2 mm apart"),
+    cut: (ValueError, "cannot read .*labelsTr/case_1.nii.gz"),
+    flat: (ValueError, "imagesTr/case_1.nii.gz: .*flat picture"),
+}
+
+
+@pytest.mark.parametrize("break_it", BAD)
+def test_a_bad_case_is_named_or_skipped_with_a_warning(tmp_path, break_it):
+    break_it(msd(tmp_path))
+    kind, message = BAD[break_it]
+    with pytest.raises(kind, match=message):
+        load_volumes("liver_tumour", tmp_path)
+    with pytest.warns(UserWarning, match=f"skipped: .*{message}"):
+        dataset = load_volumes("liver_tumour", tmp_path, on_error="skip")
+    assert [case.name for case in everyone(dataset)] == ["case_0", "case_2"]
+
+
+def test_values_the_task_does_not_know_are_listed(tmp_path):
+    labels(msd(tmp_path) / "labelsTr" / "case_1.nii.gz", 1, 2, 7, 7, 9)
+    dataset = load_volumes("liver_tumour", tmp_path)  # headers do not show it
+    case = next(case for case in everyone(dataset) if case.name == "case_1")
+    with pytest.raises(ValueError, match=r"'case_1': .*case_1.nii.gz .*7 \(2 voxels\), 9 \(1 voxels\); known: 0, 1, 2"):
+        case.pair()
+    with pytest.warns(UserWarning, match="skipped: .*case_1"):
+        assert len(everyone(load_volumes("liver_tumour", tmp_path, on_error="skip"))) == 2
+
+
+def test_a_file_broken_further_in_is_named_when_used_or_skipped_at_once(tmp_path):
+    path = msd(tmp_path) / "imagesTr" / "case_1.nii.gz"
+    write_image(path, Volume(np.random.default_rng(0).integers(-900, 900, (20, 20, 20)), AFFINE))
+    labels(tmp_path / "labelsTr" / "case_1.nii.gz", 1, shape=(20, 20, 20))
+    path.write_bytes(path.read_bytes()[:-2000])
+    case = next(case for case in everyone(load_volumes("liver_tumour", tmp_path)) if case.name == "case_1")
+    with pytest.raises(ValueError, match="cannot read .*imagesTr/case_1.nii.gz"):
+        case.pair()
+    with pytest.warns(UserWarning, match="skipped: cannot read .*case_1"):
+        assert len(everyone(load_volumes("liver_tumour", tmp_path, on_error="skip"))) == 2
+
+
+def test_no_usable_case_is_an_error(tmp_path):
+    without_label(msd(tmp_path, 2))
+    (tmp_path / "imagesTr" / "case_0.nii.gz").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="no case with image and labels found"):
+            load_volumes("liver_tumour", tmp_path, on_error="skip")
+
+
+def test_labels_in_another_axis_order_are_turned(tmp_path):
+    msd(tmp_path)
+    array = np.zeros(SHAPE, np.uint8)
+    array[3, 0, 0] = 2
+    write_labels(tmp_path / "labelsTr" / "case_0.nii.gz", turned(Volume(array, AFFINE), "IRA"))
+    case = everyone(load_volumes("liver_tumour", tmp_path))[0]
+    assert case.labels().axes == "IRA"
+    volume, found = case.pair()
+    assert found.axes == volume.axes == "LPS" and np.array_equal(found.array, array)
+
+
+# --- splits --------------------------------------------------------------------------------------------
+
+
+def test_the_folders_own_split_also_says_what_belongs(tmp_path):
+    msd(tmp_path, 5)
+    without_label(tmp_path)  # case_1 is in no split, so it does not matter
+    split = {"train": ["case_4.nii.gz", "case_0.nii.gz"], "val": ["case_2.nii.gz"], "test": ["case_3.nii.gz"]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    dataset = load_volumes("liver_tumour", tmp_path)
+    assert [case.name for case in dataset.train] == ["case_0", "case_4"]
+    assert [dataset.val[0].name, dataset.test[0].name] == ["case_2", "case_3"]
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ({"train": ["case_0"], "test": ["case_0"]}, "listed more than once: case_0; a case belongs to one split"),
+        ({"training": ["case_0"]}, 'split.json: expected {"train"'),
+        ({"train": "case_0"}, 'split.json: expected {"train"'),
+        ({"train": ["case_0", "case_9"]}, "'case_9' is listed in .* but has neither file"),
+    ],
+)
+def test_a_split_that_cannot_be_right(tmp_path, split, message):
+    (msd(tmp_path) / "split.json").write_text(json.dumps(split))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        load_volumes("liver_tumour", tmp_path)
+
+
+def test_dataset_json_says_what_belongs(tmp_path):
+    without_image(msd(tmp_path))
+    rows = [{"image": f"./imagesTr/case_{k}.nii.gz", "label": f"./labelsTr/case_{k}.nii.gz"} for k in (0, 2)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": rows}))
+    assert len(everyone(load_volumes("liver_tumour", tmp_path))) == 2
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": ["case_0"]}))
+    with pytest.raises(ValueError, match='dataset.json: expected "training"'):
+        load_volumes("liver_tumour", tmp_path)
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(ValueError, match="dataset.json is damaged"):
+        load_volumes("liver_tumour", tmp_path)
+
+
+def test_without_a_split_the_names_decide(tmp_path):
+    dataset = load_volumes("liver_tumour", msd(tmp_path, 10))
+    assert [len(dataset.train), len(dataset.val), len(dataset.test)] == [7, 1, 2]
+    undrawn = dataset.train[0].name
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder / f"{undrawn}.nii.gz").unlink()
+    again = load_volumes("liver_tumour", tmp_path)
+    assert again.test == dataset.test and again.val == dataset.val
+
+
+# --- structures, arguments, phantoms -------------------------------------------------------------------
+
+
+def test_some_structures_are_numbered_anew(tmp_path):
+    for k in range(3):
+        image(tmp_path / "imagesTr" / f"amos_000{k}.nii.gz")
+        labels(tmp_path / "labelsTr" / f"amos_000{k}.nii.gz", 6, 3, 1, 2)
+    dataset = load_volumes("amos", tmp_path, structures=("left kidney", "liver"))
+    assert dataset.class_names == ("background", "left kidney", "liver")
+    assert first(dataset.train[0], 4) == [2, 1, 0, 0]
+
+
+@pytest.mark.parametrize("structures", [("livver",), ("liver", "liver"), ()])
+def test_structures_must_be_the_tasks_own(structures):
+    with pytest.raises(ValueError, match="structures of 'amos' must be some of spleen, .* each once"):
+        load_volumes("amos", structures=structures)
+
+
+def test_names_and_arguments():
+    with pytest.raises(ValueError, match="unknown 3D data set 'brats'; known: hippocampus, "):
+        load_volumes("brats")
+    with pytest.raises(ValueError, match="on_error must be one of"):
+        load_volumes("hippocampus", on_error="ignore")
+    with pytest.raises(ValueError, match="sizes is for synthetic data sets; 'hippocampus' is real"):
+        load_volumes("hippocampus", sizes=(1, 1, 1))
+    with pytest.raises(ValueError, match="'abdomen_phantoms' is synthetic and has no folder"):
+        load_volumes("abdomen_phantoms", root="somewhere")
+    with pytest.raises(ValueError, match="sizes must be three numbers"):
+        load_volumes("abdomen_phantoms", sizes=(1, 2))
+
+
+def test_a_folder_under_another_name_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEXTDIFF_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="textdiff fetch hippocampus"):
+        load_volumes("hippocampus")
+    msd(tmp_path / "task04_hippocampus")
+    assert len(everyone(load_volumes("hippocampus"))) == 3 and find_dataset("hippocampus").parent == tmp_path
+
+
+def test_phantoms_of_different_splits_differ_and_can_be_narrowed():
+    dataset = load_volumes("abdomen_phantoms", sizes=(2, 1, 1), structures=("left kidney", "liver"))
+    assert dataset.synthetic and [len(dataset.train), len(dataset.val), len(dataset.test)] == [2, 1, 1]
+    pairs = [case.pair() for case in everyone(dataset)]
+    assert len({volume.array.tobytes() for volume, _ in pairs}) == len({case.name for case in everyone(dataset)}) == 4
+    for _, found in pairs:
+        kidney, liver = (np.argwhere(found.array == k).mean(0) for k in (1, 2))
+        assert found.axes == "RAS" and kidney[0] < liver[0]  # the left kidney lies on the left
+
+
+def test_cases_in_memory():
+    whole = Volume(np.arange(60, dtype=np.float32).reshape(SHAPE), AFFINE)
+    bare = VolumeCase("a", image_volume=whole)
+    assert not bare.labelled and bare.files == ()
+    with pytest.raises(ValueError, match="case 'a' has no labels"):
+        bare.labels()
+    with pytest.raises(ValueError, match="neither image_path nor image_volume"):
+        VolumeCase("a")
+    with pytest.raises(ValueError, match="needs a name"):
+        VolumeCase("", image_volume=whole)
+
+
+# --- real data -----------------------------------------------------------------------------------------
+
+
+def real(data_root: Path, name: str) -> Path:
+    if not (data_root / name).is_dir():
+        pytest.skip(f"no real volumes: {data_root / name} is absent (set TEXTDIFF_DATA)")
+    return data_root / name
+
+
+def test_real_hippocampus(data_root):
+    dataset = load_volumes("hippocampus", real(data_root, "Task04_Hippocampus"))
+    assert [len(dataset.train), len(dataset.val), len(dataset.test)] == [155, 33, 33]
+    names = {case.name for case in everyone(dataset)}
+    assert not names & {"hippocampus_118", "hippocampus_010", "hippocampus_281"}  # incomplete pairs, in no split
+    for case in dataset.test[:5]:
+        volume, found = case.pair()
+        assert volume.axes == "RAS" and volume.spacing == pytest.approx((1, 1, 1))
+        front, back = (np.argwhere(found.array == k).mean(0)[1] for k in (1, 2))
+        assert front > back  # anterior lies in front of posterior
+
+
+def test_real_hippocampus_without_its_split_names_the_incomplete_pairs(data_root, tmp_path):
+    folder = real(data_root, "Task04_Hippocampus")
+    for part in ("imagesTr", "labelsTr"):
+        (tmp_path / part).mkdir()
+        for number in ("010", "011", "118", "281", "001", "003"):
+            if (folder / part / f"hippocampus_{number}.nii.gz").exists():
+                (tmp_path / part / f"hippocampus_{number}.nii.gz").symlink_to(
+                    folder / part / f"hippocampus_{number}.nii.gz"
+                )
+    with pytest.warns(UserWarning) as said:
+        dataset = load_volumes("hippocampus", tmp_path, on_error="skip")
+    assert [case.name[-3:] for case in everyone(dataset)] == ["001", "003", "011"]
+    assert sorted(str(w.message).split("'")[1][-3:] for w in said) == ["010", "118", "281"]
+
+
+def test_real_totalsegmentator_cases_agree_across_numberings(data_root):
+    folder = real(data_root, "TotalSegmentator_samples")
+    with pytest.warns(UserWarning, match="ct_aorta_crop_1p5mm.*has no labels"):
+        cases = {case.name: case for case in everyone(load_volumes("totalsegmentator", folder, on_error="skip"))}
+    assert set(cases) == {"ct_dicom_20slices", "ct_full_3mm", "ct_small_3mm"}
+    old, new = cases["ct_full_3mm"].labels().array, cases["ct_small_3mm"].labels().array  # v1; v2 of its upper slices
+    for label in (1, 2, 3, 5, 7):  # spleen, kidneys, liver, pancreas
+        a, b = old[:, :, 82:] == label, new == label
+        assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.7, label
+    mr = load_volumes("totalsegmentator_mr", folder)
+    assert [case.name for case in everyone(mr)] == ["mr_small_3mm"]
+
+
+def test_real_masks_give_the_same_labels_as_the_multi_label_file(data_root, tmp_path):
+    folder = real(data_root, "TotalSegmentator_samples") / "ct_full_3mm"
+    wanted = ("liver", "left kidney", "right kidney", "pancreas", "colon")
+    for case, inside, target in (("a", "segmentations", "organs"), ("b", "seg_v1.nii.gz", "seg_multilabel_v1.nii.gz")):
+        (tmp_path / case).mkdir()
+        (tmp_path / case / "ct.nii.gz").symlink_to(folder / "ct.nii.gz")
+        (tmp_path / case / inside).symlink_to(folder / target)
+    masks, whole = everyone(load_volumes("totalsegmentator", tmp_path, structures=wanted))
+    assert masks.masks and np.array_equal(masks.labels().array, whole.labels().array)
+
+
+def test_real_kits_labels_without_ct_are_named(data_root):
+    folder = real(data_root, "KiTS19_labels")
+    with pytest.raises(FileNotFoundError, match="'case_00015': label map .* has no image"):
+        load_volumes("kits19", folder)

@@ -1,0 +1,161 @@
+"""Training patches: what is sampled where, what the sentence names, and that a batch is always the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from textdiff.data.volumes.layouts import VolumeCase
+from textdiff.data.volumes.patches import Preprocessing, TrainingVolumes, place_channels, signed_distances
+from textdiff.data.volumes.prompts import named_structures
+from textdiff.data.volumes.volume import Volume
+
+NAMES = ("background", "liver", "left kidney")
+SHAPE = (20, 24, 16)
+KEEP = Preprocessing(None, (-100.0, 100.0), (16, 16, 16))
+
+
+def case(name: str = "a", shape=SHAPE, seed: int = 0) -> VolumeCase:
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(shape, np.uint8)
+    labels[4:10, 4:12, 4:10] = 1
+    labels[12:17, 14:20, 6:12] = 2
+    image = 50.0 * labels + rng.normal(0, 1, shape)
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    return VolumeCase(
+        name, image_volume=Volume(image.astype(np.float32), affine, name), label_volume=Volume(labels, affine, name)
+    )
+
+
+def volumes(cases=None, **options) -> TrainingVolumes:
+    settings = {"patch": (16, 16, 16), "augment": False, "progress": False} | options
+    return TrainingVolumes(cases or [case()], NAMES, KEEP, **settings)
+
+
+def test_without_augmentation_a_patch_as_large_as_the_volume_is_the_volume():
+    batch = volumes(patch=SHAPE, prompts="").batch(0, 1)
+    image, labels = case().pair()
+    assert torch.equal(batch.labels[0], torch.from_numpy(labels.array).long())
+    expected = torch.from_numpy(np.clip(image.array, -100, 100) / 100)
+    assert torch.allclose(batch.images[0, 0], expected, atol=1e-4)
+    assert torch.allclose(batch.images[0, 1:], place_channels(SHAPE), atol=1e-5)
+    assert batch.prompts == [""]
+
+
+def test_the_place_channels_of_a_crop_say_where_in_the_volume_it_lies():
+    source = volumes(prompts="", foreground=1.0)
+    whole = place_channels(SHAPE)
+    for index in range(6):
+        batch = source.batch(index, 1)
+        place = batch.images[0, 1:]
+        corner = [round(float((place[axis].min() + 1) / 2 * SHAPE[axis] - 0.5), 3) for axis in range(3)]
+        assert all(side >= 0 for side in corner)
+        nearest = [int(round(side)) for side in corner]
+        part = whole[(slice(None), *(slice(a, a + 16) for a in nearest))]
+        assert torch.allclose(place, part, atol=2 * 0.5 / 16 + 1e-3)
+
+
+def test_image_labels_and_places_are_turned_and_bent_together():
+    source = volumes([case(seed=k, name=f"c{k}") for k in range(3)], augment=True, mirror=True, prompts="")
+    for index in range(6):
+        batch = source.batch(index, 1)
+        image, labels = batch.images[0, 0], batch.labels[0]
+        inside = labels == 2
+        if inside.sum() > 50 and (labels == 0).sum() > 50:
+            assert image[inside].mean() > image[labels == 0].mean() + 0.3
+
+
+def test_a_mirrored_patch_says_so_in_its_first_place_channel():
+    source = volumes(augment=True, mirror=True, prompts="")
+    signs = {bool(p[0, -1].mean() > p[0, 0].mean()) for p in (source.batch(k, 1).images[0, 1:] for k in range(12))}
+    assert signs == {True, False}
+    source = volumes(augment=True, mirror=False, prompts="")
+    assert all(p[0, -1].mean() > p[0, 0].mean() for p in (source.batch(k, 1).images[0, 1:] for k in range(12)))
+
+
+def test_a_batch_is_the_same_whenever_it_is_asked_for():
+    first, second = volumes(augment=True), volumes(augment=True)
+    second.batch(7, 2)
+    for name in ("images", "labels", "distances"):
+        assert torch.equal(getattr(first.batch(3, 2), name), getattr(second.batch(3, 2), name))
+    assert not torch.equal(first.batch(3, 2).images, volumes(augment=True, seed=1).batch(3, 2).images)
+
+
+def test_all_volumes_are_met_once_before_any_is_met_again():
+    many = [case(f"c{k}", seed=k) for k in range(5)]
+    source = volumes(many, prompts="", patch=SHAPE)
+    for turn in range(2):
+        met = {tuple(source.batch(turn * 5 + k, 1).images[0, 0].flatten()[:3].tolist()) for k in range(5)}
+        assert len(met) == 5
+
+
+@pytest.mark.parametrize("kind", ["class", "anatomy", "report", "mixed"])
+def test_what_the_sentence_does_not_name_is_background(kind):
+    source = volumes(prompts=kind, single=0.7, patch=SHAPE)
+    seen = set()
+    for index in range(12):
+        batch = source.batch(index, 1)
+        named = named_structures(batch.prompts[0], NAMES[1:])
+        present = {NAMES[int(k)] for k in batch.labels.unique() if k}
+        assert present == set(named)
+        for k, name in enumerate(NAMES[1:]):
+            assert (batch.distances[0, k].max() > 0) == (name in named)
+        seen.add(named)
+    assert len(seen) == 3, "either structure alone, and both"
+
+
+def test_a_volume_smaller_than_the_patch_is_surrounded_by_its_minimum():
+    batch = volumes(patch=(32, 32, 32), prompts="").batch(0, 1)
+    assert batch.images.shape == (1, 4, 32, 32, 32)
+    assert batch.images[0, 0, 0].max() == batch.images[0, 0].min() and batch.labels[0, 0].max() == 0
+
+
+def test_signed_distances_are_in_mm_positive_inside_and_cut():
+    labels = np.zeros((20, 9, 9), np.uint8)
+    labels[5:10, 2:7, 2:7] = 1
+    found = signed_distances(labels, 3, (2.0, 1.0, 1.0), limit=4.0)
+    assert found.shape == (2, 20, 9, 9) and found.dtype == np.float32
+    assert found[0, 7, 4, 4] == pytest.approx(3 / 4), "three voxels of 1 mm to the nearest background"
+    assert found[0, 4, 4, 4] == pytest.approx(-2 / 4), "one voxel of 2 mm outside"
+    assert found[0, 19, 4, 4] == -1 and (found[1] == -1).all()
+
+
+def test_prepared_volumes_are_kept_and_read_again(tmp_path):
+    import nibabel
+
+    for name, volume in zip(("image", "labels"), case().pair(), strict=True):
+        nibabel.save(nibabel.Nifti1Image(volume.array, volume.affine), tmp_path / f"{name}.nii.gz")
+    stored = VolumeCase("a", image_path=tmp_path / "image.nii.gz", label_path=tmp_path / "labels.nii.gz")
+    cache = tmp_path / "cache"
+    first = volumes([stored], cache=cache).batch(0, 1)
+    assert len(list(cache.iterdir())) == 1
+    (tmp_path / "image.nii.gz").touch()
+    volumes([stored], cache=cache)
+    assert len(list(cache.iterdir())) == 2, "a file that has changed is prepared anew"
+    other = replace(stored, values={1: 2, 2: 1})
+    assert volumes([other], cache=cache).volumes[0].labels.tolist() != volumes([stored]).volumes[0].labels.tolist()
+    again = volumes([stored], cache=cache).batch(0, 1)
+    assert torch.equal(first.images, again.images) and torch.equal(first.labels, again.labels)
+
+
+def test_wrong_requests_are_refused():
+    with pytest.raises(ValueError, match="no labelled volumes"):
+        TrainingVolumes([], NAMES, KEEP, patch=(8, 8, 8))
+    with pytest.raises(ValueError, match="choose one of class, anatomy"):
+        volumes(prompts="poem")
+
+
+@pytest.mark.parametrize(
+    ("shape", "window"),
+    [
+        ((35, 50, 36), (40, 56, 40)),
+        ((43, 59, 47), (48, 64, 48)),
+        ((48, 72, 20), (48, 56, 40)),
+        ((51, 300, 40), (40, 56, 40)),
+    ],
+)
+def test_an_axis_a_little_longer_than_the_patch_is_taken_whole(shape, window):
+    assert Preprocessing(None, None, (40, 56, 40)).frame(shape) == window

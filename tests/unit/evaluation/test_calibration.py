@@ -1,0 +1,138 @@
+"""Calibration and error detection with answers known by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from textdiff.evaluation.calibration import (
+    Reliability,
+    case_uncertainty,
+    entropy,
+    error_detection,
+    near_foreground,
+    uncertainty_against_dice,
+)
+
+
+def sure(confidence, n=10):
+    """`n` voxels of two classes, class 1 with probability `confidence`."""
+    return np.stack([np.full(n, 1 - confidence), np.full(n, confidence)])
+
+
+def truth(right, n=10):
+    """Truth that agrees with class 1 in the first `right` of `n` voxels."""
+    return (np.arange(n) < right).astype(np.uint8)
+
+
+def test_confidence_that_equals_accuracy_has_no_error():
+    kept = Reliability()
+    kept.add(sure(0.8), truth(8))
+    assert kept.ece() == pytest.approx(0)
+    kept.add(sure(0.6), truth(6))
+    assert kept.ece() == pytest.approx(0)
+    assert kept.n == 20
+
+
+def test_the_error_is_the_gap_weighted_by_voxels():
+    kept = Reliability(bins=10)
+    kept.add(sure(0.95, 30), truth(15, 30))  # gap 0.45
+    kept.add(sure(0.65, 10), truth(10, 10))  # gap 0.35
+    assert kept.ece() == pytest.approx((30 * 0.45 + 10 * 0.35) / 40)
+    table = kept.table()
+    assert table["n"].tolist() == [0] * 6 + [10, 0, 0, 30]
+    assert table.loc[9, ["low", "high", "confidence", "accuracy"]].tolist() == pytest.approx([0.9, 1, 0.95, 0.5])
+    assert np.isnan(table.loc[0, "accuracy"])
+
+
+def test_background_flatters_and_the_region_does_not():
+    probabilities = np.concatenate([np.tile([[1.0], [0.0]], 990), sure(0.9)], axis=1)
+    target = np.concatenate([np.zeros(990, np.uint8), truth(4)])
+    everywhere, near = Reliability(), Reliability()
+    everywhere.add(probabilities, target)
+    near.add(probabilities, target, np.arange(1000) >= 990)
+    assert everywhere.ece() < 0.01 < 0.49 < near.ece()
+    assert near.n == 10
+
+
+def test_nothing_added_says_nothing():
+    kept = Reliability()
+    kept.add(sure(0.9), truth(5), np.zeros(10, bool))
+    assert kept.n == 0 and np.isnan(kept.ece()) and kept.table()["accuracy"].isna().all()
+
+
+def test_entropy_is_zero_when_sure_and_one_when_all_are_alike():
+    probabilities = np.array([[1.0, 1 / 3, 0.5], [0.0, 1 / 3, 0.5], [0.0, 1 / 3, 0.0]])
+    assert entropy(probabilities).tolist() == pytest.approx([0, 1, np.log(2) / np.log(3)])
+    assert entropy(probabilities).dtype == np.float32
+    assert entropy(np.full((4, 2, 3, 5), 0.25)).shape == (2, 3, 5)
+
+
+def test_the_neighbourhood_of_both_maps():
+    pred, target = np.zeros((2, 1, 1, 12), np.uint8)
+    pred[0, 0, 3], target[0, 0, 8] = 2, 1
+    assert np.flatnonzero(near_foreground(pred, margin=1)).tolist() == [2, 3, 4]
+    assert np.flatnonzero(near_foreground(pred, target, margin=1)).tolist() == [2, 3, 4, 7, 8, 9]
+    assert np.flatnonzero(near_foreground(pred, target, margin=0)).tolist() == [3, 8]
+    assert not near_foreground(pred * 0).any()
+
+
+def test_uncertainty_that_points_at_errors():
+    wrong = np.array([True, True, False, False, False])
+    perfect = error_detection(np.array([0.9, 0.8, 0.3, 0.2, 0.1]), wrong)
+    assert perfect == {"error_auroc": 1, "error_auprc": 1, "error_share": 0.4}
+    opposite = error_detection(np.array([0.1, 0.2, 0.3, 0.4, 0.5]), wrong)
+    assert opposite["error_auroc"] == 0
+    assert opposite["error_auprc"] == pytest.approx((1 / 4 + 2 / 5) / 2)
+    blind = error_detection(np.full(5, 0.7), wrong)
+    assert (blind["error_auroc"], blind["error_auprc"]) == pytest.approx((0.5, 0.4))
+
+
+def test_error_detection_counts_the_region_only():
+    wrong = np.array([True, False, True, False])
+    score = np.array([0.9, 0.1, 0.1, 0.9])
+    assert error_detection(score, wrong)["error_auroc"] == 0.5
+    assert error_detection(score, wrong, np.array([True, True, False, False]))["error_auroc"] == 1
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(4, bool), np.ones(4, bool), np.zeros(0, bool)])
+def test_with_nothing_to_tell_apart_there_is_no_number(wrong):
+    found = error_detection(np.arange(wrong.size, dtype=float), wrong)
+    assert np.isnan(found["error_auroc"]) and np.isnan(found["error_auprc"])
+
+
+def test_a_cases_uncertainty_is_that_of_what_was_marked():
+    uncertainty, pred = np.zeros((1, 1, 12)), np.zeros((1, 1, 12), np.uint8)
+    uncertainty[0, 0, :6], pred[0, 0, 4] = 0.5, 1
+    assert case_uncertainty(uncertainty, pred) == pytest.approx(0.5 * 4 / 5)
+    assert np.isnan(case_uncertainty(uncertainty, pred * 0))
+
+
+def test_the_correlation_over_cases():
+    table = pd.DataFrame({"uncertainty": [0.1, 0.2, 0.9, np.nan], "dice": [0.9, 0.8, 0.1, 0.0]})
+    assert uncertainty_against_dice(table) == pytest.approx(-1)
+    assert uncertainty_against_dice(table.assign(dice=[0.1, 0.8, 0.9, 0])) == pytest.approx(1)
+    assert np.isnan(uncertainty_against_dice(table[:2]))
+    assert np.isnan(uncertainty_against_dice(table.assign(dice=0.5)))
+
+
+def test_wrong_arguments_are_refused():
+    kept = Reliability()
+    with pytest.raises(ValueError, match="take the softmax"):
+        kept.add(np.array([[3.0], [-1.0]]), np.zeros(1, int))
+    with pytest.raises(ValueError, match="no probabilities"):
+        kept.add(np.full((2, 3), np.nan), np.zeros(3, int))
+    with pytest.raises(ValueError, match="the same shape without the first axis"):
+        kept.add(sure(0.9), truth(5, 9))
+    with pytest.raises(ValueError, match="labels 2..2 for 2 classes"):
+        kept.add(sure(0.9), np.full(10, 2))
+    with pytest.raises(ValueError, match="region"):
+        kept.add(sure(0.9), truth(5), np.ones(9, bool))
+    with pytest.raises(ValueError, match="bins=0"):
+        Reliability(0)
+    with pytest.raises(ValueError, match="two classes or more"):
+        entropy(np.ones((1, 4)))
+    with pytest.raises(ValueError, match="errors as bool"):
+        error_detection(np.zeros(4), np.zeros(4))
+    with pytest.raises(ValueError, match="nan or infinity"):
+        error_detection(np.full(2, np.nan), np.array([True, False]))
+    assert kept.n == 0

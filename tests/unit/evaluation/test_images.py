@@ -1,0 +1,155 @@
+"""Evaluation with models whose answers are known."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from textdiff.data.cases import Case
+from textdiff.evaluation.images import evaluate
+from textdiff.evaluation.metrics import summarise
+
+
+def square(name, top, size=32, caption="a square", label=1):
+    """A white square on black, its mask the square."""
+    mask = np.zeros((size, size), np.uint8)
+    mask[top : top + 8, 4:20] = label
+    image = np.repeat((mask[..., None] > 0) * np.uint8(255), 3, axis=-1)
+    return Case(name=name, caption=caption, image_array=image, mask_array=mask)
+
+
+class Bright(nn.Module):
+    """Marks what is brighter than grey; remembers what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout, self.frozen = nn.Dropout(0.5), nn.Dropout(0.5).eval()
+        self.captions, self.sizes, self.was_training = [], [], []
+
+    def forward(self, images, captions):
+        self.captions += captions
+        self.sizes.append(tuple(images.shape))
+        self.was_training.append(self.training)
+        return torch.stack([-images[:, 0], images[:, 0]], dim=1)
+
+
+@pytest.fixture
+def cases():
+    return [square(f"case{top}", top) for top in (2, 8, 16)]
+
+
+def run(model, cases, **options):
+    return evaluate(model, cases, **({"image_size": 32, "eval_size": 32, "progress": False} | options))
+
+
+def test_a_perfect_model_scores_one_at_both_sizes(cases):
+    table = run(Bright(), cases, batch_size=2)
+    assert table["case"].tolist() == ["case2", "case8", "case16"]
+    assert table["dice"].tolist() == table["dice_native"].tolist() == [1, 1, 1]
+    assert table["actual"].tolist() == [128] * 3
+    assert summarise(table)["dice_native_pooled"] == 1
+    assert not any(name.startswith("dice_1") for name in table.columns)
+
+
+def test_sizes_are_those_asked_for(cases):
+    model = Bright()
+    table = run(model, cases, image_size=16, eval_size=64, batch_size=2)
+    assert model.sizes == [(2, 3, 16, 16), (1, 3, 16, 16)]
+    assert table["actual"].tolist() == [4 * 128] * 3
+    assert table["actual_native"].tolist() == [128] * 3
+
+
+def test_the_dilated_rule_changes_the_truth_at_eval_size_only():
+    case = square("odd", top=3, size=31)
+    area, dilated = (run(Bright(), [case], eval_size=16, mask_rule=rule) for rule in ("area", "dilated"))
+    assert dilated["actual"][0] > area["actual"][0]
+    assert dilated["actual_native"][0] == area["actual_native"][0] == 128
+
+
+def test_captions_can_be_replaced(cases):
+    model = Bright()
+    table = run(model, cases, captions=["x", "", "z"], batch_size=2)
+    assert model.captions == table["caption"].tolist() == ["x", "", "z"]
+    assert run(model, cases)["caption"].tolist() == ["a square"] * 3
+
+
+def test_the_models_modes_are_left_as_they_were(cases):
+    model = Bright().train()
+    model.frozen.eval()
+    run(model, cases)
+    assert model.was_training == [False]
+    assert model.training and model.dropout.training and not model.frozen.training
+
+
+def test_what_a_model_caches_can_serve_training_later(cases):
+    class Caching(nn.Module):
+        def forward(self, images, captions):
+            self.kept = images.mean(dim=1, keepdim=True)
+            return torch.cat([-self.kept, self.kept], dim=1)
+
+    model = Caching()
+    run(model, cases)
+    weight = torch.ones(1, requires_grad=True)
+    (model.kept * weight).sum().backward()
+    assert weight.grad is not None
+
+
+def test_channel_order_reaches_the_model(cases):
+    blue = np.zeros((32, 32, 3), np.uint8)
+    blue[..., 2] = 255
+    case = Case(name="blue", caption="x", image_array=blue, mask_array=np.ones((32, 32), np.uint8))
+    assert run(Bright(), [case], channel_order="BGR")["dice"][0] == 1
+    assert run(Bright(), [case], channel_order="RGB")["dice"][0] < 0.01
+
+
+def test_several_classes_get_columns_by_name():
+    class Three(Bright):
+        def forward(self, images, captions):
+            two = super().forward(images, captions)
+            return torch.cat([two, torch.full_like(two[:, :1], -9)], dim=1)
+
+    names = ("background", "organ", "tumour")
+    table = run(Three(), [square("a", 2), square("b", 2, label=2)], class_names=names)
+    assert table["dice_organ"].tolist() == pytest.approx([1, 0], abs=1e-4)
+    # No tumour in truth or prediction counts as right; a missed one as wrong.
+    assert table["dice_native_tumour"].tolist() == pytest.approx([1, 0], abs=1e-4)
+    assert table["dice"].tolist() == pytest.approx([1, 0], abs=1e-4)
+
+
+def test_images_are_read_batch_by_batch(cases):
+    read = []
+
+    class Counting(Bright):
+        def forward(self, images, captions):
+            read.append(sum(case.reads for case in counted))
+            return super().forward(images, captions)
+
+    class CountedCase:
+        def __init__(self, case):
+            self.case, self.reads, self.name, self.caption = case, 0, case.name, case.caption
+
+        def pair(self):
+            self.reads += 1
+            return self.case.pair()
+
+    counted = [CountedCase(case) for case in cases]
+    run(Counting(), counted, batch_size=1)
+    assert read == [1, 2, 3]
+
+
+def test_errors_say_what_and_where(cases):
+    with pytest.raises(ValueError, match="no cases"):
+        run(Bright(), [])
+    with pytest.raises(ValueError, match="2 captions for 3 cases"):
+        run(Bright(), cases, captions=["a", "b"])
+    with pytest.raises(ValueError, match="batch_size=0"):
+        run(Bright(), cases, batch_size=0)
+    with pytest.raises(ValueError, match="'strange'"):
+        run(Bright(), [square("strange", 2, label=3)])
+
+    class Diverged(nn.Module):
+        def forward(self, images, captions):
+            return torch.full((len(images), 2, 4, 4), float("nan"))
+
+    with pytest.raises(FloatingPointError, match="case2"):
+        run(Diverged(), cases)

@@ -1,0 +1,146 @@
+"""Metrics against numbers worked out by hand."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from textdiff.evaluation.metrics import bootstrap_interval, case_counts, case_scores, summarise
+
+
+def test_counts_and_scores_by_hand():
+    truth = np.array([[1, 1, 0], [0, 0, 0]])
+    pred = np.array([[0, 1, 1], [1, 0, 0]])
+    assert case_counts(pred, truth).tolist() == [[1, 3, 2]]
+    scores = case_scores(pred, truth)
+    assert scores["iou"] == pytest.approx(1 / 4, abs=1e-5)
+    assert scores["dice"] == pytest.approx(2 / 5, abs=1e-5)
+    assert (scores["intersection"], scores["predicted"], scores["actual"]) == (1, 3, 2)
+
+
+def test_smoothing_is_the_public_codes():
+    truth, pred = np.array([[1, 0, 0]]), np.array([[0, 1, 1]])
+    iou = 1e-5 / (3 + 1e-5)
+    assert case_scores(pred, truth)["iou"] == pytest.approx(iou, rel=1e-9)
+    assert case_scores(pred, truth)["dice"] == pytest.approx(2 * iou / (1 + iou), rel=1e-9)
+
+
+def test_empty_pair_scores_one():
+    empty = np.zeros((4, 4), dtype=np.uint8)
+    assert case_scores(empty, empty)["dice"] == 1
+
+
+def test_accepts_tensors_and_volumes():
+    labels = torch.randint(0, 2, (3, 4, 5))
+    assert case_scores(labels, labels)["dice"] == pytest.approx(1)
+
+
+def test_several_classes_are_averaged_and_named():
+    truth = np.array([[1, 1, 2, 2]])
+    pred = np.array([[1, 1, 2, 0]])
+    scores = case_scores(pred, truth, 3, ("background", "organ", "tumour"))
+    assert scores["dice_organ"] == pytest.approx(1, abs=1e-5)
+    assert scores["dice_tumour"] == pytest.approx(2 / 3, abs=1e-5)
+    assert scores["dice"] == pytest.approx((1 + 2 / 3) / 2, abs=1e-5)
+    assert (scores["intersection_tumour"], scores["predicted_tumour"], scores["actual_tumour"]) == (1, 1, 2)
+
+
+def test_two_classes_have_no_class_columns():
+    scores = case_scores(np.array([1, 0]), np.array([1, 1]), 2, ("background", "nucleus"), suffix="_native")
+    assert set(scores) == {
+        "dice_native",
+        "iou_native",
+        "intersection_native",
+        "predicted_native",
+        "actual_native",
+    }
+
+
+@pytest.mark.parametrize(
+    ("pred", "truth", "classes", "says"),
+    [
+        (np.zeros((2, 2), int), np.zeros((2, 3), int), 2, "must be equal"),
+        (np.full((2, 2), 2), np.zeros((2, 2), int), 2, "only 0..1"),
+        (np.zeros((2, 2), int), np.full((2, 2), 255, np.uint8), 2, "truth holds labels"),
+        (np.zeros((2, 2)), np.zeros((2, 2), int), 2, "argmax"),
+        (np.zeros((0, 2), int), np.zeros((0, 2), int), 2, "empty"),
+        (np.zeros(2, int), np.zeros(2, int), 1, "at least one class"),
+    ],
+)
+def test_wrong_label_maps_are_refused(pred, truth, classes, says):
+    with pytest.raises(ValueError, match=says):
+        case_scores(pred, truth, classes)
+
+
+def test_class_names_must_be_as_many_as_classes():
+    with pytest.raises(ValueError, match="background first"):
+        case_scores(np.zeros(2, int), np.zeros(2, int), 3, ("background", "organ"))
+
+
+def test_bootstrap_interval_covers_and_narrows():
+    values = np.random.default_rng(0).normal(0.7, 0.1, 400).clip(0, 1)
+    low, high = bootstrap_interval(values)
+    assert low < values.mean() < high
+    # The normal approximation is good for 400 values.
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+    few_low, few_high = bootstrap_interval(values[:20])
+    assert few_high - few_low > high - low
+
+
+def test_bootstrap_of_one_value_is_unknown():
+    assert all(math.isnan(bound) for bound in bootstrap_interval([0.5]))
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "says"),
+    [
+        ([], {}, "no values"),
+        ([0.1, float("nan")], {}, "nan"),
+        ([0.1, 0.2], {"level": 95}, "share"),
+        ([0.1, 0.2], {"n_resamples": 0}, "at least 1"),
+    ],
+)
+def test_bootstrap_refuses(values, options, says):
+    with pytest.raises(ValueError, match=says):
+        bootstrap_interval(values, **options)
+
+
+def table(*pairs, num_classes=2, names=None):
+    rows = []
+    for number, (pred, truth) in enumerate(pairs):
+        scores = case_scores(pred, truth, num_classes, names)
+        native = case_scores(pred, truth, num_classes, names, suffix="_native")
+        rows.append({"case": str(number)} | scores | native)
+    return pd.DataFrame(rows)
+
+
+def test_summary_tells_mean_from_pooled():
+    large = np.ones(98, int), np.ones(98, int)
+    small = np.array([1, 0]), np.array([0, 1])
+    summary = summarise(table(large, small))
+    assert summary["dice"] == pytest.approx(0.5, abs=1e-4)
+    assert summary["dice_pooled"] == pytest.approx(2 * 98 / (99 + 99), abs=1e-6)
+    assert summary["iou_pooled"] == pytest.approx(98 / 100, abs=1e-6)
+    assert summary["dice_native_pooled"] == summary["dice_pooled"]
+    assert summary["n"] == 2
+    assert summary["dice_ci_low"] == pytest.approx(0, abs=1e-4)
+    assert summary["dice_native_ci_high"] == pytest.approx(1)
+
+
+def test_summary_of_classes():
+    names = ("background", "organ", "tumour")
+    perfect = np.array([1, 2, 0]), np.array([1, 2, 0])
+    no_tumour = np.array([1, 0, 0]), np.array([1, 2, 0])
+    summary = summarise(table(perfect, no_tumour, num_classes=3, names=names))
+    assert summary["dice_tumour"] == pytest.approx(0.5, abs=1e-4)
+    assert summary["dice_native_organ"] == pytest.approx(1)
+    assert summary["dice_pooled"] == pytest.approx((1 + 2 / 3) / 2, abs=1e-4)
+
+
+def test_summary_refuses_what_is_no_case_table():
+    with pytest.raises(ValueError, match="dice_native"):
+        summarise(pd.DataFrame({"dice": [1.0]}))
+    with pytest.raises(ValueError, match="no rows"):
+        summarise(table((np.ones(2, int), np.ones(2, int))).iloc[:0])

@@ -1,0 +1,174 @@
+"""Evaluation of volumes with segmenters whose answers are known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from textdiff.data.volumes.layouts import VolumeCase
+from textdiff.data.volumes.volume import Volume
+from textdiff.evaluation.calibration import Reliability
+from textdiff.evaluation.volumes import evaluate_volumes, summarise_volumes
+from textdiff.models.inference import Prediction
+
+NAMES = ("background", "liver", "left kidney")
+AFFINE = np.diag([-2.0, 1.0, 5.0, 1.0])  # 10 mm3 a voxel, first axis to the left
+
+
+def case(name, shift=0, without=()):
+    labels = np.zeros((16, 14, 12), np.uint8)
+    labels[2:8, 2:8, 2:8] = 1
+    labels[10:14, 8:12, 4 + shift : 8 + shift] = 2
+    labels[np.isin(labels, without)] = 0
+    image = Volume(labels.astype(np.float32) * 50, AFFINE, name)
+    return VolumeCase(name, image_volume=image, label_volume=Volume(labels, AFFINE, name))
+
+
+CASES = [case("a"), case("b", shift=2)]
+PROMPTS = ["liver and left kidney"] * 2
+
+
+def perfect(image, prompt):
+    return Volume((image.array / 50).astype(np.uint8), image.affine)
+
+
+def shifted(image, prompt):
+    return replace(perfect(image, prompt), array=np.roll(perfect(image, prompt).array, 1, axis=2))
+
+
+def only_liver(image, prompt):
+    array = perfect(image, prompt).array
+    return Volume(np.where(array == 1, array, 0), image.affine)
+
+
+def run(segment=perfect, cases=CASES, **options):
+    how = {"prompts": PROMPTS[: len(cases)], "class_names": NAMES, "progress": False}
+    return evaluate_volumes(segment, cases, **(how | options))
+
+
+def test_a_perfect_segmenter():
+    table = run()
+    assert table["case"].tolist() == ["a", "b"] and table["prompt"].tolist() == PROMPTS
+    assert (table[["dice", "iou", "dice_liver", "dice_left_kidney"]] == 1).all(axis=None)
+    assert (table[["hd95_mm", "assd_mm_left_kidney", "missed", "invented", "unasked"]] == 0).all(axis=None)
+    assert table["actual_liver"].tolist() == [216, 216]
+    assert table["actual_ml_liver"].tolist() == pytest.approx([2.16, 2.16])
+    assert (table["seconds"] >= 0).all()
+    assert table["actual_liver"].dtype.kind == "i"
+
+
+def test_a_shifted_answer_is_as_far_off_as_the_millimetres_of_a_voxel():
+    table = run(shifted)
+    assert table["hd95_mm_liver"].tolist() == [5, 5]
+    assert table["dice_liver"].tolist() == pytest.approx([5 / 6] * 2, abs=1e-6)
+    assert table["dice_left_kidney"].tolist() == pytest.approx([3 / 4] * 2, abs=1e-6)
+    assert table["dice"].tolist() == pytest.approx([(5 / 6 + 3 / 4) / 2] * 2, abs=1e-6)
+
+
+def test_what_is_missed_and_what_is_invented_costs_the_diagonal():
+    diagonal = np.linalg.norm([16 * 2, 14, 12 * 5])
+    table = run(only_liver)
+    assert table["missed"].tolist() == [1, 1] and table["invented"].tolist() == [0, 0]
+    assert table["hd95_mm_left_kidney"].tolist() == pytest.approx([diagonal] * 2)
+    assert table["hd95_mm"].tolist() == pytest.approx([diagonal / 2] * 2)
+    invented = run(lambda image, prompt: CASES[0].labels(), [case("a", without=(2,))])
+    assert (invented["missed"][0], invented["invented"][0]) == (0, 1)
+
+
+def test_a_structure_in_neither_map_scores_one_and_has_no_distance():
+    table = run(cases=[case("a", without=(2,))])
+    assert table["dice_left_kidney"][0] == 1
+    assert np.isnan(table["hd95_mm_left_kidney"][0]) and table["hd95_mm"][0] == 0
+
+
+def test_only_what_was_asked_for_is_scored():
+    table = run(only_liver, asked=[["liver"], ["liver", "left kidney"]])
+    assert table["dice"].tolist() == pytest.approx([1, 0.5], abs=1e-3)
+    assert np.isnan(table["dice_left_kidney"][0]) and np.isnan(table["actual_left_kidney"][0])
+    assert table["missed"].tolist() == [0, 1]
+    assert run(asked=[["left kidney"]] * 2)["unasked"].tolist() == [216, 216]
+    summary = summarise_volumes(run(asked=[["liver"]] * 2))
+    assert "dice_left_kidney" not in summary and summary["dice_pooled"] == 1
+
+
+def test_distances_can_be_left_out():
+    table = run(shifted, surfaces=False)
+    assert not [name for name in table.columns if "_mm" in name]
+    assert table.equals(run(shifted)[table.columns].assign(seconds=table["seconds"]))
+    summary = summarise_volumes(table)
+    assert summary["dice_liver"] == pytest.approx(5 / 6, abs=1e-6) and "hd95_mm" not in summary
+
+
+def test_a_different_voxel_order_of_the_prediction_is_refused():
+    with pytest.raises(ValueError, match="case 'a': the prediction.*mm apart"):
+        run(lambda image, prompt: Volume(perfect(image, prompt).array, np.diag([2.0, 1.0, 5.0, 1.0])))
+    with pytest.raises(ValueError, match="case 'a': the prediction.*shape"):
+        run(lambda image, prompt: Volume(perfect(image, prompt).array[1:], image.affine))
+
+
+def predicted(confidence, wrong=0):
+    """A segmenter with probabilities: `confidence` in its answer, which misses the first `wrong` voxels of the liver."""
+
+    def segment(image, prompt):
+        labels = perfect(image, prompt)
+        unsure = np.zeros(labels.shape, np.float32)
+        places = np.argwhere(labels.array == 1)[:wrong]
+        labels.array[tuple(places.T)], unsure[tuple(places.T)] = 0, 1
+        chances = np.full((3, *labels.shape), (1 - confidence) / 2, np.float32)
+        np.put_along_axis(chances, labels.array[None].astype(int), confidence, axis=0)
+        return Prediction(labels, NAMES, {}, 0.0, uncertainty=Volume(unsure, image.affine), probabilities=chances)
+
+    return segment
+
+
+def test_uncertainty_and_probabilities_are_scored_where_they_come():
+    kept = Reliability()
+    table = run(predicted(0.9, wrong=10), reliability=kept)
+    assert table["error_auroc"].tolist() == table["error_auprc"].tolist() == [1, 1]
+    assert (table["uncertainty"] > 0).all()
+    right = 1 - table["error_share"]
+    assert table["ece"].tolist() == pytest.approx((right - 0.9).abs().tolist(), abs=1e-5)
+    assert kept.n < 2 * 16 * 14 * 12 and kept.ece() == pytest.approx(table["ece"].mean(), abs=1e-3)
+    summary = summarise_volumes(table)
+    assert summary["error_auroc"] == 1 and np.isnan(summary["dice_vs_uncertainty"])
+
+
+def test_reliability_needs_probabilities():
+    with pytest.raises(ValueError, match="labels alone"):
+        run(reliability=Reliability())
+    bare = Prediction(CASES[0].labels(), NAMES, {}, 0.0)
+    with pytest.raises(ValueError, match="returns none"):
+        run(lambda image, prompt: bare, CASES[:1], reliability=Reliability())
+    assert "ece" not in run(lambda image, prompt: bare, CASES[:1])
+
+
+def test_the_summary():
+    table = pd.concat([run(), run(shifted)])
+    summary = summarise_volumes(table)
+    assert summary["n"] == 4
+    assert summary["dice"] == pytest.approx(table["dice"].mean())
+    assert summary["dice_ci_low"] < summary["dice"] < summary["dice_ci_high"]
+    assert summary["hd95_mm"] == summary["hd95_mm_liver"] == 2.5
+    assert summary["dice_liver"] == pytest.approx((1 + 5 / 6) / 2, abs=1e-6)
+    assert summary["dice_pooled"] == pytest.approx(((1 + 5 / 6) / 2 + (1 + 3 / 4) / 2) / 2, abs=1e-6)
+    assert (summary["missed"], summary["invented"]) == (0, 0)
+    assert "ece" not in summary
+
+
+def test_wrong_requests_are_refused():
+    with pytest.raises(ValueError, match="no cases"):
+        run(cases=[])
+    with pytest.raises(ValueError, match="prompts: give one a case"):
+        run(prompts=["liver"])
+    with pytest.raises(ValueError, match="prompts: give one a case"):
+        run(prompts="ab")
+    for asked in (["spleen"], [], "liver", ["background"]):
+        with pytest.raises(ValueError, match="at least one of liver, left kidney"):
+            run(asked=[asked] * 2)
+    with pytest.raises(ValueError, match="case 'a'.*only 0..1 are possible"):
+        run(class_names=NAMES[:2])
+    with pytest.raises(ValueError, match="lacks the columns"):
+        summarise_volumes(pd.DataFrame({"dice": [1.0]}))
+    with pytest.raises(ValueError, match="no rows"):
+        summarise_volumes(run()[:0])

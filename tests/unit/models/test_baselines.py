@@ -1,0 +1,210 @@
+"""The baselines: called like TextDiff, blind to captions except the one that reads, able to learn."""
+
+import pytest
+import torch
+from torch import nn
+
+from textdiff.base.checkpoints import load_strict, read_checkpoint, write_checkpoint
+from textdiff.experiments.config import SCRATCH
+from textdiff.models.baselines import BASELINES, NETWORKS, READING, build_baseline
+from textdiff.models.losses import dice_ce_loss
+from textdiff.models.text import TextEncoder
+from textdiff.training.fit import Trainee
+
+LEFT, RIGHT = "one infected area, upper left lung.", "one infected area, upper right lung."
+
+
+@pytest.fixture(scope="module")
+def text():
+    return TextEncoder.from_pretrained("tiny")
+
+
+@pytest.fixture(params=BASELINES)
+def model(request, text):
+    return _fresh(request.param, text)
+
+
+@pytest.fixture
+def reader(text):
+    return _fresh("text_unet", text)
+
+
+def _fresh(name, text, **options):
+    torch.manual_seed(0)
+    return build_baseline(name, num_classes=3, text=text, **options)
+
+
+def test_they_are_those_that_a_configuration_can_name():
+    assert BASELINES == SCRATCH
+    assert set(READING) == set(BASELINES) - set(NETWORKS)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 38), (32, 33)])
+def test_logits_have_the_images_size(model, size):
+    logits = model(torch.randn(1, 3, *size), [LEFT])
+    assert logits.shape == (1, 3, *size)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_logits_are_float32_in_mixed_precision(name, text):
+    seen = []
+    model = _fresh(name, text, precision="bfloat16")
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    assert model(torch.randn(1, 3, 32, 32), [LEFT]).dtype == torch.float32
+    assert set(seen) == {torch.bfloat16}
+
+
+def test_they_take_other_channels_and_are_of_moderate_size(text):
+    for name in BASELINES:
+        model = build_baseline(name, num_classes=2, in_channels=1, text=text)
+        assert model(torch.randn(1, 1, 32, 32), [LEFT]).shape == (1, 2, 32, 32)
+        assert 1.5e6 < sum(p.numel() for p in model.parameters()) < 10e6, name
+
+
+def test_gradients_reach_every_weight(model):
+    """No exceptions: the training's checkpoint needs an optimiser state for each."""
+    model(torch.randn(2, 3, 64, 64), [LEFT, RIGHT]).square().mean().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    assert [name for name, p in model.named_parameters() if p.ndim > 1 and not p.grad.any()] == []
+
+
+def test_a_checkpoint_of_the_training_holds_and_restores_them(model, tmp_path):
+    run = Trainee({"model": model}, steps=2, learning_rate=1e-3)
+    run.update(model(torch.randn(1, 3, 32, 32), [LEFT]).square().mean())
+    run.save(tmp_path / "run.safetensors", {})
+    saved = [p.clone() for p in model.parameters()]
+    run.update(model(torch.randn(1, 3, 32, 32), [LEFT]).square().mean())
+    run.load(tmp_path / "run.safetensors", {})
+    assert all(map(torch.equal, saved, model.parameters()))
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_an_images_logits_do_not_depend_on_its_batch(model, mode):
+    model.train(mode == "train")
+    images, captions = torch.randn(2, 3, 48, 64), [LEFT, "Two areas."]
+    with torch.no_grad():
+        alone = model(images[:1], captions[:1])
+        torch.testing.assert_close(model(images, captions)[:1], alone, atol=1e-3, rtol=1e-3)
+        assert torch.equal(model(images[:1], captions[:1]), alone)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_without_text_ignore_captions(name):
+    model = _fresh(name, None)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model(images, [LEFT]), model(images, [""]))
+        assert torch.equal(model(images, [LEFT]), model(images))
+
+
+def test_padding_mirrors_and_is_cut_off_where_it_was_added():
+    model = _fresh("swin_unetr", None)
+    model.net = nn.Identity()
+    images = torch.randn(1, 3, 40, 70)
+    assert torch.equal(model(images), images)
+    seen = []
+    model.net.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    model(images)
+    assert seen[0].shape == (1, 3, 64, 96)
+    assert torch.equal(seen[0][:, :, 12:52, 12], images[:, :, :, 1])
+
+
+def test_the_reader_reads_by_attention_and_by_the_mean_token(reader):
+    images = torch.randn(1, 3, 64, 64)
+
+    def difference():
+        with torch.no_grad():
+            return (reader(images, [LEFT]) - reader(images, [RIGHT])).abs().max()
+
+    assert difference() > 1e-4
+    for block in reader.read:
+        for attention in (block.attn1, block.attn2):
+            nn.init.zeros_(attention.to_v.weight)
+    assert difference() == 0  # the modulation starts as the identity
+    nn.init.normal_(reader.film.weight)
+    assert difference() > 1e-3
+
+
+def test_the_reader_never_reads_padding(text):
+    fixed = TextEncoder(text.backbone, text.tokenizer, name="tiny", max_length=32, padding="max_length")
+    tokens, mask = fixed([LEFT])
+    assert not mask.all() and tokens[~mask].any()
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        padded, whole = (_fresh("text_unet", encoder)(images, [LEFT]) for encoder in (fixed, text))
+    torch.testing.assert_close(padded, whole, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_the_readers_pixels_know_their_place(reader, level):
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        before = reader(images, [LEFT])
+        nn.init.zeros_(reader.read[level].place.project.weight)
+        assert (reader(images, [LEFT]) - before).abs().max() > 1e-4
+
+
+def test_the_encoder_is_no_part_of_the_readers_weights(reader, text, tmp_path):
+    assert reader.text is text
+    encoder = {id(p) for p in text.parameters()}
+    assert not encoder & {id(p) for p in reader.parameters()}
+    assert not any(key.startswith("text") for key in reader.state_dict())
+    assert text not in list(reader.modules())
+    write_checkpoint(tmp_path / "reader.safetensors", reader.state_dict())
+    torch.manual_seed(1)
+    other = build_baseline("text_unet", num_classes=3, text=text)
+    load_strict(other, read_checkpoint(tmp_path / "reader.safetensors"), "reader")
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(other(images, [LEFT]), reader(images, [LEFT]))
+
+
+def test_the_reader_learns_to_obey(text):
+    """One image, two sentences, two answers."""
+    model = _fresh("text_unet", text)
+    images = torch.randn(1, 3, 32, 32).repeat(2, 1, 1, 1)
+    target = torch.zeros(2, 32, 32, dtype=torch.int64)
+    target[0, 4:20, 2:14] = 1
+    target[1, 4:20, 18:30] = 1
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(25):
+        optimiser.zero_grad()
+        dice_ce_loss(model(images, [LEFT, RIGHT]), target).backward()
+        optimiser.step()
+    with torch.no_grad():
+        found = model(images, [LEFT, RIGHT]).argmax(dim=1)
+    assert (found == target).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_learns_one_image(name):
+    model = _fresh(name, None)
+    target = torch.zeros(1, 32, 32, dtype=torch.int64)
+    target[:, 8:20, 4:28] = 1
+    images = target[:, None].float().repeat(1, 3, 1, 1) * 2 - 1
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(12):
+        optimiser.zero_grad()
+        losses.append(dice_ce_loss(model(images, ["x"]), target))
+        losses[-1].backward()
+        optimiser.step()
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_wrong_arguments_are_refused(text):
+    with pytest.raises(ValueError, match="there are: unet, unetpp"):
+        build_baseline("resnet", num_classes=2)
+    with pytest.raises(ValueError, match="needs a text encoder"):
+        build_baseline("text_unet", num_classes=2)
+    for name in BASELINES:
+        with pytest.raises(ValueError, match="num_classes=1"):
+            build_baseline(name, num_classes=1, text=text)
+    for name in ("unet", "text_unet"):
+        with pytest.raises(ValueError, match="32 px"):
+            build_baseline(name, num_classes=2, text=text)(torch.zeros(1, 3, 16, 64), [LEFT])
+    with pytest.raises(ValueError, match="2 images but 1 captions"):
+        build_baseline("text_unet", num_classes=2, text=text)(torch.zeros(2, 3, 32, 32), [LEFT])

@@ -1,0 +1,119 @@
+"""Noising and sampling: what is refused, and that a network that knows the answer is led to it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tiny_models import pictures
+from torch import nn
+
+from textdiff.models.diffusion import Diffusion, beta_schedule, respaced_timesteps
+
+
+class Oracle(nn.Module):
+    """Predicts exactly the noise that turned ``clean`` into what it is shown."""
+
+    def __init__(self, clean: torch.Tensor, diffusion: Diffusion) -> None:
+        super().__init__()
+        self.clean = clean
+        self.abar = dict(zip(diffusion.timesteps, diffusion.ddpm.alphas_cumprod.tolist(), strict=True))
+        self.asked: list[int] = []
+
+    def forward(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        self.asked.append(int(timesteps[0]))
+        abar = self.abar[int(timesteps[0])]
+        return (x - math.sqrt(abar) * self.clean) / math.sqrt(1 - abar)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_a_perfect_network_is_led_to_the_clean_image(sampler):
+    diffusion = Diffusion("linear", respacing=10)
+    oracle = Oracle(pictures(2, 8), diffusion)
+    sampled = diffusion.sample(oracle, (2, 3, 8, 8), sampler, progress=False)
+    torch.testing.assert_close(sampled, oracle.clean, rtol=0, atol=1e-3)
+    assert oracle.asked == diffusion.timesteps[::-1]  # the network is told the full schedule's numbers
+
+
+def test_the_seed_decides_and_the_callback_sees_every_step():
+    diffusion, seen = Diffusion(respacing=4), []
+    network = lambda x, t: x.tanh()  # noqa: E731
+    draw = lambda seed: diffusion.sample(network, (1, 3, 4, 4), "ddpm", seed, progress=False)  # noqa: E731
+    assert torch.equal(draw(1), draw(1)) and not torch.equal(draw(1), draw(2))
+    diffusion.sample(network, (1, 3, 4, 4), progress=False, callback=lambda t, x: seen.append((t, x.shape)))
+    assert seen == [(t, (1, 3, 4, 4)) for t in (3, 2, 1, 0)]
+    assert draw(1).abs().max() <= 1
+
+
+def test_unknown_sampler_and_schedule():
+    with pytest.raises(ValueError, match="unknown sampler 'euler'; known: 'ddim', 'ddpm'"):
+        Diffusion(respacing=2).sample(lambda x, t: x, (1, 3, 4, 4), "euler")
+    with pytest.raises(ValueError, match="unknown noise schedule 'sigmoid'; known: 'linear', 'cosine'"):
+        Diffusion("sigmoid")
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_noising_goes_from_the_image_to_noise(schedule):
+    diffusion = Diffusion(schedule)
+    x0, noise = pictures(2), torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert (diffusion.add_noise(x0, noise, torch.tensor([0, 0])) - x0).abs().max() < 0.1
+    assert (diffusion.add_noise(x0, noise, torch.tensor([999, 999])) - noise).abs().max() < 0.02
+    mixed = diffusion.add_noise(x0, noise, torch.tensor([0, 999]))
+    assert (mixed[0] - x0[0]).abs().max() < 0.1 and (mixed[1] - noise[1]).abs().max() < 0.02
+
+
+def test_noising_keeps_dtype_and_number_of_dimensions():
+    volume = torch.zeros(1, 2, 4, 4, 4, dtype=torch.bfloat16)
+    noised = Diffusion().add_noise(volume, torch.ones_like(volume), torch.tensor([500]))
+    assert noised.dtype == torch.bfloat16 and noised.shape == volume.shape and noised.unique().numel() == 1
+
+
+def test_predicted_clean_image_undoes_the_noise_and_is_clipped():
+    diffusion, x0 = Diffusion(), pictures(1) * 2
+    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+    x_t = diffusion.add_noise(x0, noise, torch.tensor([300]))
+    torch.testing.assert_close(diffusion.predict_x0(noise, x_t, 300, clip=False), x0, rtol=1e-4, atol=1e-4)
+    assert diffusion.predict_x0(noise, x_t, 300).abs().max() == 1
+
+
+def test_last_step_adds_no_noise():
+    diffusion, x = Diffusion(respacing=5), pictures(1)
+    draws = [diffusion.ddpm_step(x, x, 0, torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    assert torch.equal(*draws)
+    draws = [diffusion.ddpm_step(x, x, 1, torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    assert not torch.equal(*draws)
+
+
+def test_learned_variance_runs_between_the_two_bounds():
+    diffusion, x = Diffusion(), pictures(1)
+    bounds = [diffusion.posterior(torch.cat([x, torch.full_like(x, v)], 1), x, 400)[1].unique() for v in (-1, 1)]
+    assert bounds[0] < bounds[1] == pytest.approx(math.log(diffusion.betas[400]), rel=1e-5)
+    assert bounds[0] == pytest.approx(float(diffusion.posterior(x, x, 400)[1].mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("respacing", "message"),
+    [
+        ("1001", r"cannot take 1001 steps from a section of 1000"),
+        ("10,600", r"cannot take 600 steps from a section of 500 \(respacing '10,600'\)"),
+        ("0", "cannot take 0 steps"),
+        ("ddim700", "no whole stride takes exactly 700 of 1000"),
+    ],
+)
+def test_respacing_that_cannot_be(respacing, message):
+    with pytest.raises(ValueError, match=message):
+        Diffusion(respacing=respacing)
+
+
+def test_respacing():
+    assert respaced_timesteps("ddim4", 8) == [0, 2, 4, 6]
+    assert respaced_timesteps(3, 9) == [0, 4, 8]
+    assert respaced_timesteps("2,1", 10) == [0, 4, 5]
+
+
+def test_schedules_grow_and_end_in_noise():
+    for name in ("linear", "cosine"):
+        betas = beta_schedule(name)
+        assert len(betas) == 1000 and (betas[1:] >= betas[:-1]).all() and 0 < betas[0] and betas[-1] < 1
+        assert (1 - betas).prod() < 1e-4

@@ -1,0 +1,351 @@
+"""Frozen features and their cache: the same numbers with and without it, and no run lost to a disk or a kill."""
+
+from __future__ import annotations
+
+import errno
+import math
+import multiprocessing
+import os
+import signal
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import entries, pictures, tiny_features, tiny_unet
+
+from textdiff.data.images.transforms import dihedral
+from textdiff.models.features import ABANDONED, DiffusionFeatures, FeatureCache
+
+
+class Passes:
+    """Counts the images that go through a UNet."""
+
+    def __init__(self, features: DiffusionFeatures) -> None:
+        self.images = 0
+        self.inputs: list[tuple[torch.Tensor, int]] = []
+        decode = features.unet.decode
+
+        def counted(x, timesteps, blocks, y=None):
+            self.images += len(x)
+            self.inputs.append((x, int(timesteps[0])))
+            return decode(x, timesteps, blocks, y)
+
+        features.unet.decode = counted
+
+
+def cached(tmp_path: Path, **changes: object) -> DiffusionFeatures:
+    return tiny_features(cache=FeatureCache(tmp_path / "cache"), **changes)
+
+
+# --- the maps -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("blocks", "steps"), [((0, 2), (50, 250)), ((3,), (0,)), ((1, 0, 3), (999, 5, 10))])
+def test_maps_have_the_announced_channels_and_strides(blocks, steps, precision):
+    features = tiny_features(blocks=blocks, steps=steps, precision=precision)
+    maps = features(pictures(2, 24))
+    assert [tuple(h.shape) for h in maps] == [
+        (2, c, 24 // s, 24 // s) for c, s in zip(features.channels, features.strides, strict=True)
+    ]
+    assert all(h.dtype == torch.float32 and not h.requires_grad for h in maps)
+
+
+def test_steps_follow_each_other_along_the_channels():
+    both, first, second = (tiny_features(steps=s)(pictures(1)) for s in ((250, 50), (250,), (50,)))
+    for k in range(2):
+        torch.testing.assert_close(both[k], torch.cat([first[k], second[k]], dim=1))
+
+
+def test_all_images_and_steps_share_one_noise_map():
+    features = tiny_features(steps=(0, 500, 999))
+    passes = Passes(features)
+    x0 = pictures(3)
+    features(x0)
+    noise = features.noise((3, 16, 16))
+    assert noise.shape == (1, 3, 16, 16) and noise.std() == pytest.approx(1, abs=0.1)
+    for x_t, step in passes.inputs:
+        abar = float(features.diffusion.ddpm.alphas_cumprod[step])
+        torch.testing.assert_close(
+            x_t, math.sqrt(abar) * x0 + math.sqrt(1 - abar) * noise.expand_as(x0), rtol=0, atol=1e-5
+        )
+
+
+def test_noise_depends_on_the_seed_alone():
+    before = torch.random.get_rng_state()
+    a, b, other = (tiny_features(noise_seed=seed).noise((3, 8, 8)) for seed in (40, 40, 41))
+    assert torch.equal(a, b) and not torch.equal(a, other)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert not torch.allclose(tiny_features()(pictures(1))[0], tiny_features(noise_seed=41)(pictures(1))[0], atol=1e-3)
+
+
+def test_a_batch_equals_single_images():
+    features, x = tiny_features(), pictures(3)
+    for together, alone in zip(features(x), zip(*(features(one[None]) for one in x), strict=True), strict=True):
+        torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16_is_close_to_float32_and_rounded():
+    exact, rounded = tiny_features()(pictures(2)), tiny_features(precision="bfloat16")(pictures(2))
+    for a, b in zip(exact, rounded, strict=True):
+        assert (a - b).square().mean().sqrt() < 0.03 * a.std()
+        assert torch.equal(b, b.bfloat16().float())
+
+
+def test_the_network_is_frozen_and_stays_in_eval_mode():
+    features = tiny_features()
+    features.train()
+    assert not features.unet.training and not any(p.requires_grad for p in features.parameters())
+    parent = torch.nn.Sequential(features).train()
+    assert parent.training and not features.unet.training
+
+
+def test_only_as_much_of_the_network_is_run_as_is_tapped():
+    features, called = tiny_features(blocks=(1,)), []
+    for k, block in enumerate(features.unet.output_blocks):
+        block.register_forward_hook(lambda *_, k=k: called.append(k))
+    features(pictures(1))
+    assert called == [0, 1] * len(features.steps)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"blocks": (0, 4)}, r"decoder blocks \[0, 4\]: this UNet has blocks 0 to 3"),
+        ({"blocks": ()}, "name at least one"),
+        ({"steps": (50, 1000)}, r"noise steps \[50, 1000\]: .* from 0 to 999"),
+        ({"steps": (-1,)}, r"noise steps \[-1\]"),
+        ({"steps": ()}, "give at least one"),
+        ({"steps": (5, 5)}, "each once"),
+        ({"precision": "float16"}, "precision 'float16': known are 'float32', 'bfloat16'"),
+        ({"schedule": "square"}, "unknown noise schedule 'square'"),
+    ],
+)
+def test_wrong_settings_are_refused_when_built(changes, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_features(**changes)
+
+
+def test_images_that_do_not_fit_are_refused(tmp_path):
+    for features in (tiny_features(), cached(tmp_path)):
+        with pytest.raises(ValueError, match=r"floating-point numbers in \[-1, 1\], got torch.uint8"):
+            features(torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
+        with pytest.raises(ValueError, match="image size 17x16: .* nearest that would do is 16x16"):
+            features(torch.zeros(1, 3, 17, 16))
+
+
+# --- the cache ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_hit_equals_the_computation_bit_for_bit(tmp_path, precision):
+    features, x = cached(tmp_path, precision=precision), pictures(1)
+    computed = tiny_features(precision=precision)(x)
+    for _ in range(2):
+        assert all(torch.equal(a, b) for a, b in zip(features(x), computed, strict=True))
+    assert len(entries(tmp_path)) == 1
+
+
+def test_another_object_finds_the_entries(tmp_path):
+    x = pictures(2)
+    stored = cached(tmp_path)(x)
+    again = cached(tmp_path)
+    passes = Passes(again)
+    assert all(torch.equal(a, b) for a, b in zip(again(x), stored, strict=True)) and passes.images == 0
+
+
+def test_eight_views_cost_no_pass_in_the_second_epoch(tmp_path):
+    features, image = cached(tmp_path), pictures(1)[0]
+    passes = Passes(features)
+    views = [dihedral(image, k).contiguous() for k in range(8)]
+    first = [features(view[None]) for view in views]
+    assert passes.images == 8 * len(features.steps) and len(entries(tmp_path)) == 8
+    for order in (range(7, -1, -1), range(8)):
+        batch = features(torch.stack([views[k] for k in order]))
+        assert all(torch.equal(batch[0][i], first[k][0][0]) for i, k in enumerate(order))
+    assert passes.images == 8 * len(features.steps)
+
+
+def test_only_missing_images_of_a_batch_are_computed(tmp_path):
+    features, x = cached(tmp_path), pictures(4)
+    features(x[:2])
+    passes = Passes(features)
+    maps = features(x[[3, 0, 2, 1]])
+    assert passes.images == 2 * len(features.steps)
+    torch.testing.assert_close(maps[0], tiny_features()(x[[3, 0, 2, 1]])[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"blocks": (0, 3)},
+        {"blocks": (2, 0)},
+        {"steps": (50, 251)},
+        {"noise_seed": 41},
+        {"schedule": "cosine"},
+        {"precision": "bfloat16"},
+        {"seed": 1},
+    ],
+)
+def test_other_settings_and_weights_have_other_entries(tmp_path, changes):
+    cached(tmp_path)(pictures(1))
+    other = cached(tmp_path, **changes)
+    passes = Passes(other)
+    other(pictures(1))
+    assert passes.images == len(other.steps) and len(entries(tmp_path)) == 2
+
+
+def test_other_pixels_have_other_entries(tmp_path):
+    features, x = cached(tmp_path), pictures(1)
+    x[0, 0, 0, 0] = 0.5
+    nearly = x.clone()
+    nearly[0, 0, 0, 0] += 1e-6
+    for images in (x, nearly, x.transpose(-1, -2), x.reshape(1, 3, 8, 32)):
+        features(images)
+    assert len(entries(tmp_path)) == 4
+
+
+def test_weights_loaded_later_are_noticed(tmp_path):
+    features = cached(tmp_path)
+    before = features(pictures(1))[0]
+    features.unet.load_state_dict(tiny_unet(5).state_dict())
+    after = features(pictures(1))[0]
+    assert not torch.equal(before, after) and torch.equal(after, tiny_features(5)(pictures(1))[0])
+
+
+def test_uncached_neither_reads_nor_writes(tmp_path):
+    features = cached(tmp_path)
+    with features.uncached():
+        features(pictures(1))
+    assert not entries(tmp_path) and features.cache is not None
+    with pytest.raises(RuntimeError), features.uncached():
+        raise RuntimeError
+    assert features.cache is not None
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:100], lambda b: b"", lambda b: b"\xff" * len(b)])
+def test_a_damaged_entry_is_computed_again_with_a_warning(tmp_path, damage):
+    features, x = cached(tmp_path), pictures(1)
+    whole = features(x)
+    (path,) = entries(tmp_path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.warns(UserWarning, match=f"damaged cache entry.*{path.name}"):
+        again = features(x)
+    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        features(x)
+
+
+def _store_the_same(folder: str, start: multiprocessing.synchronize.Event) -> None:
+    cache = FeatureCache(folder)
+    start.wait(60)
+    for _ in range(30):
+        cache.put("ab" * 16, [torch.arange(4000.0), torch.ones(3)])
+        maps = cache.get("ab" * 16)
+        assert maps is not None and torch.equal(maps[0], torch.arange(4000.0))
+
+
+def _die_while_writing(folder: str) -> None:
+    import safetensors.torch
+
+    def half(tensors, path, metadata=None):
+        Path(path).write_bytes(b"half an entry")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    safetensors.torch.save_file = half
+    FeatureCache(folder).put("cd" * 16, [torch.ones(3)])
+
+
+def test_processes_that_write_the_same_entry_and_one_that_is_killed(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    start, folder = context.Event(), str(tmp_path)
+    writers = [context.Process(target=_store_the_same, args=(folder, start)) for _ in range(2)]
+    killed = context.Process(target=_die_while_writing, args=(folder,))
+    for process in (*writers, killed):
+        process.start()
+    start.set()
+    for process in (*writers, killed):
+        process.join(120)
+    assert [writer.exitcode for writer in writers] == [0, 0] and killed.exitcode == -signal.SIGKILL
+    cache = FeatureCache(folder)
+    assert [path.stem for path in entries(tmp_path)] == ["ab" * 16]
+    assert cache.get("cd" * 16) is None
+    (left,) = tmp_path.rglob(".*.part")
+    os.utime(left, (0, left.stat().st_mtime - 2 * ABANDONED))
+    cache.put("ef" * 16, [torch.ones(3)])
+    assert not left.exists()  # what nobody finishes does not fill the disk for ever
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_costs_the_entry_not_the_run(tmp_path, monkeypatch, number):
+    from safetensors import SafetensorError
+
+    def full(*_):
+        raise SafetensorError(f"Error while serializing: I/O error: no room (os error {number})")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    features = cached(tmp_path)
+    with pytest.warns(UserWarning, match="disk of the feature cache is full, going on without storing"):
+        maps = features(pictures(1))
+    assert torch.equal(maps[0], tiny_features()(pictures(1))[0]) and not list((tmp_path / "cache").rglob("*.*"))
+
+
+def test_other_disk_errors_are_not_hidden(tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises(OSError):
+        FeatureCache(tmp_path / "cache").put("ab" * 16, [torch.ones(3)])
+
+
+def test_the_entry_used_longest_ago_makes_room(tmp_path):
+    maps = [torch.zeros(1000)]
+    cache = FeatureCache(tmp_path, max_bytes=3 * 4500)
+    keys = [f"{k:032x}" for k in range(4)]
+    for age, key in zip((30, 20, 10), keys, strict=False):
+        cache.put(key, maps)
+        path = cache._path(key)
+        os.utime(path, (path.stat().st_atime - age, path.stat().st_mtime - age))
+    assert cache.get(keys[0]) is not None  # the oldest, but used just now
+    cache.put(keys[3], maps)
+    assert [cache.get(key) is not None for key in keys] == [True, False, True, True]
+    for k in range(20):
+        cache.put(f"{k + 50:032x}", maps)
+        assert cache.size() <= 3 * 4500
+    assert len(entries(tmp_path)) == 3
+
+
+def test_the_limit_holds_for_entries_of_earlier_runs_too(tmp_path):
+    for k in range(3):
+        FeatureCache(tmp_path).put(f"{k:032x}", [torch.zeros(1000)])
+    FeatureCache(tmp_path, max_bytes=9000).put(f"{9:032x}", [torch.zeros(1000)])
+    assert len(entries(tmp_path)) == 2 and FeatureCache(tmp_path).get(f"{9:032x}") is not None
+
+
+def test_an_entry_larger_than_the_cache_is_not_stored(tmp_path):
+    cache = FeatureCache(tmp_path, max_bytes=5000)
+    cache.put("ab" * 16, [torch.zeros(1000)])
+    large = [torch.zeros(2000)]
+    assert cache.put("cd" * 16, large) is large and cache.get("cd" * 16) is None
+    assert cache.get("ab" * 16) is not None
+
+
+def test_the_cache_keeps_dtype_and_order_of_many_maps(tmp_path):
+    cache = FeatureCache(tmp_path)
+    maps = [torch.full((2,), k).to(torch.bfloat16 if k % 2 else torch.float32) for k in range(12)]
+    cache.put("ab" * 16, maps)
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(cache.get("ab" * 16), maps, strict=True))
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_cache_without_room_is_refused(tmp_path, size):
+    with pytest.raises(ValueError, match=f"max_bytes must be positive, got {size}; for no cache give cache=None"):
+        FeatureCache(tmp_path, max_bytes=size)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_the_cpu():
+    there = tiny_features().cuda()(pictures(2).cuda())
+    for a, b in zip(there, tiny_features()(pictures(2)), strict=True):
+        assert a.is_cuda
+        torch.testing.assert_close(a.cpu(), b, rtol=2e-2, atol=2e-2)

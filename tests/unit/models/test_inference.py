@@ -1,0 +1,386 @@
+"""Volumes in, aligned label maps out: with stand-ins for a model whose answers are known."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from textdiff.data.volumes.patches import Preprocessing, place_channels
+from textdiff.data.volumes.volume import Volume, read_labels, write_image, write_labels
+from textdiff.models.inference import _layers, _starts, predict_volume, window_seed
+
+NAMES = ("background", "left kidney", "right kidney")
+
+
+class Sides:
+    """Bright voxels are kidney, left or right by the place channel: a wrong side would show."""
+
+    class_names = NAMES
+    device = torch.device("cpu")
+
+    def __init__(self, patch=(16, 16, 16), spacing=None, window=(0.0, 100.0)):
+        self.preprocessing = Preprocessing(spacing, window, patch)
+        self.calls = []
+
+    def segment(self, images, prompts, steps=5, sampler="ddim", samples=1, seed=0):
+        self.calls.append({"shape": tuple(images.shape), "prompts": prompts, "steps": steps, "seed": seed})
+        bright, right = images[:, 0] > 0, images[:, 1] > 0
+        return torch.stack([~bright, bright & ~right, bright & right], dim=1) * 0.7 + 0.1
+
+
+class Placed(Sides):
+    """Its probabilities are the place channels."""
+
+    class_names = ("background", "left kidney", "right kidney", "liver")
+
+    def segment(self, images, prompts, **settings):
+        return torch.cat([torch.zeros_like(images[:, :1]), images[:, 1:]], dim=1)
+
+
+class Noise(Sides):
+    """Every window and sample another answer."""
+
+    def draws(self, images, prompts, steps=5, sampler="ddim", samples=1, seed=0):
+        for sample in range(samples):
+            noise = torch.Generator().manual_seed(seed * 100 + sample)
+            yield torch.randn(1, 3, *images.shape[2:], generator=noise).softmax(dim=1)
+
+    def segment(self, images, prompts, **settings):
+        self.calls.append(settings)
+        return next(self.draws(images, prompts, samples=1, seed=settings["seed"]))
+
+
+def blobs(shape=(20, 18, 24), affine=None, seed=0) -> Volume:
+    """Bright blocks of unlike size and place in the dark."""
+    draw = np.random.default_rng(seed)
+    array = np.zeros(shape, np.float32)
+    for _ in range(4):
+        low = [draw.integers(0, size - 4) for size in shape]
+        array[tuple(slice(a, a + draw.integers(2, 5)) for a in low)] = 100
+    return Volume(array, np.eye(4) if affine is None else affine, "blobs")
+
+
+def expected(volume: Volume) -> np.ndarray:
+    """What `Sides` must find, by nibabel's own turning to RAS and back."""
+    ornt = nib.io_orientation(volume.affine)
+    turned = nib.apply_orientation(volume.array, ornt)
+    right = place_channels(turned.shape)[0].numpy() > 0
+    labels = np.where(turned > 50, 1 + right, 0).astype(np.uint8)
+    return nib.apply_orientation(labels, ornt_back(ornt))
+
+
+def ornt_back(ornt: np.ndarray) -> np.ndarray:
+    """The orientation whose application undoes `ornt`."""
+    back = np.empty_like(ornt)
+    for source, (target, flip) in enumerate(ornt):
+        back[int(target)] = source, flip
+    return back
+
+
+def turned_affine(order, flips, angle, spacing, shift) -> np.ndarray:
+    """Axes exchanged and flipped, voxels of unlike sides, the whole rotated by some degrees about two axes."""
+    axes = np.eye(3)[:, list(order)] * np.array(flips) * np.array(spacing)
+    c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    rotation = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = rotation @ axes, shift
+    return affine
+
+
+affines = st.builds(
+    turned_affine,
+    order=st.permutations(range(3)),
+    flips=st.tuples(*[st.sampled_from((-1, 1))] * 3),
+    angle=st.sampled_from((0, 0, 7, -20)),
+    spacing=st.tuples(*[st.sampled_from((0.7, 1.0, 2.5))] * 3),
+    shift=st.tuples(*[st.floats(-200, 200)] * 3),
+)
+
+
+def quiet(model, volume, text="the left kidney and the right kidney", **options):
+    return predict_volume(model, volume, text, progress=False, **options)
+
+
+# --- where the labels lie -------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(affine=affines, seed=st.integers(0, 99))
+def test_labels_lie_on_the_voxels_of_the_image_in_every_orientation(affine, seed):
+    volume = blobs(affine=affine, seed=seed)
+    found = quiet(Sides(), volume, overlap=0.25)
+    assert np.array_equal(found.labels.array, expected(volume))
+    assert np.array_equal(found.labels.affine, volume.affine)
+
+
+@settings(max_examples=15, deadline=None)
+@given(affine=affines)
+def test_resampled_labels_lie_where_the_image_lies(affine):
+    shape = (30, 26, 34)
+    array = np.zeros(shape, np.float32)
+    array[4:12, 5:20, 6:28] = array[18:27, 5:20, 6:28] = 100
+    volume = Volume(array, affine)
+    found = quiet(Sides(spacing=(1.3, 1.3, 1.3)), volume, overlap=0.25)
+    truth = expected(volume)
+    assert found.labels.shape == shape and np.array_equal(found.labels.affine, affine)
+    overlap = ((found.labels.array == truth) & (truth > 0)).sum() / (truth > 0).sum()
+    assert overlap > 0.6  # on each side up to 0.65 mm are lost, of blocks 5.6 mm thick and more
+    inner = np.zeros(shape, bool)
+    inner[8, 9:16, 12:22] = inner[22, 9:16, 12:22] = True
+    assert np.array_equal(found.labels.array[inner], truth[inner])
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "LAS", "PIR"])
+def test_file_to_file_keeps_place_and_orientation(tmp_path, axes):
+    steps = {
+        "R": (0.8, 0, 0),
+        "A": (0, 0.9, 0),
+        "S": (0, 0, 3.0),
+        "L": (-0.8, 0, 0),
+        "P": (0, -0.9, 0),
+        "I": (0, 0, -3.0),
+    }
+    affine = np.eye(4)
+    affine[:3, :3] = np.transpose([steps[axis] for axis in axes])
+    volume = blobs(affine=affine)
+    assert volume.axes == axes
+    write_image(tmp_path / "image.nii.gz", volume)
+    found = quiet(Sides(), tmp_path / "image.nii.gz")
+    write_labels(tmp_path / "labels.nii.gz", found.labels)
+    image, labels = nib.load(tmp_path / "image.nii.gz"), nib.load(tmp_path / "labels.nii.gz")
+    assert np.array_equal(image.affine, labels.affine) and image.shape == labels.shape
+    assert np.array_equal(read_labels(tmp_path / "labels.nii.gz").array, expected(volume))
+
+
+@pytest.mark.parametrize("shape", [(20, 18, 24), (9, 20, 11), (5, 6, 7), (16, 16, 40)])
+def test_windows_see_the_places_of_the_whole_volume(shape):
+    found = quiet(Placed(), blobs(shape), "liver", probabilities=True)
+    assert np.allclose(found.probabilities[1:], place_channels(shape), atol=1e-5)
+
+
+def test_probabilities_of_a_coarser_grid_are_read_off_at_the_voxels_own_places():
+    spacing, shape = (0.5, 1.0, 3.0), (40, 30, 20)
+    volume = blobs(shape, np.diag([*spacing, 1]))
+    found = quiet(Placed((8, 8, 8), spacing=(2, 2, 2)), volume, "liver", probabilities=True)
+    for axis, (size, step, grid) in enumerate(zip(shape, spacing, (10, 15, 30), strict=True)):
+        away = (np.arange(size) - (size - 1) / 2) * step  # mm from the middle
+        place = np.clip(away / (grid * 2 / 2), -1 + 1 / grid, 1 - 1 / grid)
+        line = np.moveaxis(found.probabilities[axis + 1], axis, 0)[:, 3, 3]
+        assert np.allclose(line, place, atol=1e-5)
+
+
+def test_a_small_volume_stands_in_the_middle_of_its_own_minimum(caplog):
+    volume = blobs((9, 20, 11))
+    volume.array[...] += 30
+    model = Sides()
+    seen = []
+    model.segment = lambda images, prompts, **settings: seen.append(images) or Sides.segment(model, images, prompts)
+    with caplog.at_level("INFO", "textdiff"):
+        found = quiet(model, volume)
+    assert "blobs is 9 x 20 x 11 voxels, smaller than the model's window of 16 x 16 x 16" in caplog.text
+    assert found.labels.shape == (9, 20, 11)
+    assert {tuple(images.shape) for images in seen} == {(1, 4, 16, 16, 16)}
+    inside = seen[0][0, 0, 3:12, :, 2:13].numpy()
+    assert np.allclose(inside, np.clip(volume.array[:, :16], 0, 100) / 50 - 1, atol=1e-6)
+    around = seen[0][0, 0].clone()
+    around[3:12, :, 2:13] = -0.4
+    assert torch.allclose(around, torch.tensor(-0.4))
+
+
+# --- windows --------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(size=st.integers(8, 90), window=st.integers(1, 8), overlap=st.floats(0, 0.95))
+def test_windows_cover_everything_and_none_reaches_beyond(size, window, overlap):
+    starts = _starts(size, window, overlap)
+    assert starts[0] == 0 and starts[-1] == size - window and starts == sorted(set(starts))
+    assert max(np.diff(starts), default=0) <= window
+
+
+def test_layers_blend_as_over_the_whole_volume():
+    from monai.inferers import sliding_window_inference
+
+    image = torch.randn(24, 20, 40, generator=torch.Generator().manual_seed(0))
+
+    def drawn(patch, *args, **kwargs):  # another answer in every window
+        return torch.cat([patch * 0 + patch.mean() * 10, patch], dim=1)
+
+    drawn.model, drawn.samples = Sides(), 1
+    line = torch.exp(-((torch.arange(16) - 7.5) ** 2) / 8).clamp_min(1e-3)
+    weights = line[:, None, None] * line[:, None] * line
+    whole = sliding_window_inference(image[None, None], (16, 16, 16), 1, drawn, 0.5, roi_weight_map=weights)[0]
+    layers = torch.zeros_like(whole)
+    for first, planes in _layers(image, None, (16, 16, 16), 0.5, drawn, progress=False):
+        layers[..., first : first + planes.shape[-1]] = planes[0]
+    assert whole[0].std() > 0.1 and torch.allclose(layers[1], image, atol=1e-5)
+    assert torch.allclose(layers, whole, atol=1e-5)
+
+
+def test_the_noise_of_a_window_follows_from_its_place_alone():
+    short, long = Noise(), Noise()
+    quiet(short, blobs((20, 18, 24)), seed=3)
+    quiet(long, blobs((20, 18, 32)), seed=3)
+    seeds = [{call["seed"] for call in model.calls} for model in (short, long)]
+    assert seeds[0] < seeds[1] and len(seeds[1]) == len(long.calls)
+    assert window_seed(3, (0, 0, 8)) in seeds[0] and window_seed(4, (0, 0, 8)) not in seeds[1]
+
+
+def test_same_seed_same_map_and_another_seed_another():
+    runs = [quiet(Noise(), blobs(), seed=seed, samples=2, uncertainty=True) for seed in (0, 0, 1)]
+    for name in ("labels", "majority", "uncertainty", "disagreement"):
+        first, same, other = (getattr(run, name).array for run in runs)
+        assert np.array_equal(first, same) and not np.array_equal(first, other)
+
+
+def test_settings_reach_the_model():
+    model = Sides()
+    quiet(model, blobs(), "right kidney", steps=9, sampler="ddpm")
+    assert model.calls[0]["steps"] == 9 and model.calls[0]["prompts"] == ["right kidney"]
+
+
+# --- samples and doubt ----------------------------------------------------------------------------------
+
+
+class Says(Sides):
+    """The same probabilities everywhere, one triple a sample."""
+
+    def __init__(self, *samples):
+        super().__init__()
+        self.samples = samples
+
+    def draws(self, images, prompts, samples, **settings):
+        assert samples == len(self.samples)
+        for sample in self.samples:
+            yield torch.tensor(sample).reshape(1, 3, 1, 1, 1).expand(1, 3, *images.shape[2:])
+
+    def segment(self, images, prompts, **settings):
+        return next(self.draws(images, prompts, 1))
+
+
+def only(volume: Volume) -> float:
+    assert np.allclose(volume.array, volume.array.flat[0], atol=1e-6)
+    return float(volume.array.flat[0])
+
+
+def test_mean_majority_entropy_and_disagreement():
+    found = quiet(Says((0.0, 1.0, 0.0), (0.2, 0.3, 0.5), (0.2, 0.3, 0.5)), blobs(), samples=3, uncertainty=True)
+    assert only(found.labels) == 1  # mean (0.13, 0.53, 0.33)
+    assert only(found.majority) == 2
+    mean = np.array([0.4, 1.6, 1.0]) / 3
+    assert only(found.uncertainty) == pytest.approx(-(mean * np.log(mean)).sum() / np.log(3), abs=1e-5)
+    assert only(found.disagreement) == pytest.approx(2 / 3)  # two of the three pairs
+    whole = 20 * 18 * 24 / 1000
+    assert found.volumes_ml["left kidney"] == pytest.approx((whole, 0, 0))
+    assert found.volumes_ml["right kidney"] == pytest.approx((0, whole, whole))
+
+
+def test_equal_votes_go_to_the_more_probable_class():
+    found = quiet(Says((0.6, 0.4, 0.0), (0.0, 0.1, 0.9)), blobs(), samples=2, uncertainty=True)
+    assert only(found.majority) == only(found.labels) == 2 and only(found.disagreement) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "doubt"), [((1.0, 0.0, 0.0), 0), ((1 / 3, 1 / 3, 1 / 3), 1), ((0.5, 0.5, 0.0), 0.6309)]
+)
+def test_uncertainty_is_nought_when_sure_and_one_when_all_are_alike(said, doubt):
+    found = quiet(Says(said), blobs(), uncertainty=True)
+    assert only(found.uncertainty) == pytest.approx(doubt, abs=1e-4)
+    assert found.uncertainty.array.dtype == np.float32 and found.majority is None and found.disagreement is None
+
+
+def test_maps_come_only_when_asked_for():
+    found = quiet(Sides(), blobs())
+    assert found.uncertainty is found.majority is found.disagreement is found.probabilities is None
+    assert found.class_names == NAMES and found.seconds > 0
+
+
+def test_probabilities_are_aligned_with_the_labels():
+    volume = blobs(affine=turned_affine((2, 0, 1), (-1, 1, -1), 5, (1, 2, 0.7), (3, 4, 5)))
+    found = quiet(Sides(), volume, probabilities=True, uncertainty=True)
+    assert found.probabilities.shape == (3, *volume.shape)
+    assert np.array_equal(found.probabilities.argmax(0), found.labels.array)
+    assert np.allclose(found.probabilities.sum(0), 1, atol=1e-5)
+    assert np.array_equal(found.uncertainty.affine, volume.affine)
+
+
+# --- what can be wrong ----------------------------------------------------------------------------------
+
+
+def test_a_text_about_nothing_known_is_warned_of():
+    with pytest.warns(UserWarning, match="'the moon' names nothing.*it knows left kidney, right kidney"):
+        quiet(Sides(), blobs(), "the moon")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_text_about_one_structure_is_not_warned_of():
+    quiet(Sides(), blobs(), "Where is the left kidney?")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"steps": 0}, "steps=0: at least 1"),
+        ({"samples": 0}, "samples=0"),
+        ({"seed": -1}, "seed=-1: at least 0"),
+        ({"sampler": "euler"}, "sampler='euler': choose one of ddim, ddpm"),
+        ({"overlap": 1.0}, "overlap=1.0"),
+        ({"samples": 2}, "Sides always says the same"),
+    ],
+)
+def test_wrong_settings_are_named_before_anything_is_read(options, said):
+    with pytest.raises(ValueError, match=said):
+        quiet(Sides(), "no/such/file.nii.gz", **options)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(FileNotFoundError, match="no/such/file.nii.gz"):
+        quiet(Sides(), "no/such/file.nii.gz")
+
+
+def test_nan_is_no_background():
+    model = Sides()
+    model.segment = lambda images, prompts, **settings: torch.full((1, 3, *images.shape[2:]), torch.nan)
+    with pytest.raises(FloatingPointError, match="nan or infinity"):
+        quiet(model, blobs())
+
+
+# --- memory ---------------------------------------------------------------------------------------------
+
+MEASURE = """
+import resource, sys
+import numpy as np, torch
+from textdiff.data.volumes.patches import Preprocessing
+from textdiff.data.volumes.volume import Volume
+from textdiff.models.inference import predict_volume
+
+class Sixteen:
+    class_names = ("background", *(f"organ {k}" for k in range(15)))
+    device, preprocessing = torch.device("cpu"), Preprocessing(None, (0.0, 1.0), (32, 32, 32))
+    def segment(self, images, prompts, **settings):
+        return images[:, :1].expand(-1, 16, -1, -1, -1) * 1.0
+
+def peak(depth):
+    volume = Volume(np.random.default_rng(0).random((64, 64, depth), dtype=np.float32), np.diag([-1.0, -1, 1, 1]))
+    predict_volume(Sixteen(), volume, "organ 3", overlap=0, uncertainty=True, progress=False)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+low = peak(64)
+print((peak(768) - low) / (64 * 64 * (768 - 64)))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no resource module")
+def test_memory_of_a_slice_more_is_that_of_its_voxels_not_of_its_probabilities():
+    command = [sys.executable, "-W", "ignore", "-c", MEASURE]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3], timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 32  # bytes a voxel; 16 classes in float32 would be 64 alone

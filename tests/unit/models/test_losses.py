@@ -1,0 +1,99 @@
+"""The loss against the formula written out pixel by pixel and against MONAI."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from textdiff.models.losses import dice_ce_loss, dice_loss, image_dice_loss
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 2, 8, 8, generator=generator) * 4
+    return logits, torch.randint(0, 2, (3, 8, 8), generator=generator)
+
+
+def written_out(scores, target):
+    """One class after the other, over the whole batch, as TextDiff's public code counts."""
+    total = 0.0
+    for label in range(scores.shape[1]):
+        score, truth = scores[:, label], (target == label).float()
+        overlap = (score * truth).sum()
+        total += 1 - (2 * overlap + 1e-5) / ((score * score).sum() + (truth * truth).sum() + 1e-5)
+    return total / scores.shape[1]
+
+
+def test_official_loss_is_on_raw_logits_with_weight_one_and_a_half(batch):
+    logits, target = batch
+    expected = F.cross_entropy(logits, target) + 1.5 * written_out(logits, target)
+    torch.testing.assert_close(dice_ce_loss(logits, target, 1.5, "logits"), expected)
+
+
+def test_default_is_on_the_softmax_with_weight_one(batch):
+    logits, target = batch
+    expected = F.cross_entropy(logits, target) + written_out(logits.softmax(1), target)
+    torch.testing.assert_close(dice_ce_loss(logits, target), expected)
+    assert not torch.isclose(dice_ce_loss(logits, target), dice_ce_loss(logits, target, dice_on="logits"))
+
+
+def test_dice_agrees_with_monai(batch):
+    from monai.losses import DiceLoss
+
+    logits, target = batch
+    monai = DiceLoss(to_onehot_y=True, softmax=True, squared_pred=True, batch=True)
+    torch.testing.assert_close(dice_loss(logits.softmax(1), target), monai(logits, target[:, None]))
+
+
+def test_sums_run_over_the_whole_batch(batch):
+    logits, target = batch
+    one_long_image = logits.movedim(0, 1).reshape(1, 2, 24, 8), target.reshape(1, 24, 8)
+    torch.testing.assert_close(
+        dice_loss(logits.softmax(1), target), dice_loss(one_long_image[0].softmax(1), one_long_image[1])
+    )
+
+
+def test_over_each_image_small_masks_count_as_much_as_large_ones():
+    """A large mask found and a small one missed: half the Dice is lost over images, next to nothing over the batch."""
+    target = torch.zeros(2, 16, 16, dtype=torch.int64)
+    target[0, :12], target[1, 0, :2] = 1, 1
+    logits = F.one_hot(target, 2).movedim(-1, 1) * 50.0
+    logits[1] = torch.tensor([50.0, 0.0])[:, None, None]
+    assert image_dice_loss(logits.softmax(1), target) == pytest.approx(
+        (1 - 1 / 3) / 2
+    )  # one pixel is added: 1 / (2 + 1)
+    assert dice_loss(logits.softmax(1), target) < 0.02
+    assert dice_ce_loss(logits, target, dice_over="image") > dice_ce_loss(logits, target) + 0.3
+
+
+def test_over_each_image_an_absent_class_costs_nothing():
+    target = torch.zeros(1, 8, 8, dtype=torch.int64)
+    logits = F.one_hot(target, 3).movedim(-1, 1) * 50.0
+    assert image_dice_loss(logits.softmax(1), target) == pytest.approx(0, abs=1e-6)
+
+
+def test_perfect_prediction_costs_nothing_and_volumes_work():
+    target = torch.randint(0, 3, (2, 4, 4, 4))
+    logits = F.one_hot(target, 3).movedim(-1, 1) * 50.0
+    assert dice_ce_loss(logits, target) == pytest.approx(0, abs=1e-4)
+
+
+def test_gradient_is_finite_in_half_precision(batch):
+    logits, target = batch
+    logits = logits.to(torch.bfloat16).requires_grad_()
+    dice_ce_loss(logits, target).backward()
+    assert torch.isfinite(logits.grad).all() and logits.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"dice_on": "sigmoid"}, "choose"),
+        ({"target": torch.zeros(3, 4, 4, dtype=torch.int64)}, "do not fit"),
+        ({"target": torch.zeros(3, 8, 8)}, "int64"),
+    ],
+)
+def test_wrong_arguments_are_refused(batch, change, says):
+    arguments = {"logits": batch[0], "target": batch[1]} | change
+    with pytest.raises(ValueError, match=says):
+        dice_ce_loss(**arguments)

@@ -1,0 +1,403 @@
+"""TextDiff and its head: any shapes, exact storage, readable refusals, predictions on any picture."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import SMALL_HEAD, entries, pictures, tiny_features, tiny_textdiff
+
+from textdiff.experiments.images import COMPACT_HEAD, DECODER_HEAD
+from textdiff.models.features import FeatureCache
+from textdiff.models.text import TextEncoder
+from textdiff.models.textdiff import TextDiff, TextDiffHead
+
+CAPTIONS = ["The nuclei are evenly distributed.", "The nuclei density in the upper left is high."]
+
+
+@pytest.fixture(scope="module")
+def text() -> TextEncoder:
+    return TextEncoder.from_pretrained("tiny")
+
+
+@pytest.fixture(scope="module")
+def model(text) -> TextDiff:
+    return tiny_textdiff(text, positions=True).eval()
+
+
+def maps(channels: tuple[int, ...], batch: int = 2, sides: tuple[int, ...] = (3, 6, 12, 12)) -> list[torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    return [torch.randn(batch, c, s, s + 1, generator=draw) for c, s in zip(channels, sides, strict=False)]
+
+
+def tokens(batch: int = 2, length: int = 5, dim: int = 10) -> torch.Tensor:
+    return torch.randn(batch, length, dim, generator=torch.Generator().manual_seed(1))
+
+
+# --- the head -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [(16,), (48, 24), (24, 16, 24), (32, 24, 16, 8)])
+@pytest.mark.parametrize("fusion", ["attention", "pooled", "none"])
+@pytest.mark.parametrize("merge", ["concat", "sum", "decoder"])
+def test_any_maps_classes_batches_and_sizes(channels, fusion, merge):
+    for classes, batch, size in ((2, 1, (13, 7)), (5, 3, (20, 24))):
+        head = TextDiffHead(channels, 10, classes, fusion=fusion, merge=merge, **SMALL_HEAD).eval()
+        logits = head(maps(channels, batch), None if fusion == "none" else tokens(batch), size=size)
+        assert logits.shape == (batch, classes, *size) and logits.isfinite().all()
+
+
+@pytest.mark.parametrize("options", [{}, COMPACT_HEAD, DECODER_HEAD])
+def test_every_parameter_learns_and_a_batch_equals_single_images(options):
+    channels = (48, 24, 16)
+    head = TextDiffHead(channels, 10, positions=True, **{**SMALL_HEAD, **options})
+    head(maps(channels), tokens(), size=(12, 12)).square().sum().backward()
+    silent = [name for name, p in head.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not silent
+    head.eval()
+    together = head(maps(channels), tokens(), size=(12, 12))
+    alone = [
+        head([h[i : i + 1] for h in maps(channels)], tokens()[i : i + 1], size=(12, 12)) for i in range(len(together))
+    ]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_mask_hides_padding_and_no_mask_reads_it():
+    for fusion in ("attention", "pooled"):
+        head = TextDiffHead((16,), 10, fusion=fusion, **{**SMALL_HEAD, "dim": 12}, init="default").eval()
+        disturbed, mask = tokens(), torch.tensor([[True, True, False, False, False]] * 2)
+        disturbed[:, 2:] += 3
+        hidden = [head(maps((16,)), t, mask, size=(8, 8)) for t in (tokens(), disturbed)]
+        read = [head(maps((16,)), t, size=(8, 8)) for t in (tokens(), disturbed)]
+        assert torch.equal(*hidden) and not torch.allclose(*read, atol=1e-6)
+
+
+def test_without_fusion_the_text_has_no_influence():
+    head = TextDiffHead((16,), 10, fusion="none", **SMALL_HEAD).eval()
+    assert torch.equal(head(maps((16,)), tokens()), head(maps((16,))))
+    assert not any("cross" in name for name, _ in head.named_parameters())
+
+
+def test_only_the_coarsest_maps_read_where_attend_says_so():
+    channels, read = (24, 16, 8), []
+    head = TextDiffHead(channels, 10, attend=1, **SMALL_HEAD).eval()
+    head.cross.register_forward_hook(lambda _, args, out: read.append(args[0].shape[-1]))
+    head(maps(channels, sides=(12, 3, 6)), tokens())
+    assert read == [4]
+
+
+def test_normalised_maps_may_come_in_any_unit():
+    head = TextDiffHead((16,), 10, normalise=True, **SMALL_HEAD).eval()
+    (h,) = maps((16,))
+    shifted = h * torch.linspace(1, 9, 16)[:, None, None] + 5
+    torch.testing.assert_close(head([h], tokens()), head([shifted], tokens()), rtol=1e-3, atol=1e-4)
+
+
+def test_summed_scales_are_raised_one_by_one():
+    """Equal maps at every scale: the sum is that many times one of them, whatever the order they are given in."""
+    head = TextDiffHead((8, 8, 8), 10, fusion="none", merge="sum", **{**SMALL_HEAD, "dim": 8}).eval()
+    flat = [torch.full((1, 8, s, s), 2.0) for s in (4, 8, 16)]
+    seen = []
+    head.classifier.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    head(flat, size=(16, 16))
+    head([flat[2], flat[0], flat[1]], size=(16, 16))
+    assert all(torch.equal(x, torch.full((1, 8, 16, 16), 6.0)) for x in seen) and len(seen) == 2
+
+
+def test_the_decoder_sees_around_a_pixel_and_classifies_at_the_finest_map():
+    """What changes at one place of the coarsest map reaches the logits around it; the classifier sees 16 x 16 pixels."""
+    head = TextDiffHead((8, 8), 10, fusion="none", merge="decoder", **{**SMALL_HEAD, "dim": 8}).eval()
+    seen = []
+    head.classifier.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[-2:])))
+    flat = [torch.zeros(1, 8, 8, 8), torch.zeros(1, 8, 16, 16)]
+    poked = [flat[0].clone(), flat[1]]
+    poked[0][..., 3, 3] = 9.0
+    changed = (head(poked, size=(32, 32)) - head(flat, size=(32, 32))).abs().sum(1)[0] > 1e-6
+    assert seen == [(16, 16)] * 2
+    assert changed[12:16, 12:16].any() and changed.sum() > 100  # one map pixel alone is 4 x 4 of the 32 x 32
+
+
+@pytest.mark.parametrize("options", [{}, COMPACT_HEAD, DECODER_HEAD])
+def test_mixed_precision_is_close_to_float32(options):
+    channels = (48, 24)
+    head = TextDiffHead(channels, 10, **{**SMALL_HEAD, **options}, positions=True).eval()
+    exact = head(maps(channels), tokens(), size=(12, 12))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = head([h.bfloat16() for h in maps(channels)], tokens(), size=(12, 12)).float()
+    assert (exact - rounded).square().mean().sqrt() < 0.1 * exact.std()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fusion": "sum"}, "fusion='sum': known are attention, pooled, none"),
+        ({"merge": "mean"}, "merge='mean': known are concat, sum, decoder"),
+        ({"init": "zero"}, "init='zero': known are official, default"),
+        ({"channels": ()}, "at least one map"),
+        ({"num_classes": 1}, "num_classes=1.*two classes"),
+        ({"hidden": (8,)}, "two hidden widths"),
+        ({"attend": 3}, "attend=3: from 0 .all. to 2, the number of maps"),
+    ],
+)
+def test_wrong_heads_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        TextDiffHead(**{"channels": (16, 8), "text_dim": 10, **SMALL_HEAD, **options})
+
+
+def test_maps_and_text_that_do_not_fit_are_refused():
+    head = TextDiffHead((16, 8), 10, **SMALL_HEAD)
+    with pytest.raises(ValueError, match=r"takes maps with \[16, 8\] channels, got \[16\]"):
+        head(maps((16,)), tokens())
+    with pytest.raises(ValueError, match=r"takes maps with \[16, 8\] channels, got \[8, 16\]"):
+        head(maps((8, 16)), tokens())
+    with pytest.raises(ValueError, match="fusion='attention' needs tokens"):
+        head(maps((16, 8)))
+    for fusion in ("none", "pooled"):
+        with pytest.raises(ValueError, match=f"fusion='{fusion}' has no attention to show"):
+            TextDiffHead((16,), 10, fusion=fusion, **SMALL_HEAD).attention(maps((16,)), tokens(), None, (4, 4))
+
+
+@pytest.mark.parametrize("options", [{"fusion": "none"}, {"merge": "sum"}, {"normalise": True}])
+def test_the_authors_weights_fit_the_default_head_only(options):
+    with pytest.raises(ValueError, match="authors' weights fit the default head"):
+        TextDiffHead((16, 8), 10, **SMALL_HEAD, **options).load_official({})
+
+
+# --- the model ------------------------------------------------------------------------------------------
+
+
+def test_logits_at_the_images_size_and_a_batch_equals_single_images(model):
+    for size in (16, 24):
+        x = pictures(2, size)
+        with torch.no_grad():
+            together = model(x, CAPTIONS)
+            alone = torch.cat([model(x[i : i + 1], CAPTIONS[i : i + 1]) for i in range(2)])
+        assert together.shape == (2, 2, size, size) and together.dtype == torch.float32
+        torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
+
+
+def test_the_caption_changes_the_answer_and_the_frozen_parts_stay_frozen(text):
+    model = tiny_textdiff(text, init="default").train()
+    x = pictures(1)
+    with torch.no_grad():
+        first, second = (model.eval()(x, [caption]) for caption in CAPTIONS)
+    assert not torch.allclose(first, second, atol=1e-5)
+    model.train()
+    assert not model.features.unet.training and not model.text.training and model.head.training
+    model(x, CAPTIONS[:1]).sum().backward()
+    frozen = [*model.features.parameters(), *model.text.parameters()]
+    assert all(p.grad is None for p in frozen) and all(p.grad is not None for p in model.head.parameters())
+
+
+@pytest.mark.parametrize(("blocks", "steps", "classes"), [((3,), (0,), 4), ((0, 1, 2), (10, 999), 2)])
+def test_any_blocks_steps_and_classes(text, blocks, steps, classes):
+    model = tiny_textdiff(text, features=tiny_features(blocks=blocks, steps=steps), num_classes=classes)
+    assert model(pictures(1), CAPTIONS[:1]).shape == (1, classes, 16, 16)
+    assert len(model.class_names) == classes
+
+
+def test_without_text(text):
+    model = tiny_textdiff(None, fusion="none").eval()
+    with torch.no_grad():
+        assert torch.equal(model(pictures(1), ["anything"]), model(pictures(1), [""]))
+    with pytest.raises(ValueError, match="without a text encoder, fusion must be 'none'"):
+        tiny_textdiff(None)
+
+
+def test_as_many_captions_as_images(model):
+    with pytest.raises(ValueError, match="2 images but 1 captions"):
+        model(pictures(2), CAPTIONS[:1])
+
+
+def test_bfloat16_model_is_close_to_float32(text):
+    exact, rounded = (
+        tiny_textdiff(text, features=tiny_features(precision=p), **COMPACT_HEAD).eval() for p in ("float32", "bfloat16")
+    )
+    with torch.no_grad():
+        a, b = exact(pictures(2), CAPTIONS), rounded(pictures(2), CAPTIONS)
+    assert b.dtype == torch.float32 and (a - b).square().mean().sqrt() < 0.1 * a.std()
+
+
+# --- prediction -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(16, 16), (31, 50), (5, 7)])
+def test_predictions_at_the_pictures_own_size(model, tmp_path, size):
+    array = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    labels = model.predict(array, CAPTIONS[0])
+    assert labels.shape == size and labels.dtype == np.uint8 and set(np.unique(labels)) <= {0, 1}
+    shares = model.predict(array, CAPTIONS[0], probabilities=True)
+    assert shares.shape == (2, *size) and shares.dtype == np.float32
+    np.testing.assert_allclose(shares.sum(axis=0), 1, rtol=1e-5)
+    assert np.array_equal(shares.argmax(axis=0), labels)
+    Image.fromarray(array).save(tmp_path / "x.png")
+    assert np.array_equal(model.predict(tmp_path / "x.png", CAPTIONS[0]), labels)
+    assert np.array_equal(model.predict(str(tmp_path / "x.png"), CAPTIONS[0]), labels)
+
+
+def test_grey_pictures_are_read_as_grey_colour(model, tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (20, 16), dtype=np.uint8)
+    expected = model.predict(np.stack([grey] * 3, axis=-1), CAPTIONS[0])
+    Image.fromarray(grey).save(tmp_path / "x.png")
+    assert np.array_equal(model.predict(grey, CAPTIONS[0]), expected)
+    assert np.array_equal(model.predict(tmp_path / "x.png", CAPTIONS[0]), expected)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((8, 8, 3)),
+        np.zeros((8, 8), dtype=np.uint16),
+        np.zeros((8, 8, 4), dtype=np.uint8),
+        np.zeros(8, dtype=np.uint8),
+    ],
+)
+def test_other_arrays_are_refused(model, array):
+    for method in (model.predict, model.look):
+        with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\] or \[H, W\], values 0..255; got"):
+            method(array, CAPTIONS[0])
+
+
+def test_pictures_that_are_not_there_or_damaged(model, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such picture: .*x.png"):
+        model.predict(tmp_path / "x.png", CAPTIONS[0])
+    (tmp_path / "x.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="cannot read .*x.png"):
+        model.predict(tmp_path / "x.png", CAPTIONS[0])
+
+
+def test_predicting_changes_neither_mode_nor_cache(text, tmp_path):
+    features = tiny_features(cache=FeatureCache(tmp_path))
+    model = tiny_textdiff(text, features=features).train()
+    grey = np.zeros((16, 16), dtype=np.uint8)
+    model.predict(grey, CAPTIONS[0])
+    model.look(grey, CAPTIONS[0])
+    assert model.training and model.head.training and model.features.cache is not None and not entries(tmp_path)
+
+
+def test_looking_gives_every_word_its_place(model):
+    words, weights = model.look(np.zeros((20, 30, 3), dtype=np.uint8), CAPTIONS[1])
+    assert weights.shape == (len(words), 20, 30) and "upper" in words
+    assert weights.min() >= 0 and weights.max() <= 1
+    np.testing.assert_allclose(weights.sum(axis=0), 1, rtol=1e-4)
+
+
+# --- storage --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"fusion": "pooled", "num_classes": 3, "class_names": ("background", "a", "b")},
+        {**COMPACT_HEAD, "positions": True, "channel_order": "BGR", "resize": "bilinear", "text_mask": False},
+    ],
+)
+def test_saved_and_loaded_models_agree_to_the_bit(text, tmp_path, changes):
+    model = tiny_textdiff(text, **changes).eval()
+    model.save_pretrained(tmp_path)
+    loaded = TextDiff.from_pretrained(tmp_path)
+    assert not loaded.training and loaded.class_names == model.class_names
+    with torch.no_grad():
+        assert torch.equal(loaded(pictures(2), CAPTIONS), model(pictures(2), CAPTIONS))
+    picture = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    a, b = (m.predict(picture, CAPTIONS[0], probabilities=True) for m in (model, loaded))
+    assert np.array_equal(a, b)
+    loaded.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again/config.json").read_text() == (tmp_path / "config.json").read_text()
+
+
+def test_a_model_without_text_is_saved_too(tmp_path):
+    model = tiny_textdiff(None, fusion="none").eval()
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(TextDiff.from_pretrained(tmp_path)(pictures(1), [""]), model(pictures(1), [""]))
+
+
+def test_the_backbone_is_stored_in_half_only_where_that_loses_nothing(text, tmp_path):
+    model = tiny_textdiff(text)
+    model.save_pretrained(tmp_path / "full")
+    for value in model.features.unet.state_dict().values():
+        value.copy_(value.half())
+    model.save_pretrained(tmp_path / "half")
+    full, half = ((tmp_path / name / "unet/model.safetensors").stat().st_size for name in ("full", "half"))
+    assert half < 0.6 * full
+    for key, value in TextDiff.from_pretrained(tmp_path / "half").features.unet.state_dict().items():
+        assert torch.equal(value, model.features.unet.state_dict()[key])
+
+
+def test_keys_that_do_not_fit_are_listed(text, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    tiny_textdiff(text).save_pretrained(tmp_path)
+    state = load_file(tmp_path / "head.safetensors")
+    state["classifier.9.bias"] = state.pop("classifier.0.bias")
+    save_file(state, tmp_path / "head.safetensors")
+    with pytest.raises(ValueError, match=r"(?s)missing \(1\): classifier.0.bias.*unexpected \(1\): classifier.9.bias"):
+        TextDiff.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "unet/model.safetensors", "config.json", "unet/config.json"])
+def test_truncated_files_are_named(text, tmp_path, name):
+    tiny_textdiff(text).save_pretrained(tmp_path)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=name):
+        TextDiff.from_pretrained(tmp_path)
+
+
+class Malicious:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def test_a_pickle_in_the_place_of_weights_is_not_run(text, tmp_path):
+    tiny_textdiff(text).save_pretrained(tmp_path)
+    evidence = tmp_path / "was_run"
+    (tmp_path / "head.safetensors").write_bytes(pickle.dumps(Malicious(str(evidence))))
+    with pytest.raises(ValueError, match="head.safetensors"):
+        TextDiff.from_pretrained(tmp_path)
+    assert not evidence.exists()
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match="config.json is missing .write one with save_pretrained"):
+        TextDiff.from_pretrained(tmp_path)
+
+
+def test_a_hub_model_that_cannot_be_reached(monkeypatch, tmp_path):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match="'someone/no-model' is neither a folder .* nor a hub model"):
+        TextDiff.from_pretrained("someone/no-model")
+
+
+def test_saving_over_a_model_replaces_it_and_leaves_nothing_else(text, tmp_path):
+    tiny_textdiff(text, seed=1).save_pretrained(tmp_path)
+    model = tiny_textdiff(text, seed=2).eval()
+    model.save_pretrained(tmp_path)
+    names = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert names == ["config.json", "head.safetensors", "unet/config.json", "unet/model.safetensors"]
+    assert json.loads((tmp_path / "config.json").read_text())["format"] == "textdiff-2d/1"
+    with torch.no_grad():
+        assert torch.equal(
+            TextDiff.from_pretrained(tmp_path)(pictures(1), CAPTIONS[:1]), model(pictures(1), CAPTIONS[:1])
+        )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_the_cpu(text):
+    with torch.no_grad():
+        here = tiny_textdiff(text).eval()(pictures(2), CAPTIONS)
+        there = tiny_textdiff(text).eval().cuda()(pictures(2).cuda(), CAPTIONS)
+    torch.testing.assert_close(there.cpu(), here, rtol=2e-2, atol=2e-2)

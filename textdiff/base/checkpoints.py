@@ -1,0 +1,171 @@
+"""Weights on disk: tensors by name in, safetensors files out, and back; every write whole or not at all.
+
+Also reads PyTorch files (``.pt``, ``.pth``), never running the code that a pickle may carry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Calls ``write(temporary)`` beside ``path`` and renames the result: after a kill or a full disk the old file is whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes ``text`` as UTF-8, atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_checkpoint(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes named tensors as a safetensors file, atomically; ``metadata`` values must be strings.
+
+    Raises:
+        OSError: the disk is full (``errno.ENOSPC``), read-only, ...
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    try:
+        write_atomically(path, lambda temporary: save_file(plain, temporary, dict(metadata or {})))
+    except SafetensorError as error:  # the writer reports the disk's errors as its own kind, the number in the text
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """Named tensors of a ``.safetensors`` file or of a PyTorch file (read with ``weights_only=True``).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is truncated, damaged, holds something other than tensors, or a pickle that would run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} is not a plain file of weights: it is damaged, or a pickle with code in it, which is never run. "
+            "Ask its author for a state dict or a safetensors file"
+        ) from error
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read as a checkpoint; it may be truncated ({error})") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no flat state dict (tensor by name), but a {type(state).__name__}")
+    return dict(state)
+
+
+def read_json(path: str | Path) -> dict:
+    """The object in a JSON file. Raises ValueError that names a file which is damaged or holds something else."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__} where an object was expected")
+    return content
+
+
+def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copies ``state`` into ``module``; every key must be there, none too many, every shape equal.
+
+    Raises:
+        ValueError: lists the missing, unexpected and mis-shaped keys (the first ten of each).
+    """
+    check_fit(module, state, source)
+    own = module.state_dict()
+    module.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()})
+
+
+def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Raises ValueError as :func:`load_strict` does, but copies nothing; ``module`` may be on the meta device."""
+    own = module.state_dict()
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    problems = {
+        "missing": [key for key in own if key not in state],
+        "unexpected": [key for key in state if key not in own],
+        "of another shape": shapes,
+    }
+    if any(problems.values()):
+        lines = [f"the weights from {source} do not fit this {type(module).__name__}:"]
+        for kind, keys in problems.items():
+            if keys:
+                more = f" and {len(keys) - 10} more" if len(keys) > 10 else ""
+                lines.append(f"  {kind} ({len(keys)}): {', '.join(keys[:10])}{more}")
+        raise ValueError("\n".join(lines))
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """Sixteen hexadecimal digits that stand for the names, dtypes, shapes and bytes of the tensors."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        value = state[key].detach().cpu().contiguous()
+        digest.update(f"{key}{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def find_model(name: str | Path, kind: str) -> Path:
+    """The folder of a saved model: ``name`` itself, ``name`` among the weights of this machine or of the checkout, or a hub id.
+
+    Args:
+        kind: what is looked for ("TextDiff"), for the errors.
+
+    Raises:
+        FileNotFoundError: nothing there, and no such hub model that can be reached.
+    """
+    from textdiff.base import paths
+
+    places = [Path(name), paths.weights_dir() / str(name), paths.PACKAGE.parent / "weights" / str(name)]
+    for folder in places:
+        if (folder / "config.json").is_file():
+            return folder
+    if places[0].exists():
+        raise FileNotFoundError(f"no {kind} in {name}: config.json is missing (write one with save_pretrained)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:
+        raise FileNotFoundError(
+            f"{str(name)!r} is neither a folder with a saved {kind}, nor one of the weights in {paths.weights_dir()}, nor a "
+            f"hub model that can be reached ({error})"
+        ) from error

@@ -1,0 +1,161 @@
+"""Pictures and masks to network tensors; the eight turns and flips of a square, for tensors and sentences.
+
+In: uint8 arrays as `Case` gives them, or tensors. Out: float32 inputs in [-1, 1], int64 label maps,
+transformed tensors and sentences.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+CHEST_WORDS = re.compile(r"\b(lungs?|pulmonary|chest)\b", re.IGNORECASE)
+PLACES = {"upper": (0, 1), "lower": (0, -1), "left": (-1, 0), "right": (1, 0)}  # (right, up)
+PLACE_OF = {vector: word for word, vector in PLACES.items()}
+PLACE_PHRASE = re.compile(r"\b(upper|lower|left|right)(?:([\s-]+)(upper|lower|left|right))?\b", re.IGNORECASE)
+UNTURNABLE = re.compile(r"\b(top|bottom|above|below|horizontal(ly)?|vertical(ly)?)\b", re.IGNORECASE)
+
+
+def _check_size(size: int) -> None:
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"size must be a positive whole number of pixels, got {size!r}")
+
+
+def to_input(image: np.ndarray, size: int, channel_order: str = "RGB", resize: str = "area") -> torch.Tensor:
+    """Turn a uint8 [H, W, 3] RGB picture into a float32 [3, size, size] tensor in [-1, 1].
+
+    Args:
+        image: uint8, 0..255, RGB.
+        size: side of the square output; the aspect ratio is not kept (nor is it in the official code).
+        channel_order: "RGB", or "BGR" to feed the channels in the order the official TextDiff code does.
+        resize: "area" averages over the pixels that fall together (antialiased); "bilinear" samples four
+            neighbours without antialiasing and rounds to whole grey levels, as cv2.resize in the official
+            code.
+
+    Raises ValueError for a wrong shape, type, order or rule.
+    """
+    _check_size(size)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"expected a uint8 array [H, W, 3], got {image.dtype} {image.shape}")
+    if channel_order not in ("RGB", "BGR"):
+        raise ValueError(f"channel_order must be 'RGB' or 'BGR', got {channel_order!r}")
+    if resize not in ("area", "bilinear"):
+        raise ValueError(f"resize must be 'area' or 'bilinear', got {resize!r}")
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+    if tuple(pixels.shape[-2:]) != (size, size):
+        pixels = F.interpolate(
+            pixels, size=(size, size), mode="bilinear", align_corners=False, antialias=resize == "area"
+        )
+        pixels = pixels.round().clamp(0, 255) if resize == "bilinear" else pixels.clamp(0, 255)
+    if channel_order == "BGR":
+        pixels = pixels.flip(1)
+    return (pixels[0] / 127.5 - 1).contiguous()
+
+
+def _overlap(out: int, source: int) -> torch.Tensor:
+    """[out, source] share of each output pixel covered by each source pixel on one axis; rows sum to 1."""
+    edges = torch.arange(out + 1, dtype=torch.float64) * source / out
+    pixel = torch.arange(source, dtype=torch.float64)
+    covered = torch.minimum(edges[1:, None], pixel + 1) - torch.maximum(edges[:-1, None], pixel)
+    return covered.clamp_min(0) * out / source
+
+
+def mask_at(mask: np.ndarray, size: int, rule: str = "area", num_classes: int = 2) -> torch.Tensor:
+    """Bring a label mask to [size, size] int64.
+
+    Args:
+        mask: uint8 [H, W], values 0..num_classes-1.
+        size: side of the output.
+        rule: "area" gives an output pixel the class that covers at least half of it (two classes) or most of
+            it (more classes); "dilated" is the official TextDiff code's rule: bilinear sampling without
+            antialiasing of a 0/255 mask, then every value above 0 is foreground, which makes masks larger.
+            Only for two classes.
+        num_classes: number of classes, background included.
+
+    Raises ValueError for a wrong shape, rule or a label outside 0..num_classes-1.
+    """
+    _check_size(size)
+    if mask.ndim != 2:
+        raise ValueError(f"expected a mask [H, W], got shape {mask.shape}")
+    if int(mask.max(initial=0)) >= num_classes:
+        raise ValueError(f"mask holds label {int(mask.max())}, expected 0..{num_classes - 1}")
+    labels = torch.from_numpy(np.ascontiguousarray(mask)).long()
+    if rule == "dilated":
+        if num_classes != 2:
+            raise ValueError("rule 'dilated' is defined for two classes only; use 'area'")
+        grey = F.interpolate(labels[None, None].float() * 255, size=(size, size), mode="bilinear", align_corners=False)
+        return (grey[0, 0].round() > 0).long()
+    if rule != "area":
+        raise ValueError(f"rule must be 'area' or 'dilated', got {rule!r}")
+    if tuple(labels.shape) == (size, size):
+        return labels
+    rows, columns = _overlap(size, labels.shape[0]), _overlap(size, labels.shape[1])
+    if num_classes == 2:
+        return (rows @ labels.double() @ columns.T >= 0.5 - 1e-9).long()
+    shares = torch.stack([rows @ (labels == k).double() @ columns.T for k in range(num_classes)])
+    return shares.argmax(dim=0)
+
+
+def _check_turn(k: int) -> None:
+    if k not in range(8):
+        raise ValueError(f"k must be 0..7, got {k!r}")
+
+
+def dihedral(tensor: torch.Tensor, k: int) -> torch.Tensor:
+    """Apply one of the eight symmetries of a square to the last two dimensions.
+
+    k = 0..3: k quarter turns counter-clockwise (0 changes nothing); k = 4..7: left-right flip first, then
+    k-4 quarter turns.
+    """
+    _check_turn(k)
+    if k >= 4:
+        tensor = tensor.flip(-1)
+    return torch.rot90(tensor, k % 4, dims=(-2, -1)) if k % 4 else tensor
+
+
+def dihedral_inverse(k: int) -> int:
+    """The symmetry that undoes `k`: quarter turns turn back, flips undo themselves."""
+    _check_turn(k)
+    return (4 - k) % 4 if k < 4 else k
+
+
+def _turn_place(vector: tuple[int, int], k: int) -> tuple[int, int]:
+    right, up = vector
+    if k >= 4:
+        right = -right
+    for _ in range(k % 4):
+        right, up = -up, right
+    return right, up
+
+
+def dihedral_caption(caption: str, k: int) -> str | None:
+    """The sentence that is true of the picture after `dihedral(picture, k)`, or None where its words cannot
+    follow.
+
+    "upper", "lower", "left", "right" and pairs such as "upper left" are replaced; sentences without them
+    stay as they are. A sentence about lungs follows only the identity and the left-right flip (k = 4): a
+    chest film lying on its side or head has no upper left lung any more, and "middle" has no counterpart.
+    Ours; the official code turns the picture and leaves the sentence.
+    """
+    _check_turn(k)
+    if k == 0:
+        return caption
+    if CHEST_WORDS.search(caption):
+        from textdiff.data.images.captions import swap_left_right
+
+        return swap_left_right(caption) if k == 4 else None
+    if UNTURNABLE.search(caption):
+        return None
+
+    def turned(match: re.Match[str]) -> str:
+        words = [word.lower() for word in (match[1], match[3]) if word]
+        moved = [PLACE_OF[_turn_place(PLACES[word], k)] for word in words]
+        if len(moved) == 2 and moved[0] in ("left", "right") and moved[1] in ("upper", "lower"):
+            moved.reverse()
+        text = (match[2] or "").join(moved)
+        return text.capitalize() if match[0][0].isupper() else text
+
+    return PLACE_PHRASE.sub(turned, caption)

@@ -1,0 +1,594 @@
+"""Prompts for volumes: names of structures (and a label map) in, a sentence out; and back, which structures a sentence names.
+
+Three kinds, always reported apart: "class" (a name), "anatomy" (a description true of anybody) and "report" (findings of
+this patient, made from the label, which therefore leak it). All wordings are ours. Left and right are the patient's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from textdiff.data.volumes.volume import Volume
+
+KINDS = ("class", "anatomy", "report")
+FRAMES = ("{}", "segment the {}.", "the {} in the scan.")  # of class prompts
+VARIANTS = {"class": 9, "anatomy": 2, "report": 2}  # wordings (times frames); a higher `variant` starts again
+SIDES = ("left", "right")
+LESIONS = {
+    "tumour": r"tumou?rs?|mass(?:es)?|lesions?|nodules?|cancers?|neoplasms?|malignanc(?:y|ies)|metastas[ie]s"
+    r"|(?:adeno)?carcinomas?",
+    "cyst": "cysts?",
+}
+
+# --- the words -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a structure is spoken of. Wording i of one structure corresponds to wording i of any other."""
+
+    names: tuple[str, str, str]  # the first is the structure's own name
+    anatomy: tuple[str, str]  # true of anybody; tells the structures of a task apart
+    also: tuple[str, ...] = ()  # understood, never written: parts and rarer names
+    adjective: str = ""  # names the structure only before a lesion: "hepatic lesion" but not "hepatic artery"
+
+
+def _sided(wording: Wording, left: dict[str, str], right: dict[str, str]) -> Iterator[Wording]:
+    """The left and the right one of a pair, "{side}" and the words of `left` and `right` filled in."""
+    for side, words in zip(SIDES, (left, right), strict=True):
+        fill = {"side": side} | words
+        texts = {part: tuple(text.format(**fill) for text in getattr(wording, part)) for part in ("names", "anatomy")}
+        also = tuple(text.format(**fill) for text in wording.also)
+        yield replace(wording, **texts, also=also, adjective=wording.adjective.format(**fill))
+
+
+def _tumour(organ: str, short: str, third: str, also: tuple[str, ...] = ()) -> Wording:
+    """A tumour of `organ`, where `short` says what organ that is and `third` is the third name."""
+    return Wording(
+        (f"{organ} tumour", f"tumour of the {organ}", third),
+        (
+            f"an abnormal growth in the {organ}, the {short}",
+            f"a lump in or on the {organ}, of another shade than the rest",
+        ),
+        also,
+    )
+
+
+# Anterior is the head, posterior the body and tail: Simpson et al. 2019 (arXiv:1902.09063), Task04.
+_WORDINGS = (
+    Wording(
+        ("anterior hippocampus", "hippocampal head", "head of the hippocampus"),
+        (
+            "the front part of the hippocampus, its large round head",
+            "the thick end of the hippocampus, in front of its body",
+        ),
+        ("anterior part of the hippocampus", "front of the hippocampus", "hippocampus anterior"),
+    ),
+    Wording(
+        ("posterior hippocampus", "hippocampal body and tail", "body and tail of the hippocampus"),
+        (
+            "the rear part of the hippocampus, its body and tail",
+            "the elongated part of the hippocampus, behind its head",
+        ),
+        (
+            *("posterior part of the hippocampus", "back of the hippocampus", "hippocampus posterior"),
+            *("hippocampal body", "hippocampal tail", "body of the hippocampus", "tail of the hippocampus"),
+        ),
+    ),
+    Wording(
+        ("liver", "liver tissue", "hepatic parenchyma"),
+        (
+            "the large organ in the upper right abdomen, under the diaphragm",
+            "the largest organ of the abdomen, above the right kidney",
+        ),
+        ("liver parenchyma", "hepatic tissue"),
+        "hepatic",
+    ),
+    Wording(
+        ("pancreas", "pancreatic tissue", "pancreatic parenchyma"),
+        (
+            "the elongated gland behind the stomach, with head, body and tail",
+            "the gland across the spine, its head in the curve of the duodenum",
+        ),
+        ("pancreatic gland",),
+        "pancreatic",
+    ),
+    Wording(
+        ("colon", "large bowel", "large intestine"),
+        (
+            "the wide bowel with ascending, transverse and descending part",
+            "the bowel around the small bowel, with gas in it",
+        ),
+        (),
+        "colonic",
+    ),
+    Wording(
+        ("kidney", "kidney tissue", "renal parenchyma"),
+        ("the bean shaped organ on each side of the spine", "one of the two organs that make urine"),
+        ("kidney parenchyma", "renal tissue"),
+        "renal",
+    ),
+    *_sided(
+        Wording(
+            ("{side} kidney", "kidney on the {side} side", "{side} renal parenchyma"),
+            (
+                "the bean shaped organ on the {side} side of the spine, below the {above}",
+                "the one of the two organs that make urine behind the {bowel} colon",
+            ),
+            ("{side} kidney tissue", "{side} kidney parenchyma"),
+            "{side} renal",
+        ),
+        {"above": "spleen", "bowel": "descending"},
+        {"above": "liver", "bowel": "ascending"},
+    ),
+    Wording(
+        ("spleen", "spleen tissue", "splenic parenchyma"),
+        (
+            "the organ in the upper left abdomen, behind the stomach",
+            "the oval organ above the left kidney, at the tail of the pancreas",
+        ),
+        ("splenic tissue",),
+        "splenic",
+    ),
+    Wording(
+        ("gallbladder", "gall bladder", "vesica biliaris"),
+        (
+            "the small bag of bile under the liver",
+            "the pear shaped bag at the lower edge of the right lobe of the liver",
+        ),
+    ),
+    Wording(
+        ("stomach", "stomach with its content", "gastric wall and lumen"),
+        (
+            "the hollow organ of the upper left abdomen, in front of the pancreas",
+            "the wide bag that leads out of the oesophagus into the duodenum",
+        ),
+        (),
+        "gastric",
+    ),
+    Wording(
+        ("aorta", "aortic vessel", "main artery of the body"),
+        (
+            "the large artery in front of the spine, left of the vena cava",
+            "the round vessel that takes blood out of the heart",
+        ),
+        ("abdominal aorta", "descending aorta"),
+        "aortic",
+    ),
+    Wording(
+        ("oesophagus", "gullet", "oesophageal tube"),
+        ("the tube down the chest, behind the heart, into the stomach", "the muscular tube behind the trachea"),
+        (),
+        "oesophageal",
+    ),
+    Wording(
+        ("inferior vena cava", "lower caval vein", "ivc"),
+        (
+            "the large vein in front of the spine, right of the aorta",
+            "the vein that takes blood of the lower body to the heart",
+        ),
+        ("inferior caval vein", "vena cava inferior"),
+    ),
+    Wording(
+        ("portal and splenic vein", "portal vein and splenic vein", "portal vein with splenic vein"),
+        (
+            "the vein behind the pancreas that takes blood of the bowel to the liver",
+            "the vessel that runs along the pancreas into the hilum of the liver",
+        ),
+        ("portal vein", "splenic vein", "hepatic portal vein"),
+    ),
+    Wording(
+        ("duodenum", "duodenal loop", "first part of the small bowel"),
+        (
+            "the c shaped bowel around the head of the pancreas",
+            "the short bowel that follows the stomach, right of the spine",
+        ),
+        (),
+        "duodenal",
+    ),
+    Wording(
+        ("small bowel", "small intestine", "jejunum and ileum"),
+        (
+            "the many thin loops of bowel in the middle of the abdomen",
+            "the long narrow bowel between duodenum and colon",
+        ),
+    ),
+    Wording(
+        ("adrenal gland", "suprarenal gland", "adrenal"),
+        ("the small y shaped gland above each kidney", "one of the two thin glands that sit on the kidneys"),
+    ),
+    *_sided(
+        Wording(
+            ("{side} adrenal gland", "{side} suprarenal gland", "{side} adrenal"),
+            ("the small y shaped gland above the {side} kidney", "the thin gland {place}"),
+        ),
+        {"place": "between the left kidney, the spleen and the aorta"},
+        {"place": "between the right kidney, the liver and the vena cava"},
+    ),
+    Wording(
+        ("bladder", "urinary bladder", "vesica urinaria"),
+        ("the round bag of urine in the front of the pelvis", "the hollow organ low in the pelvis that holds urine"),
+    ),
+    Wording(
+        ("prostate or uterus", "uterus or prostate", "prostate gland or womb"),
+        (
+            "the solid organ in the middle of the pelvis, under or behind the bladder",
+            "the gland below the bladder of a man, the womb of a woman",
+        ),
+        ("prostate", "uterus", "prostate gland", "womb", "prostate and uterus", "prostate uterus"),
+    ),
+    _tumour("liver", "large organ under the diaphragm", "hepatic lesion", ("hcc",)),
+    # The mass of MSD Task07 is a tumour or a cyst.
+    _tumour("pancreas", "gland behind the stomach", "pancreatic mass", ("pancreatic cyst", "cyst of the pancreas")),
+    _tumour("colon", "wide bowel", "colon cancer", ("colorectal cancer", "colorectal tumour", "bowel cancer")),
+    _tumour("kidney", "organ on each side of the spine", "renal mass", ("renal cell carcinoma",)),
+    *(
+        _tumour(f"{side} kidney", f"organ below the {above}", f"{side} renal mass", (f"{side} renal cell carcinoma",))
+        for side, above in zip(SIDES, ("spleen", "liver"), strict=True)
+    ),
+    Wording(
+        ("kidney cyst", "cyst of the kidney", "renal cyst"),
+        (
+            "a round pocket of fluid in or on the kidney",
+            "a thin sac of clear fluid in the kidney, darker than the rest",
+        ),
+    ),
+)
+WORDINGS: dict[str, Wording] = {wording.names[0]: wording for wording in _WORDINGS}
+# Parts of an organ: world axis (0: to the right, 2: up), where along the organ's extent they end, their names.
+PARTS = {
+    "kidney": (2, (1 / 3, 2 / 3), ("lower pole", "middle third", "upper pole")),
+    "liver": (0, (0.35,), ("left lobe", "right lobe")),
+    "pancreas": (0, (1 / 3, 2 / 3), ("tail", "body", "head")),
+}
+UNSIDED = ("kidney", "colon")  # organs on both sides under one name: a report says on which
+WHOLE_HIPPOCAMPUS = ("hippocampus", "hippocampi", "hippocampal formation", "anterior and posterior hippocampus")
+# Understood only where the hippocampus is all that a model knows: other organs have a head and a front too.
+SHORT_NAMES = {
+    "anterior hippocampus": ("anterior", "anterior part", "front part", "head"),
+    "posterior hippocampus": ("posterior", "posterior part", "rear part", "body", "tail", "body and tail"),
+}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_]+", " ", name).strip().lower()
+
+
+def _wording(name: str) -> Wording | None:
+    """The wording of a structure under any of its three names ("urinary bladder" too), or None."""
+    plain = re.sub(r"\besoph", "oesoph", _plain(name).replace("tumor", "tumour"))
+    return next((wording for wording in _WORDINGS if plain in wording.names), None)
+
+
+# --- sentences out -------------------------------------------------------------------------------------
+
+
+def prompt(
+    kind: str,
+    names: Sequence[str],
+    labels: Volume | None = None,
+    class_names: Sequence[str] = (),
+    variant: int = 0,
+) -> str:
+    """A sentence that asks for some structures.
+
+    Args:
+        kind: "class", their names ("anterior hippocampus and posterior hippocampus"; works for any name); "anatomy", a
+            description of each that is true of anybody; "report", findings of this patient MADE FROM THE LABEL: volume
+            (ml) of organs, number, size (mm: the largest extent along an axis of the volume), side and place of tumours
+            (and their volume in variant 1). Side: the middle of the volume is taken for the middle of the patient. A
+            report leaks the label: what is scored with it must say so and be kept apart.
+        names: one structure or more, for example ("left kidney", "left kidney tumour").
+        labels: label map, for "report" only; value i means class_names[i].
+        class_names: "background" first, for "report" only.
+        variant: which of several wordings, 0 or more; 0 is the canonical one. See `VARIANTS` for how many there are.
+
+    Raises ValueError for an unknown kind, no name, a negative variant, an anatomy prompt of a structure that has no
+    description, or a report without label map or of a structure that class_names lacks.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
+    if isinstance(names, str) or not names:
+        raise ValueError(f"expected a sequence of one or more structures, got {names!r}")
+    if variant < 0:
+        raise ValueError(f"variant must not be negative, got {variant}")
+    if kind == "class":
+        frame = FRAMES[variant // 3 % len(FRAMES)]
+        return frame.format(_listed([_name(name, variant % 3) for name in names]))
+    if kind == "anatomy":
+        return "; ".join(_description(name, variant % VARIANTS["anatomy"]) for name in names)
+    if labels is None:
+        raise ValueError("a report is made from the label map; give labels and class_names")
+    return "; ".join(_finding(name, labels, list(class_names), variant % VARIANTS["report"]) for name in names)
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _name(name: str, index: int) -> str:
+    wording = _wording(name)
+    return _plain(name) if wording is None or index == 0 else wording.names[index]
+
+
+def _description(name: str, index: int) -> str:
+    wording = _wording(name)
+    if wording is None:
+        raise ValueError(f"no anatomy prompt for {name!r}; there is one for: {', '.join(WORDINGS)}")
+    return wording.anatomy[index]
+
+
+def _finding(name: str, labels: Volume, class_names: list[str], variant: int) -> str:
+    """What the label map shows of one structure, in words."""
+    if class_names[:1] != ["background"] or name not in class_names[1:]:
+        raise ValueError(f"{name!r} is not among the structures of class_names {class_names} (background first)")
+    plain = _plain(name)
+    organ, lesion = _organ_and_lesion(plain)
+    own = labels.array == class_names.index(name)
+    if not own.any():
+        return f"{plain}: none seen"
+    ml = own.sum() * abs(np.linalg.det(labels.affine[:3, :3])) / 1000
+    volume = f"{ml:.0f} ml" if ml >= 10 else f"{ml:.1f} ml"
+    if not lesion:
+        return f"{plain} of {volume}" if variant == 0 else f"{plain}, volume {volume}"
+    count, largest = _largest_part(own)
+    size = f"{_extent(largest, labels.affine):.0f} mm"
+    side = _side(largest, labels) if organ in UNSIDED else ""
+    place = _place(organ, side, largest, labels, class_names)
+    some, plural, which = ("", "", "") if count == 1 else (f"{count} ", "s", "the largest ")
+    if variant == 0:
+        where = (f", on the {side} side" if side else "") + (f", in the {place}" if place else "")
+        return f"{some}{plain}{plural}, {which}{size}{where}"
+    where = f"in the {place} of the" if place else "of the"
+    sided = f"{side} {organ}" if organ == "kidney" else f"{organ} on the {side} side" if side else organ
+    return f"{some}{lesion}{plural} {where} {sided}, {which}{size} across, {volume}"
+
+
+def _organ_and_lesion(name: str) -> tuple[str, str]:
+    """("liver", "tumour") for "liver tumour", (name, "") for anything else."""
+    organ, _, last = name.rpartition(" ")
+    return (organ, last) if organ and last in LESIONS else (name, "")
+
+
+def _box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box that holds a mask with something in it."""
+    filled = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    return tuple(slice(int(where[0]), int(where[-1]) + 1) for where in filled)
+
+
+def _largest_part(mask: np.ndarray) -> tuple[int, np.ndarray]:
+    """How many connected parts (sharing a corner is enough) a mask has, and the voxels [N, 3] of the largest."""
+    from scipy import ndimage
+
+    box = _box(mask)
+    parts, count = ndimage.label(mask[box], structure=np.ones((3, 3, 3)))
+    largest = np.argwhere(parts == np.bincount(parts.ravel())[1:].argmax() + 1)
+    return count, largest + [along.start for along in box]
+
+
+def _world(voxels: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Voxel indices [N, 3] -> mm, RAS+ [N, 3]."""
+    return voxels @ affine[:3, :3].T + affine[:3, 3]
+
+
+def _extent(voxels: np.ndarray, affine: np.ndarray) -> float:
+    """Largest extent (mm) of voxels [N, 3] along an axis of the volume."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    return float(((np.ptp(voxels, axis=0) + 1) * spacing).max())
+
+
+def _side(voxels: np.ndarray, labels: Volume) -> str:
+    """The patient's side on which voxels lie; the middle of the volume is taken for the middle of the patient."""
+    middle = _world((np.array([labels.array.shape]) - 1) / 2, labels.affine)[0, 0]
+    return "right" if _world(voxels, labels.affine)[:, 0].mean() > middle else "left"
+
+
+def _half(labels: Volume, side: str) -> np.ndarray:
+    """Which voxels [X, Y, Z] lie on one side of the patient."""
+    steps = [
+        labels.affine[0, axis] * (np.arange(size) - (size - 1) / 2) for axis, size in enumerate(labels.array.shape)
+    ]
+    rightwards = steps[0][:, None, None] + steps[1][None, :, None] + steps[2][None, None, :]
+    return rightwards > 0 if side == "right" else rightwards <= 0
+
+
+def _place(organ: str, side: str, lesion: np.ndarray, labels: Volume, class_names: list[str]) -> str:
+    """The part of its organ in which a lesion (voxels [N, 3]) lies, or "" where there is no organ to go by."""
+    base = organ.removeprefix("left ").removeprefix("right ")
+    if organ not in class_names or base not in PARTS:
+        return ""
+    whole = labels.array == class_names.index(organ)
+    whole[tuple(lesion.T)] = True
+    if base == "kidney" and side:  # one label for both kidneys: keep the one that holds the lesion
+        whole &= _half(labels, side)
+    corners = np.array([[along.start, along.stop - 1] for along in _box(whole)])
+    ends = _world(np.stack(np.meshgrid(*corners), axis=-1).reshape(-1, 3), labels.affine)
+    axis, bounds, parts = PARTS[base]
+    low, high = ends[:, axis].min(), ends[:, axis].max()
+    share = (_world(lesion, labels.affine)[:, axis].mean() - low) / max(high - low, 1e-6)
+    return parts[int(np.searchsorted(bounds, share))]
+
+
+# --- sentences in --------------------------------------------------------------------------------------
+
+QUALIFIERS = (
+    r"(?:\s|cell|ductal|cystic|solid|hypodense|hyperdense|enhancing|malignant|benign|primary|suspicious|small|large)*"
+)
+# Places beside which something lies, and what is not meant: the structure that follows is not asked for.
+NOT_MEANT = re.compile(
+    r"(?:\b(?:below|under|underneath|beneath|above|behind|beside|near|around|outside|between|against|along)"
+    r"|\b(?:next|adjacent|close|opposite) to|\bin front of|\bbetween\b[^.;]*\band"
+    r"|\b(?:no|not|without|except|excluding|except for|other than))(?:\s+(?:the|a|an|any|its))*\s+$",
+    re.IGNORECASE,
+)
+PLACED = re.compile(r"\b(?:in|of|within|inside|at|from|on)(?:\s+(?:the|a|an|both))*\s+$", re.IGNORECASE)
+SENTENCE_END = re.compile(r"[;\n]|\.(?:\s|$)")
+
+
+@dataclass(frozen=True)
+class _Mention:
+    """One place in a text: where, the structures meant (`names`), by which wording `slot`, and what kind of word it is."""
+
+    start: int
+    end: int
+    names: tuple[str, ...]
+    slot: int = 0
+    lesion: str = ""  # "tumour" or "cyst" for a word that has to be bound to an organ
+    adjective: bool = False
+    organ: _Mention | None = None  # of a lesion bound to an organ that is named in its own words
+
+
+def named_structures(text: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Which of the `known` structures a sentence asks for, in the order of `known`; () if none.
+
+    Understands the wordings of all three kinds of prompts, US and UK spelling, plurals and capitals. "Liver tumour" names the
+    tumour, not the liver (and nothing if only the liver is known); so does "a mass in the right lobe of the liver", while
+    "liver with a tumour" names both. "Left kidney" names "kidney" where sides are not told apart; "kidneys" names both
+    sides where they are; "tumour" alone names every known tumour. What is only a landmark ("below the liver") or is
+    excluded ("without the spleen") is not named.
+    """
+    named = {name for mention in _mentions(text, tuple(known)) for name in mention.names}
+    return tuple(name for name in known if name in named)
+
+
+def swap_structures(text: str, a: str, b: str) -> str:
+    """The sentence with the structures `a` and `b` exchanged, findings left where they are; all else stays as it is.
+
+    Wording i of one becomes wording i of the other: swapping twice gives a prompt of `prompt` back. A mention of a and b
+    together ("kidneys") stays.
+    """
+    other = {a: b, b: a}
+    for mention in reversed(_mentions(text, (a, b), landmarks=True)):
+        if len(mention.names) != 1:
+            continue
+        target = other[mention.names[0]]
+        organ, lesion = _organ_and_lesion(target)
+        if mention.organ is not None and lesion:
+            mention, target = mention.organ, organ
+        words = _as_wording(target, mention.slot)
+        words = words.capitalize() if text[mention.start].isupper() else words
+        text = text[: mention.start] + words + text[mention.end :]
+    return text
+
+
+def _as_wording(name: str, slot: int) -> str:
+    wording = _wording(name)
+    texts = () if wording is None else (*wording.names, *wording.anatomy, *wording.also)
+    return texts[slot] if 0 < slot < len(texts) else _plain(name)
+
+
+@lru_cache(maxsize=64)
+def _phrases(known: tuple[str, ...]) -> tuple[re.Pattern[str], tuple[_Mention, ...]]:
+    """A pattern whose group i is the i-th phrase, longest first, and what each phrase means."""
+    phrases: dict[str, _Mention] = {}
+
+    def add(text: str, *names: str, slot: int = -1, **kind) -> None:
+        phrases.setdefault(text, _Mention(0, 0, names, slot, **kind))
+
+    for name in known:
+        if _wording(name) is None:
+            organ, _ = _organ_and_lesion(_plain(name))
+            for words in dict.fromkeys((_plain(name), organ)):
+                add(words, words, slot=0)
+                if words.split()[0] in SIDES:
+                    add(words.split(maxsplit=1)[-1], words.split(maxsplit=1)[-1])
+    for name, wording in WORDINGS.items():
+        for slot, words in enumerate((*wording.names, *wording.anatomy, *wording.also)):
+            add(words, name, slot=slot)
+        if wording.adjective:
+            add(wording.adjective, name, adjective=True)
+        if f"left {name}" in WORDINGS:
+            both = tuple(f"{side} {name}" for side in SIDES)
+            for side, sided in zip(SIDES, both, strict=True):
+                for words in (f"{side} sided {name}", f"{name} on the {side}"):
+                    add(words, sided)
+            for first, second in (SIDES, SIDES[::-1]):
+                add(f"{first} and {second} {name}", *both)
+                add(f"{first} and the {second} {name}", *both)
+    for words in WHOLE_HIPPOCAMPUS:
+        add(words, *SHORT_NAMES)
+    if set(known) <= set(SHORT_NAMES):
+        for name in known:
+            for words in SHORT_NAMES[name]:
+                add(words, name)
+    order = sorted(phrases, key=len, reverse=True)
+    groups = [f"({_flexible(words)})" for words in order] + [f"({words})" for words in LESIONS.values()]
+    meanings = [phrases[words] for words in order] + [_Mention(0, 0, (), -1, lesion=lesion) for lesion in LESIONS]
+    return re.compile(rf"\b(?:{'|'.join(groups)})\b", re.IGNORECASE), tuple(meanings)
+
+
+def _flexible(words: str) -> str:
+    """A pattern for a phrase in US or UK spelling, singular or plural, with any punctuation between its words."""
+    spelled = [
+        re.escape(word).replace("tumour", "tumou?rs?").replace("oesoph", "o?esoph")
+        for word in re.findall(r"[\w]+", words)
+    ]
+    if not spelled[-1].endswith("s?"):
+        spelled[-1] += "(?:es)?" if spelled[-1].endswith("s") else "s?"
+    return r"[\s,/()-]+".join(spelled)
+
+
+def _resolved(name: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The known structures that a name stands for: itself, or its sides, or the pair where sides are not told apart."""
+    own = {(_wording(other).names[0] if _wording(other) else _plain(other)): other for other in known}
+    candidates = ([name], [f"{side} {name}" for side in SIDES], [name.removeprefix("left ").removeprefix("right ")])
+    for tried in candidates:
+        if found := tuple(own[candidate] for candidate in tried if candidate in own):
+            return found
+    return ()
+
+
+def _mentions(text: str, known: tuple[str, ...], landmarks: bool = False) -> list[_Mention]:
+    """What a text names, in its order, with names of `known`; landmarks and exclusions only if asked for."""
+    text = text.replace("_", " ")
+    pattern, meanings = _phrases(known)
+    found = [
+        replace(meanings[match.lastindex - 1], start=match.start(), end=match.end()) for match in pattern.finditer(text)
+    ]
+    mentions = []
+    for mention in _bound(text, found, known):
+        if landmarks or not NOT_MEANT.search(text[: mention.start]):
+            names = tuple(dict.fromkeys(own for name in mention.names for own in _resolved(name, known)))
+            mentions.append(replace(mention, names=names))
+    return [mention for mention in mentions if mention.names]
+
+
+def _bound(text: str, found: list[_Mention], known: tuple[str, ...]) -> Iterator[_Mention]:
+    """The mentions with every lesion bound to its organ: "renal mass", "a mass in the kidney", "the kidney holds a mass"."""
+    taken: set[int] = set()
+    for index, mention in enumerate(found):
+        if index in taken:
+            continue
+        after = found[index + 1] if index + 1 < len(found) else None
+        between = text[mention.end : after.start] if after else "."
+        if not mention.lesion:
+            if after and after.lesion and re.fullmatch(QUALIFIERS, between, re.IGNORECASE):
+                taken.add(index + 1)
+                yield _lesion_of(mention, after, mention.start, after.end)
+            elif not mention.adjective:
+                yield mention
+            continue
+        same_sentence = not SENTENCE_END.search(between)
+        if after and not after.lesion and not after.adjective and same_sentence and PLACED.search(between):
+            taken.add(index + 1)
+            yield _lesion_of(after, mention, mention.start, after.end)
+            continue
+        before = found[index - 1] if index else None
+        same_sentence = before and not SENTENCE_END.search(text[before.end : mention.start])
+        if same_sentence and not before.lesion and not NOT_MEANT.search(text[: before.start]):
+            names = tuple(f"{name} {mention.lesion}" for name in before.names)
+        else:
+            names = tuple(name for name in map(_plain, known) if _organ_and_lesion(name)[1] == mention.lesion)
+        yield replace(mention, names=names)
+
+
+def _lesion_of(organ: _Mention, lesion: _Mention, start: int, end: int) -> _Mention:
+    names = tuple(f"{name} {lesion.lesion}" for name in organ.names)
+    return _Mention(start, end, names, slot=0, organ=organ)

@@ -1,0 +1,1 @@
+"""Scores, and the questions that are asked of a trained model."""

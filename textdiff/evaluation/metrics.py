@@ -1,0 +1,161 @@
+"""Scores of segmentations. In: label maps (prediction and truth). Out: Dice and IoU of an image, and of a set
+of images.
+
+Conventions (TextDiff's public code, which follows LViT's): foreground classes only,
+IoU = (I + 1e-5) / (U + 1e-5), Dice = 2 IoU / (1 + IoU), so a pair without any foreground scores 1. Two ways
+to score a set are always told apart: the mean over images, and *pooled* (all pixels of all images as one).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    LabelMap = np.ndarray | torch.Tensor
+
+SMOOTH = 1e-5
+COUNTS = ("intersection", "predicted", "actual")
+
+
+def case_counts(pred: LabelMap, target: LabelMap, num_classes: int = 2) -> np.ndarray:
+    """Count the pixels of every foreground class.
+
+    `pred` and `target` are label maps of one shape (any number of dimensions) with values 0..num_classes-1, 0
+    being background. Returns int64 [num_classes - 1, 3]: intersection, predicted, actual, in pixels; row 0 is
+    class 1. Raises ValueError for shapes that differ, empty maps, values that are no whole labels or out of
+    range.
+    """
+    if num_classes < 2:
+        raise ValueError(
+            f"num_classes={num_classes}: a segmentation needs a background and at least one class (2 or more)"
+        )
+    pred, target = _labels(pred, "prediction", num_classes), _labels(target, "truth", num_classes)
+    if pred.shape != target.shape:
+        raise ValueError(f"the prediction has shape {pred.shape} and the truth {target.shape}: they must be equal")
+    pairs = np.bincount((target * num_classes + pred).ravel(), minlength=num_classes**2)
+    confusion = pairs.reshape(num_classes, num_classes)
+    counts = np.stack([confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)], axis=1)
+    return counts[1:]
+
+
+def _labels(values: LabelMap, what: str, num_classes: int) -> np.ndarray:
+    labels = np.asarray(values)
+    if labels.size == 0:
+        raise ValueError(f"the {what} is empty (shape {labels.shape})")
+    if labels.dtype.kind not in "biu":
+        raise ValueError(
+            f"the {what} has type {labels.dtype}: a label map holds whole numbers (take the argmax of logits first)"
+        )
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"the {what} holds labels {labels.min()}..{labels.max()}, but with num_classes={num_classes} "
+            f"only 0..{num_classes - 1} are possible"
+        )
+    return labels.astype(np.int64)
+
+
+def iou_of_counts(counts: np.ndarray) -> np.ndarray:
+    """IoU in 0..1 from counts [..., 3] (intersection, predicted, actual); 1 where prediction and truth are
+    both empty.
+    """
+    intersection, predicted, actual = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
+    return (intersection + SMOOTH) / (predicted + actual - intersection + SMOOTH)
+
+
+def dice_of_iou(iou: np.ndarray) -> np.ndarray:
+    """Dice in 0..1 from IoU in 0..1, as in TextDiff's public code."""
+    return 2 * iou / (1 + iou)
+
+
+def case_scores(
+    pred: LabelMap,
+    target: LabelMap,
+    num_classes: int = 2,
+    class_names: Sequence[str] | None = None,
+    suffix: str = "",
+) -> dict[str, float | int]:
+    """Score one image: `dice` and `iou` (means over the foreground classes) and the summed pixel counts.
+
+    Label maps as in `case_counts`. With more than one foreground class, every score and count also comes per
+    class as `dice_<class>` and so on; `class_names` names all classes, background first (default: their
+    numbers). `suffix` goes behind each score's name ("_native" gives `dice_native`, `dice_native_<class>`).
+    Raises ValueError as `case_counts` does, and when the names are not as many as the classes.
+    """
+    counts = case_counts(pred, target, num_classes)
+    names = list(class_names) if class_names is not None else [str(label) for label in range(num_classes)]
+    if len(names) != num_classes:
+        raise ValueError(f"{len(names)} class names {names} for num_classes={num_classes}: name each, background first")
+    iou = iou_of_counts(counts)
+    dice = dice_of_iou(iou)
+    scores: dict[str, float | int] = {f"dice{suffix}": float(dice.mean()), f"iou{suffix}": float(iou.mean())}
+    scores |= {f"{name}{suffix}": int(total) for name, total in zip(COUNTS, counts.sum(axis=0), strict=True)}
+    if num_classes > 2:
+        for label, name in enumerate(names[1:]):
+            scores |= {f"dice{suffix}_{name}": float(dice[label]), f"iou{suffix}_{name}": float(iou[label])}
+            scores |= {f"{count}{suffix}_{name}": int(n) for count, n in zip(COUNTS, counts[label], strict=True)}
+    return scores
+
+
+def bootstrap_interval(
+    values: Sequence[float], n_resamples: int = 2000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean: images are drawn with replacement `n_resamples` times.
+
+    The order of `values` does not matter; the same seed gives the same interval. One value says nothing about
+    spread: (nan, nan). Raises ValueError for no values, values that are not finite, or a level outside 0..1.
+    """
+    scores = np.sort(np.asarray(values, dtype=np.float64).ravel())
+    if scores.size == 0:
+        raise ValueError("no values to resample: an interval needs at least two images")
+    if not np.isfinite(scores).all():
+        raise ValueError("the values hold nan or infinity: score every image before asking for an interval")
+    if not 0 < level < 1:
+        raise ValueError(f"level={level}: give a share between 0 and 1, such as 0.95")
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples={n_resamples}: at least 1")
+    if scores.size == 1:
+        return float("nan"), float("nan")
+    draws = np.random.default_rng(seed).integers(scores.size, size=(n_resamples, scores.size))
+    tail = (1 - level) / 2
+    low, high = np.quantile(scores[draws].mean(axis=1), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def summarise(per_case: pd.DataFrame) -> dict[str, float | int]:
+    """Summarise a per-case table (`evaluation.evaluate`) as flat numbers in 0..1.
+
+    `dice`, `iou`: means over images; `dice_pooled`, `iou_pooled`: from the pixel counts of all images
+    together (mean over classes where there are several); the same with `_native` at the images' own size;
+    `dice_ci_low`, `dice_ci_high` and `dice_native_ci_low`, `dice_native_ci_high`: 95 % bootstrap over images;
+    `n`: images; `dice_<class>` where there are several foreground classes. Raises ValueError for an empty
+    table or missing columns.
+    """
+    needed = [f"{name}{suffix}" for suffix in ("", "_native") for name in ("dice", "iou", *COUNTS)]
+    missing = [name for name in needed if name not in per_case.columns]
+    if missing:
+        raise ValueError(
+            f"the per-case table lacks the columns {missing}: make it with textdiff.evaluation.images.evaluate"
+        )
+    if len(per_case) == 0:
+        raise ValueError("the per-case table has no rows: there is nothing to summarise")
+    classes = [m[1] for m in (re.fullmatch(r"intersection_(?!native)(.+)", str(c)) for c in per_case.columns) if m]
+    summary: dict[str, float | int] = {"n": len(per_case)}
+    for suffix in ("", "_native"):
+        endings = [f"{suffix}_{name}" for name in classes] or [suffix]
+        totals = np.array([[per_case[f"{count}{end}"].sum() for count in COUNTS] for end in endings])
+        pooled = iou_of_counts(totals)
+        summary[f"dice{suffix}"] = float(per_case[f"dice{suffix}"].mean())
+        summary[f"iou{suffix}"] = float(per_case[f"iou{suffix}"].mean())
+        summary[f"dice{suffix}_pooled"] = float(dice_of_iou(pooled).mean())
+        summary[f"iou{suffix}_pooled"] = float(pooled.mean())
+        low, high = bootstrap_interval(per_case[f"dice{suffix}"])
+        summary |= {f"dice{suffix}_ci_low": low, f"dice{suffix}_ci_high": high}
+        summary |= {f"dice{suffix}_{name}": float(per_case[f"dice{suffix}_{name}"].mean()) for name in classes}
+    return summary

@@ -1,0 +1,1 @@
+"""Arrays and tables in, figures with alt text out."""

@@ -1,0 +1,1 @@
+"""The two systems, their parts, and the networks they are compared with."""

@@ -1,0 +1,363 @@
+"""A whole volume in, a label map on the volume's own grid out; between them windows, each segmented by a model.
+
+The volume is brought to the model's grid, cut into overlapping windows, and every window is segmented with the sentence
+(`model.segment`); MONAI blends the windows of one layer, layers are blended from foot to head. Where no later window
+reaches, the probabilities are read off at the volume's own voxels and reduced to labels at once: memory is that of a
+few layers of probabilities, however many slices there are, and borders are as smooth as the volume's voxels allow.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from textdiff.data.volumes.volume import Volume, read_image
+from textdiff.models.diffusion import SAMPLERS
+
+if TYPE_CHECKING:
+    from textdiff.data.volumes.patches import Preprocessing
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 8  # planes of the image that are reduced at a time
+
+
+class Segmenter(Protocol):
+    """What a model must have to be run over a volume: TextDiffSeg has it, and so have the 3D baselines.
+
+    Only a model that draws has also ``draws``: arguments as of ``segment`` and ``samples``, one after another the
+    probabilities of each sample.
+    """
+
+    class_names: Sequence[str]
+    preprocessing: Preprocessing
+    device: torch.device
+
+    def segment(self, images: Tensor, prompts: Sequence[str], *, steps: int, sampler: str, seed: int) -> Tensor:
+        """Images ``[B, 4, X, Y, Z]`` (intensity, three place channels) -> probabilities ``[B, K+1, X, Y, Z]``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What was found in one volume. All maps have the shape and the affine of the image file.
+
+    ``labels``: values are the places in ``class_names`` (0 background); the most probable class by the samples' mean.
+    ``volumes_ml``: of every structure, one number a sample.
+    ``uncertainty`` (if asked for): entropy of the mean probabilities by the logarithm of the number of classes,
+    float32, 0 (sure) to 1 (all classes alike).
+    ``majority`` (of several samples): the class that most samples chose; of two chosen as often, the more probable one.
+    ``disagreement`` (of several samples, if asked for): the chance that two of the samples chose differently, float32,
+    0 to 1.
+    ``probabilities`` (if asked for): mean of the samples, float32 ``[K+1, X, Y, Z]``.
+    ``seconds``: from the file to the maps.
+    """
+
+    labels: Volume
+    class_names: tuple[str, ...]
+    volumes_ml: dict[str, tuple[float, ...]]
+    seconds: float
+    uncertainty: Volume | None = None
+    majority: Volume | None = None
+    disagreement: Volume | None = None
+    probabilities: np.ndarray | None = field(default=None, repr=False)
+
+
+def predict_volume(
+    model: Segmenter,
+    volume: Volume | str | Path,
+    text: str,
+    *,
+    steps: int = 5,
+    sampler: str = "ddim",
+    samples: int = 1,
+    seed: int = 0,
+    overlap: float = 0.5,
+    uncertainty: bool = False,
+    probabilities: bool = False,
+    progress: bool = True,
+) -> Prediction:
+    """Segment a volume, or the file or DICOM folder of one, with one sentence.
+
+    Args:
+        steps, sampler: of the denoising, "ddim" or "ddpm".
+        samples: how many times to draw; the labels come from the mean of the probabilities.
+        seed: the noise of a window follows from it, the window's place and the sample's number, from nothing else.
+        overlap: share of a window that the next one covers, from 0 to less than 1.
+        uncertainty: also make the map of uncertainty and, of several samples, of disagreement.
+        probabilities: also keep those of all classes, which needs 4 bytes a class and voxel.
+
+    Warns when the sentence names nothing that the model knows. A volume smaller than one window is surrounded by its
+    own minimum, as in training; the log says so.
+
+    Raises:
+        ValueError: a setting out of range, several samples of a model that always says the same, or a file that is no
+            volume (:func:`textdiff.data.volumes.volume.read_image`).
+        FileNotFoundError: no such file or folder.
+        FloatingPointError: the model gives nan or infinity.
+    """
+    started = time.perf_counter()
+    check_settings(steps, sampler, samples, seed, overlap)
+    if samples > 1 and not hasattr(model, "draws"):
+        raise ValueError(f"samples={samples}: a {type(model).__name__} always says the same; leave samples at 1")
+    _check_text(text, model.class_names)
+    if not isinstance(volume, Volume):
+        volume = read_image(volume)
+    frame = _frame(volume)
+    grid = model.preprocessing.image(volume)
+    del volume  # the voxels of a large CT would be held twice
+    drawing = _Drawing(model, text, steps, sampler, samples, seed)
+    result = _Result(frame, grid, len(model.class_names), samples, uncertainty, probabilities)
+    window = model.preprocessing.frame(grid.shape)
+    padded, before = _padded(grid, window)
+    places = [
+        _places(size, *ends) for size, ends in zip(grid.shape, zip(before, padded.shape, strict=True), strict=True)
+    ]
+    del grid
+    with torch.no_grad():
+        for first, drawn in _layers(padded, places, window, overlap, drawing, progress):
+            result.add(drawn, first, before)
+    return result.prediction(model.class_names, time.perf_counter() - started)
+
+
+def check_settings(
+    steps: int = 1, sampler: str = "ddim", samples: int = 1, seed: int = 0, overlap: float = 0.5
+) -> None:
+    """Raises ValueError that names the setting which is out of range."""
+    for name, value, least in (("steps", steps, 1), ("samples", samples, 1), ("seed", seed, 0)):
+        if value < least:
+            raise ValueError(f"{name}={value}: at least {least}")
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler={sampler!r}: choose one of {', '.join(SAMPLERS)}")
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap={overlap}: from 0 to less than 1")
+
+
+def window_seed(seed: int, corner: Sequence[int]) -> int:
+    """The seed of the window at ``corner``, 0 to 2**32 - 1: no matter which windows come before it or with it."""
+    return int(np.random.SeedSequence([seed, *corner]).generate_state(1)[0])
+
+
+def _check_text(text: str, class_names: Sequence[str]) -> None:
+    from textdiff.data.volumes.prompts import named_structures
+
+    known = tuple(class_names[1:])
+    if not named_structures(text, known):
+        warnings.warn(
+            f"the text {text!r} names nothing that this model knows; it knows {', '.join(known)}", stacklevel=3
+        )
+
+
+def _frame(volume: Volume) -> Volume:
+    """Shape and affine of the volume without its voxels."""
+    return Volume(np.broadcast_to(np.uint8(0), volume.shape), volume.affine, volume.name)
+
+
+def _padded(grid: Volume, patch: Sequence[int]) -> tuple[Tensor, list[int]]:
+    """The image, at least as large as the patch, and how many voxels stand before it on every axis."""
+    image, missing = torch.from_numpy(grid.array), [max(0, p - n) for p, n in zip(patch, grid.shape, strict=True)]
+    before = [more // 2 for more in missing]
+    if not any(missing):
+        return image, before
+    logger.info(
+        "%s is %s voxels, smaller than the model's window of %s: it is surrounded by its minimum",
+        grid.name or "the volume",
+        _by(grid.shape),
+        _by(patch),
+    )
+    around = torch.full([n + more for n, more in zip(grid.shape, missing, strict=True)], float(image.min()))
+    around[tuple(slice(b, b + n) for b, n in zip(before, grid.shape, strict=True))] = image
+    return around, before
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(str(size) for size in shape)
+
+
+def _places(size: int, before: int, padded: int) -> Tensor:
+    """One axis of :func:`textdiff.data.volumes.patches.place_channels`, going on evenly over the padding; ``[padded]``."""
+    return (torch.arange(padded) - before + 0.5) / size * 2 - 1
+
+
+def _layers(
+    image: Tensor,
+    places: Sequence[Tensor],
+    patch: Sequence[int],
+    overlap: float,
+    drawing: _Drawing,
+    progress: bool,
+) -> Iterator[tuple[int, Tensor]]:
+    """Finished planes from foot to head: number of the first, and samples' probabilities ``[S, K+1, X, Y, planes]``.
+
+    The Gaussian weight of a window is a product over the axes. MONAI averages the windows that start at one height by
+    the first two factors, and their averages are averaged here by the third: the same as over the whole volume at once.
+    """
+    from monai.data.utils import compute_importance_map
+    from monai.inferers import sliding_window_inference
+
+    depth = patch[2]
+    starts = _starts(image.shape[2], depth, overlap)
+    across = len(_starts(image.shape[0], patch[0], overlap)) * len(_starts(image.shape[1], patch[1], overlap))
+    factors = [compute_importance_map((side,), mode="gaussian") for side in patch]
+    weight, flat = factors[2], factors[0][:, None, None] * factors[1][:, None].expand(-1, depth)
+    total, weights = None, torch.zeros(depth)
+    with tqdm(total=len(starts) * across, unit="window", disable=not progress, leave=False) as bar:
+        for start, following in zip(starts, [*starts[1:], image.shape[2]], strict=True):
+            layer = sliding_window_inference(
+                image[None, None, :, :, start : start + depth],
+                tuple(patch),
+                sw_batch_size=1,  # a window's noise then owes nothing to its neighbours
+                predictor=partial(drawing, places=places, height=start, bar=bar),
+                overlap=overlap,
+                roi_weight_map=flat,
+                sw_device=drawing.model.device,
+                device="cpu",
+                with_coord=True,
+            )[0].mul_(weight)
+            total = layer if total is None else total.add_(layer)
+            weights = weights + weight
+            done = following - start
+            yield start, (total[..., :done] / weights[:done]).unflatten(0, (drawing.samples, -1))
+            total, weights = _shifted(total, done), _shifted(weights, done)
+
+
+def _starts(size: int, window: int, overlap: float) -> list[int]:
+    """Where the windows along one axis start; as MONAI puts them."""
+    from monai.data.utils import dense_patch_slices
+
+    step = window if size == window else max(1, int(window * (1 - overlap)))
+    return [window.start for (window,) in dense_patch_slices((size,), (window,), (step,))]
+
+
+def _shifted(values: Tensor, by: int) -> Tensor:
+    """The first ``by`` planes leave, as many of zeros come in behind."""
+    return torch.cat([values[..., by:], torch.zeros_like(values[..., :by])], dim=-1)
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """All samples of a window."""
+
+    model: Segmenter
+    text: str
+    steps: int
+    sampler: str
+    samples: int
+    seed: int
+
+    def __call__(self, image: Tensor, corners: list, places: Sequence[Tensor], height: int, bar: tqdm) -> Tensor:
+        """``image [1, 1, x, y, z]`` on the model's device -> ``[1, samples * (K+1), x, y, z]``; MONAI's ``corners``."""
+        across = [(axis.start, axis.stop) for axis in corners[0][2:4]]
+        ends = [*across, (height, height + image.shape[-1])]
+        where = torch.meshgrid(*(line[slice(*pair)] for line, pair in zip(places, ends, strict=True)), indexing="ij")
+        images = torch.cat([image, torch.stack(where)[None].to(image)], dim=1)
+        corner = [first for first, _ in ends]
+        settings = {"steps": self.steps, "sampler": self.sampler, "seed": window_seed(self.seed, corner)}
+        if self.samples == 1:
+            samples = [self.model.segment(images, [self.text], **settings)]
+        else:
+            samples = list(self.model.draws(images, [self.text], samples=self.samples, **settings))
+        drawn = torch.cat(samples, dim=1).float()  # a copy, for MONAI writes into it
+        if not torch.isfinite(drawn).all():
+            raise FloatingPointError(f"the model gives nan or infinity at voxel {tuple(corner)} of its grid")
+        bar.update()
+        return drawn
+
+
+class _Result:
+    """The maps, filled layer by layer: probabilities are read off linearly at the image's own voxels, then reduced.
+
+    ``frame`` is the place of the image, ``grid`` the model's. Arrays here have RAS axes and the image's voxels.
+    """
+
+    def __init__(self, frame: Volume, grid: Volume, classes: int, samples: int, uncertainty: bool, probabilities: bool):
+        from nibabel.orientations import inv_ornt_aff, io_orientation
+
+        self.frame, self.grid_shape, self.classes, self.samples = frame, grid.shape, classes, samples
+        self.turn = io_orientation(frame.affine)
+        shape = tuple(int(frame.shape[axis]) for axis in np.argsort(self.turn[:, 0]))
+        to_grid = np.linalg.inv(grid.affine) @ frame.affine @ inv_ornt_aff(self.turn, frame.shape)
+        self.positions = [torch.arange(n) * to_grid[k, k] + to_grid[k, 3] for k, n in enumerate(shape)]
+        self.counts = torch.zeros(samples, classes, dtype=torch.long)
+        self.held, self.done = None, 0  # the last plane of the layer before, the number of finished planes
+        whole = np.min_scalar_type(classes - 1)
+        kinds = {
+            "labels": whole,
+            "majority": whole if samples > 1 else None,
+            "uncertainty": np.float32 if uncertainty else None,
+            "disagreement": np.float32 if uncertainty and samples > 1 else None,
+        }
+        self.maps = {name: np.zeros(shape, kind) for name, kind in kinds.items() if kind}
+        if probabilities:
+            self.maps["probabilities"] = np.zeros((classes, *shape), np.float32)
+
+    def add(self, drawn: Tensor, first: int, before: Sequence[int]) -> None:
+        """Take in ``drawn [S, K+1, X, Y, planes]`` of the padded grid, planes from ``first`` on."""
+        first -= before[2]
+        inside = [slice(b, b + n) for b, n in zip(before, self.grid_shape, strict=True)]
+        drawn = drawn[:, :, inside[0], inside[1], max(0, -first) : self.grid_shape[2] - first]
+        start = max(0, first)
+        if self.held is not None:
+            drawn, start = torch.cat([self.held, drawn], dim=-1), start - 1
+        stop, heights = start + drawn.shape[-1], self.positions[2]
+        self.held = drawn[..., -1:].clone()
+        ready = len(heights) if stop == self.grid_shape[2] else int((heights <= stop - 1).sum())
+        for low in range(self.done, ready, CHUNK):
+            high = min(low + CHUNK, ready)
+            planes = _read_off(drawn, 4, heights[low:high] - start)
+            self._fill(_read_off(_read_off(planes, 3, self.positions[1]), 2, self.positions[0]), slice(low, high))
+        self.done = ready
+
+    def _fill(self, drawn: Tensor, planes: slice) -> None:
+        """Reduce ``drawn [S, K+1, X, Y, planes]`` of the image's voxels to the maps."""
+        chosen, mean = _most(drawn, 1), drawn.mean(dim=0)
+        self.counts += torch.stack([torch.bincount(labels.flatten(), minlength=self.classes) for labels in chosen])
+        found = {"labels": _most(mean, 0), "probabilities": mean}
+        if "uncertainty" in self.maps:
+            found["uncertainty"] = torch.special.entr(mean).sum(dim=0).div(np.log(self.classes)).clamp(0, 1)
+        if self.samples > 1:
+            votes = torch.stack([(chosen == number).sum(dim=0) for number in range(self.classes)])
+            found["majority"] = _most(votes + mean / 2, 0)  # the half decides between equal votes only
+            found["disagreement"] = 1 - (votes * (votes - 1)).sum(dim=0) / (self.samples * (self.samples - 1))
+        for name in self.maps:
+            self.maps[name][..., planes] = found[name].numpy()
+
+    def prediction(self, class_names: Sequence[str], seconds: float) -> Prediction:
+        amounts = (self.counts.double() * self.frame.voxel_ml).T.tolist()
+        volumes = {name: tuple(amount) for name, amount in zip(class_names, amounts, strict=True)}
+        del volumes[class_names[0]]
+        maps = {name: self._in_file_order(name) for name in list(self.maps)}
+        return Prediction(class_names=tuple(class_names), volumes_ml=volumes, seconds=seconds, **maps)
+
+    def _in_file_order(self, name: str) -> Volume | np.ndarray:
+        from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+
+        back = ornt_transform(io_orientation(np.eye(4)), self.turn)
+        values = self.maps.pop(name)
+        if name == "probabilities":
+            return np.stack([apply_orientation(channel, back) for channel in values])
+        return Volume(np.ascontiguousarray(apply_orientation(values, back)), self.frame.affine, self.frame.name)
+
+
+def _most(values: Tensor, dim: int) -> Tensor:
+    """argmax; on a processor, max() finds it several times as fast."""
+    return values.max(dim=dim).indices
+
+
+def _read_off(values: Tensor, dim: int, positions: Tensor) -> Tensor:
+    """``values`` at fractional indices along one dimension, linearly; beyond the ends the end's value."""
+    positions = positions.clamp(0, values.shape[dim] - 1)
+    low = positions.floor().long().clamp(max=max(0, values.shape[dim] - 2))
+    high = (low + 1).clamp(max=values.shape[dim] - 1)
+    share = (positions - low).to(values.dtype).reshape([-1 if axis == dim else 1 for axis in range(values.ndim)])
+    return torch.lerp(values.index_select(dim, low), values.index_select(dim, high), share)

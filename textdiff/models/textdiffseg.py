@@ -1,0 +1,407 @@
+"""TextDiffSeg: a volume and a sentence in, labels and their uncertainty out.
+
+    volume --- image encoder ----> z_i --- cross-modal attention with the sentence ---> z_fused
+    labels --- label encoder ----> z_l --- noising (eq. 3) --> z_l(t) --- denoiser(z_l(t), t, z_fused, tokens) --> z_l(0)
+    z_l(0), image maps --- decoder ---> a probability for every structure in every voxel
+
+The modules, equations 1 to 3, end-to-end training and the joint loss are the paper's (Ma, arXiv 2504.11825). Layers, sizes,
+the denoiser, its target, the losses' exact form and the sampler are **ours**, because the paper's are not known; so are the
+image maps in the decoder and the place channels in the input. Keys and values of the attention are the tokens: over
+one pooled vector, as equation 2 may be read, the softmax would be 1 everywhere and the text a constant.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from textdiff.base.checkpoints import find_model, load_strict, read_checkpoint, read_json, write_checkpoint, write_text
+from textdiff.base.precision import mixed_precision
+from textdiff.data.volumes.patches import DIVISOR, IMAGE_CHANNELS, Batch, Preprocessing
+from textdiff.models.diffusion import LatentDiffusion
+from textdiff.models.fusion import CrossModalAttention
+from textdiff.models.losses import dice_ce_loss
+
+if TYPE_CHECKING:
+    from textdiff.data.volumes.volume import Volume
+    from textdiff.models.inference import Prediction
+    from textdiff.models.text import TextEncoder
+
+STRIDE = 4  # voxels to one cell of the latent, along each axis
+FORMAT = 1
+
+
+def _block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
+    """Two 3 x 3 x 3 convolutions with a residual connection, instance norm and leaky ReLU (MONAI's, after nnU-Net)."""
+    from monai.networks.blocks.dynunet_block import UnetResBlock
+
+    return UnetResBlock(3, in_channels, out_channels, 3, stride, "instance")
+
+
+class ImageEncoder(nn.Module):
+    """Volume to the image latent ``z_i`` and the finer maps on the way there.
+
+    ``forward(images [B, 4, X, Y, Z])`` gives maps at strides 1, 2 and 4, channels ``widths``; the last is ``z_i``.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(
+            [
+                _block(IMAGE_CHANNELS, widths[0]),
+                _block(widths[0], widths[1], stride=2),
+                nn.Sequential(_block(widths[1], widths[2], stride=2), _block(widths[2], widths[2])),
+            ]
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = []
+        for stage in self.stages:
+            images = stage(images)
+            maps.append(images)
+        return maps
+
+
+class RawImage(nn.Module):
+    """The ablation "without image features": the averaged volume through one 1 x 1 x 1 convolution, and no finer maps."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.project = nn.Conv3d(IMAGE_CHANNELS, widths[-1], 1)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [self.project(F.avg_pool3d(images, STRIDE))]
+
+
+class LabelEncoder(nn.Module):
+    """Shape-aware: one-hot labels and signed distances ``[B, 2K, X, Y, Z]`` to ``z_l(0)`` ``[B, channels, X/4, Y/4, Z/4]``.
+
+    The latent has mean 0 and variance 1 over each volume, so that a step of the noise schedule means the same for all and
+    the latent cannot shrink to make denoising easy.
+    """
+
+    def __init__(self, structures: int, widths: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(
+            _block(2 * structures, widths[0], stride=2),
+            _block(widths[0], widths[1], stride=2),
+            nn.Conv3d(widths[1], channels, 1),
+            nn.GroupNorm(1, channels, affine=False),
+        )
+
+    def forward(self, onehot: Tensor, distances: Tensor) -> Tensor:
+        return self.blocks(torch.cat([onehot, distances], dim=1))
+
+
+class RawLabels(nn.Module):
+    """The ablation "without label encoder": the share of each structure in every cell, from -1 (none) to 1 (all)."""
+
+    def forward(self, onehot: Tensor, distances: Tensor) -> Tensor:
+        return F.avg_pool3d(onehot, STRIDE) * 2 - 1
+
+
+class Decoder(nn.Module):
+    """``z_l(0)`` and the image maps to logits ``[B, num_classes, X, Y, Z]``.
+
+    The image maps have not read the sentence: what is wanted can only come through the latent.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int], num_classes: int, fine: bool) -> None:
+        super().__init__()
+        self.enter = _block(channels + (widths[2] if fine else 0), widths[2])
+        self.up = nn.ModuleList([nn.ConvTranspose3d(widths[k + 1], widths[k], 2, 2) for k in (1, 0)])
+        self.join = nn.ModuleList([_block(widths[k] * (2 if fine else 1), widths[k]) for k in (1, 0)])
+        self.classify = nn.Conv3d(widths[0], num_classes, 1)
+
+    def forward(self, latent: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        h = self.enter(torch.cat([latent, maps[-1]], dim=1) if len(maps) > 1 else latent)
+        for level, (up, join) in enumerate(zip(self.up, self.join, strict=True), start=2):
+            h = up(h)
+            h = join(torch.cat([h, maps[-level]], dim=1) if len(maps) > 1 else h)
+        return self.classify(h)
+
+
+class TextDiffSeg(nn.Module):
+    """The whole system. Trained with :meth:`loss`, asked with :meth:`segment` (tensors) or :meth:`predict` (files).
+
+    Args:
+        text: the frozen encoder of the sentences; None for the ablation without text.
+        class_names: background first; the sentence names which of the others are wanted.
+        preprocessing: what is done to a volume before; travels with the model.
+        widths: channels at strides 1, 2 and 4.
+        latent_channels: channels of the label latent.
+        denoiser_widths: channels of the denoising UNet at strides 4 and 8, multiples of 16.
+        image_features, label_encoder: False for the paper's ablations.
+        prediction: what the denoiser predicts: "sample" (the clean latent), "epsilon" (the noise) or "v_prediction".
+        schedule: "linear" or "cosine", over 1000 steps.
+        denoise_weight: lambda, weight of the denoising loss; 0 for the ablation without joint loss.
+        autoencode: share of the training volumes whose decoder is given the clean latent instead of the denoised one.
+        from_noise: share of the training volumes that are noised to the last step, where few-step sampling begins; the
+            others to a random one.
+        precision: "float32" or "bfloat16" (mixed).
+
+    Raises:
+        ValueError: fewer than two classes, or sizes that do not fit.
+    """
+
+    divisor = DIVISOR
+
+    def __init__(
+        self,
+        text: TextEncoder | None,
+        class_names: Sequence[str],
+        preprocessing: Preprocessing,
+        *,
+        widths: Sequence[int] = (16, 32, 64),
+        latent_channels: int = 16,
+        denoiser_widths: Sequence[int] = (64, 96),
+        image_features: bool = True,
+        label_encoder: bool = True,
+        prediction: str = "sample",
+        schedule: str = "linear",
+        denoise_weight: float = 0.25,
+        autoencode: float = 0.15,
+        from_noise: float = 0.6,
+        precision: str = "float32",
+    ) -> None:
+        super().__init__()
+        if len(class_names) < 2:
+            raise ValueError(f"class_names={list(class_names)}: background and at least one structure")
+        if any(width % 16 for width in denoiser_widths) or len(denoiser_widths) != 2 or len(widths) != 3:
+            raise ValueError(
+                f"widths={tuple(widths)} must be three numbers and denoiser_widths={tuple(denoiser_widths)} two multiples of 16"
+            )
+        self.config = dict(
+            widths=list(widths),
+            latent_channels=latent_channels,
+            denoiser_widths=list(denoiser_widths),
+            image_features=image_features,
+            label_encoder=label_encoder,
+            prediction=prediction,
+            schedule=schedule,
+            denoise_weight=denoise_weight,
+            autoencode=autoencode,
+            from_noise=from_noise,
+            precision=precision,
+        )
+        structures = len(class_names) - 1
+        channels = latent_channels if label_encoder else structures
+        self.class_names = tuple(class_names)
+        self.preprocessing = preprocessing
+        self.denoise_weight, self.precision = denoise_weight, precision
+        self.autoencode, self.from_noise = autoencode, from_noise
+        self.latent_channels = channels
+        self.text = text
+        self.image_encoder = (ImageEncoder if image_features else RawImage)(widths)
+        self.label_encoder = LabelEncoder(structures, widths, channels) if label_encoder else RawLabels()
+        self.fuse = None if text is None else CrossModalAttention(3, widths[-1], text.dim, num_heads=4, head_dim=16)
+        self.denoiser = _denoiser(channels, widths[-1], denoiser_widths, None if text is None else text.dim)
+        self.decoder = Decoder(channels, widths, len(class_names), image_features)
+        self.diffusion = LatentDiffusion(schedule, prediction)
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.classify.weight.device
+
+    def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """The joint loss ``L = L_seg + lambda * L_denoise`` and its parts, as scalars by name ("loss" is the sum).
+
+        L_seg is cross-entropy plus Dice of the decoded labels; for a share ``autoencode`` of the volumes they are decoded
+        from the clean latent instead (label auto-encoding). L_denoise is the squared error of what the denoiser
+        predicts. Its target is cut off from the label encoder, which would otherwise learn latents that are easy to
+        guess rather than latents that say much (ours).
+        """
+        with mixed_precision(self.device, self.precision, batch.images.shape[2] // DIVISOR):
+            maps, fused, tokens = self._read(batch.images, batch.prompts)
+            clean = self._latent(batch.labels, batch.distances)
+            noise = torch.randn(clean.shape, generator=generator).to(clean)
+            timesteps = self._timesteps(len(clean), generator).to(clean.device)
+            noised = self.diffusion.add_noise(clean, noise, timesteps)
+            output = self._denoise(noised, timesteps, fused, tokens)
+            denoise = F.mse_loss(output, self.diffusion.target(clean.detach(), noise, timesteps))
+            guessed = self.diffusion.clean(output, noised, timesteps)
+            keep = (torch.rand(len(clean), generator=generator) < self.autoencode).to(clean.device)
+            decoded = torch.where(keep.reshape(-1, 1, 1, 1, 1), clean, guessed)
+            logits = self.decoder(decoded, maps)
+        segment = dice_ce_loss(logits, batch.labels, dice_over="image")
+        return {"loss": segment + self.denoise_weight * denoise, "segment": segment, "denoise": denoise}
+
+    @torch.no_grad()
+    def segment(
+        self,
+        images: Tensor,
+        prompts: Sequence[str],
+        steps: int = 5,
+        sampler: str = "ddim",
+        samples: int = 1,
+        seed: int = 0,
+    ) -> Tensor:
+        """Probabilities ``[B, num_classes, X, Y, Z]`` of ``images [B, 4, X, Y, Z]``, the mean over ``samples``.
+
+        Args:
+            steps: denoising steps, from pure noise.
+            sampler: "ddim" (deterministic given the first noise) or "ddpm" (ancestral: new noise in every step).
+            seed: of the noise; sample k of every volume of the batch starts from the same noise, whatever the batch.
+
+        Raises:
+            ValueError: sides that are no multiples of 8, another number of channels, prompts that are not one a volume.
+        """
+        return torch.stack(list(self.draws(images, prompts, steps, sampler, samples, seed))).mean(dim=0)
+
+    @torch.no_grad()
+    def draws(
+        self,
+        images: Tensor,
+        prompts: Sequence[str],
+        steps: int = 5,
+        sampler: str = "ddim",
+        samples: int = 1,
+        seed: int = 0,
+    ):
+        """One after another the probabilities of each sample (see :meth:`segment`); image and text are read once."""
+        self._check(images, prompts)
+        with mixed_precision(self.device, self.precision):
+            maps, fused, tokens = self._read(images, prompts)
+            shape = (1, self.latent_channels, *fused.shape[2:])
+            for k in range(samples):
+                generator = torch.Generator().manual_seed(seed * 1_000_003 + k)
+                denoise = partial(self._denoise, fused=fused, tokens=tokens)
+                latent = self.diffusion.sample(denoise, shape, len(images), steps, sampler, generator, fused.device)
+                yield self.decoder(latent, maps).float().softmax(dim=1)
+
+    def autoencoded(self, labels: Tensor, distances: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The clean latent of a label map and the probabilities decoded from it: what the latent can hold at best."""
+        with torch.no_grad(), mixed_precision(self.device, self.precision):
+            latent = self._latent(labels, distances)
+            return latent, self.decoder(latent, self.image_encoder(images)).float().softmax(dim=1)
+
+    def attention(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Where each token is read: ``[B, L, X/4, Y/4, Z/4]``, tokens sum to one in every cell."""
+        if self.fuse is None:
+            raise ValueError("this model was built without text: there is no attention to look at")
+        with torch.no_grad():
+            tokens, mask = self.text(list(prompts))
+            return self.fuse.attention(self.image_encoder(images)[-1], tokens.to(images.device), mask.to(images.device))
+
+    def _latent(self, labels: Tensor, distances: Tensor) -> Tensor:
+        """The clean latent ``z_l(0)`` of labels ``[B, X, Y, Z]`` and their signed distances ``[B, K, X, Y, Z]``."""
+        onehot = F.one_hot(labels, len(self.class_names)).movedim(-1, 1)[:, 1:].float()
+        return self.label_encoder(onehot, distances).float()
+
+    def _read(self, images: Tensor, prompts: Sequence[str]) -> tuple[list[Tensor], Tensor, Tensor | None]:
+        """Finer maps, the fused image latent and the tokens for the denoiser."""
+        maps = self.image_encoder(images)
+        if self.fuse is None:
+            return maps, maps[-1], None
+        tokens, mask = (part.to(images.device) for part in self.text(list(prompts)))
+        fused = self.fuse(maps[-1], tokens, mask)
+        # MONAI's attention knows no mask: always the same length, so that a sentence means the same in every batch
+        tokens = tokens * mask[..., None]
+        return maps, fused, F.pad(tokens, (0, 0, 0, self.text.max_length - tokens.shape[1]))
+
+    def _denoise(self, noised: Tensor, timesteps: Tensor, fused: Tensor, tokens: Tensor | None) -> Tensor:
+        return self.denoiser(torch.cat([noised, fused.to(noised.dtype)], dim=1), timesteps, context=tokens).float()
+
+    def _timesteps(self, n: int, generator: torch.Generator | None) -> Tensor:
+        drawn = torch.randint(self.diffusion.num_steps, (n,), generator=generator)
+        last = torch.rand(n, generator=generator) < self.from_noise
+        return torch.where(last, self.diffusion.num_steps - 1, drawn)
+
+    def _check(self, images: Tensor, prompts: Sequence[str]) -> None:
+        if images.ndim != 5 or images.shape[1] != IMAGE_CHANNELS:
+            raise ValueError(f"images must be [B, {IMAGE_CHANNELS}, X, Y, Z], got {tuple(images.shape)}")
+        if any(side % self.divisor for side in images.shape[2:]):
+            fits = tuple(-(-side // self.divisor) * self.divisor for side in images.shape[2:])
+            raise ValueError(
+                f"sides {tuple(images.shape[2:])} must be multiples of {self.divisor}; the nearest that fit are {fits}"
+            )
+        if self.text is not None and len(prompts) != len(images):
+            raise ValueError(f"{len(prompts)} prompts for {len(images)} volumes: give one each")
+
+    def predict(self, volume: str | Path | Volume, text: str, **options: Any) -> Prediction:
+        """Labels (and uncertainty) of a NIfTI file, a DICOM folder or a :class:`Volume`, on the volume's own grid.
+
+        See :func:`textdiff.models.inference.predict_volume` for the options: steps, sampler, samples, seed, ...
+        """
+        from textdiff.models.inference import predict_volume
+
+        return predict_volume(self, volume, text, **options)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes config.json and model.safetensors (float16); the text encoder is stored by name, not by weight."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {
+            "format": FORMAT,
+            "class_names": list(self.class_names),
+            "preprocessing": asdict(self.preprocessing),
+            "text": None if self.text is None else {"name": self.text.name, "max_length": self.text.max_length},
+            "model": self.config,
+        }
+        state = {k: v.half() if v.is_floating_point() else v for k, v in self._own_state().items()}
+        write_checkpoint(folder / "model.safetensors", state)
+        write_text(folder / "config.json", json.dumps(about, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, device: str | torch.device = "cpu") -> TextDiffSeg:
+        """Loads a folder of :meth:`save_pretrained`, a name in ``weights/``, or a hub id.
+
+        Raises:
+            FileNotFoundError: no such folder.
+            ValueError: a file is damaged, or belongs to another kind or version of model.
+        """
+        folder = find_model(name, "TextDiffSeg")
+        about = read_json(folder / "config.json")
+        if about.get("format") != FORMAT or "preprocessing" not in about:
+            raise ValueError(f"{folder} holds no TextDiffSeg of format {FORMAT}: config.json says {sorted(about)}")
+        text = None
+        if about["text"]:
+            from textdiff.models.text import TextEncoder
+
+            text = TextEncoder.from_pretrained(about["text"]["name"], about["text"]["max_length"])
+        model = cls(text, about["class_names"], _preprocessing(about["preprocessing"]), **about["model"])
+        model.load_own(read_checkpoint(folder / "model.safetensors"), str(folder))
+        return model.to(device).eval()
+
+    def _own_state(self) -> dict[str, Tensor]:
+        """Everything but the frozen text encoder."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("text.")}
+
+    def load_own(self, state: dict[str, Tensor], source: str) -> None:
+        """Copies weights (without the text encoder's) into the model; every key must fit."""
+        text, self.text = self.text, None
+        try:
+            load_strict(self, state, source)
+        finally:
+            self.text = text
+
+
+def _denoiser(channels: int, image_channels: int, widths: Sequence[int], text_dim: int | None) -> nn.Module:
+    """MONAI's diffusion UNet: noised latent and fused image latent in; reads the tokens again at its coarse level."""
+    from monai.networks.nets import DiffusionModelUNet
+
+    return DiffusionModelUNet(
+        spatial_dims=3,
+        in_channels=channels + image_channels,
+        out_channels=channels,
+        num_res_blocks=1,
+        channels=tuple(widths),
+        attention_levels=(False, True),
+        norm_num_groups=16,
+        num_head_channels=(0, 32),
+        with_conditioning=text_dim is not None,
+        cross_attention_dim=text_dim,
+    )
+
+
+def _preprocessing(about: dict[str, Any]) -> Preprocessing:
+    """Lists of a JSON file as the tuples they were."""
+    return Preprocessing(**{key: None if value is None else tuple(value) for key, value in about.items()})
