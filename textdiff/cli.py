@@ -262,7 +262,8 @@ def read_grid(name: str, parameters: dict[str, str], seeds: str | None) -> Grid:
 
     Raises ValueError naming what there is: grids, data sets, modes.
     """
-    from textdiff.experiments.config import DATASETS, MODES, numbers
+    from textdiff.base.parsing import numbers
+    from textdiff.experiments.config import DATASETS, MODES
     from textdiff.experiments.grids import grid
 
     for given in parameters:

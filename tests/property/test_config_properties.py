@@ -8,6 +8,7 @@ from dataclasses import fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from textdiff.base.parsing import numbers
 from textdiff.experiments.config import (
     BACKBONES,
     CONFIGS,
@@ -17,7 +18,6 @@ from textdiff.experiments.config import (
     Config,
     TextDiffSegConfig,
     config_from_record,
-    numbers,
 )
 from textdiff.experiments.records import portable
 

@@ -1,4 +1,4 @@
-"""Mixed precision by name: "float32" or "bfloat16" in, a context for the forward pass out."""
+"""Device and mixed precision by name: "auto" or "cuda:1" in, a device out; "bfloat16" in, a context for the forward pass out."""
 
 from __future__ import annotations
 
@@ -30,3 +30,16 @@ def mixed_precision(device: torch.device | str, precision: str, cells: int = FEW
     if precision == "float32" or wrong:
         return nullcontext()
     return torch.autocast(device_type, torch.bfloat16)
+
+
+def resolve_device(name: str) -> torch.device:
+    """ "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: a device that this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device={name!r}, but torch sees no CUDA device here; use device='cpu' or 'auto'")
+    return torch.device(name)

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from textdiff.base.parsing import numbers
 from textdiff.evaluation.metrics import case_scores
-from textdiff.experiments.config import numbers
 from textdiff.models.features import DiffusionFeatures
 
 if TYPE_CHECKING:

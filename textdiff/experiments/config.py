@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from textdiff.base.parsing import numbers
 from textdiff.experiments.records import portable
 
 PHANTOMS = ("nuclei_phantoms", "chest_phantoms")
@@ -755,14 +756,6 @@ def config_from_record(record: Mapping[str, Any]) -> Config:
             except TypeError as error:
                 raise ValueError(str(error)) from error
     raise ValueError("the record's parameters are those of no configuration class here: another version made it")
-
-
-def numbers(text: str, kind: type = int) -> tuple:
-    """Parses "6,8,12" (or "0.5,1") into a tuple; raises ValueError that quotes the text."""
-    try:
-        return tuple(kind(part) for part in str(text).split(",") if part.strip())
-    except ValueError:
-        raise ValueError(f"{text!r} is not a comma-separated list of {kind.__name__} numbers") from None
 
 
 def _typed(name: str, value: Any, annotation: str) -> Any:

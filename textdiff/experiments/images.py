@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from textdiff.base import paths
 from textdiff.base.checkpoints import load_strict, read_checkpoint, read_json, write_checkpoint
+from textdiff.base.precision import resolve_device
 from textdiff.data import SYNTHETIC, load_dataset
 from textdiff.data.cases import Case, Dataset
 from textdiff.data.images.captions import same_count, shuffled, swap_left_right
@@ -76,19 +77,6 @@ DECODER_HEAD = COMPACT_HEAD | {"merge": "decoder"}
 HEADS = {"official": {}, "compact": COMPACT_HEAD, "decoder": DECODER_HEAD}
 FUSION = {"textdiff": "attention", "textdiff_concat": "pooled", "textdiff_no_text": "none"}
 DEMO_IMAGES = {"n_train": 60, "image_size": 96}
-
-
-def resolve_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one, else the CPU.
-
-    Raises:
-        ValueError: a device that this machine does not have.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device={name!r}, but torch sees no CUDA device here; use device='cpu' or 'auto'")
-    return torch.device(name)
 
 
 def load_data(config: TextDiffConfig, n_train: int = DEMO_IMAGES["n_train"]) -> Dataset:

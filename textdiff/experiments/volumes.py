@@ -17,13 +17,15 @@ from torch import Tensor, nn
 
 from textdiff.base import paths
 from textdiff.base.checkpoints import load_strict, read_checkpoint, write_checkpoint
+from textdiff.base.parsing import numbers
+from textdiff.base.precision import resolve_device
 from textdiff.data.splits import draw_labelled
 from textdiff.data.volumes.layouts import VolumeCase, VolumeDataset, load_volumes
 from textdiff.data.volumes.patches import IMAGE_CHANNELS, Batch, Preprocessing, TrainingVolumes
 from textdiff.data.volumes.prompts import KINDS, prompt
-from textdiff.experiments.config import SCRATCH_3D, Config, TextDiffSegConfig, numbers
+from textdiff.experiments.config import SCRATCH_3D, Config, TextDiffSegConfig
 from textdiff.experiments.grids import COMMON_3D
-from textdiff.experiments.images import model_folder, recorded, resolve_device, training_figure
+from textdiff.experiments.images import model_folder, recorded, training_figure
 from textdiff.models.losses import dice_ce_loss
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from dataclasses import fields
 
 import pytest
 
+from textdiff.base.parsing import numbers
 from textdiff.experiments.config import (
     CONFIGS,
     DATASETS,
@@ -20,7 +21,6 @@ from textdiff.experiments.config import (
     SamplingConfig,
     TextDiffConfig,
     config_from_record,
-    numbers,
 )
 from textdiff.experiments.records import portable
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_models import ARCHITECTURE, cases, tiny_unet
 
+from textdiff.base.precision import resolve_device
 from textdiff.experiments import images as experiments
 from textdiff.experiments.config import BACKBONES, SCRATCH, PretrainConfig, TableConfig, TextDiffConfig
 from textdiff.experiments.images import (
@@ -14,7 +15,6 @@ from textdiff.experiments.images import (
     load_backbone,
     load_data,
     new_backbone,
-    resolve_device,
     train_model,
     unlabelled_images,
 )

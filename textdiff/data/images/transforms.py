@@ -7,6 +7,7 @@ transformed tensors and sentences.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -97,6 +98,28 @@ def mask_at(mask: np.ndarray, size: int, rule: str = "area", num_classes: int = 
         return (rows @ labels.double() @ columns.T >= 0.5 - 1e-9).long()
     shares = torch.stack([rows @ (labels == k).double() @ columns.T for k in range(num_classes)])
     return shares.argmax(dim=0)
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """How a picture and its mask become tensors; the arguments of :func:`to_input` and :func:`mask_at` in one object.
+
+    image_size: side in pixels of the square that a network sees. num_classes: background included.
+    """
+
+    image_size: int = 256
+    channel_order: str = "RGB"
+    resize: str = "area"
+    mask_rule: str = "area"
+    num_classes: int = 2
+
+    def input(self, image: np.ndarray) -> torch.Tensor:
+        """uint8 [H, W, 3] -> float32 [3, image_size, image_size] in [-1, 1]."""
+        return to_input(image, self.image_size, self.channel_order, self.resize)
+
+    def target(self, mask: np.ndarray, size: int | None = None) -> torch.Tensor:
+        """uint8 [H, W] -> int64 [size, size] (default: image_size)."""
+        return mask_at(mask, size or self.image_size, self.mask_rule, self.num_classes)
 
 
 def _check_turn(k: int) -> None:
