@@ -139,6 +139,7 @@ def predict(
         raise ValueError(f"--{for_volumes[0]} is of volumes: it goes with --volume, not with --image")
     _check_files(image, out, (".png",))
     from textdiff import TextDiff
+    from textdiff.base.precision import resolve_device
 
     _check_kind(model, "features", "--volume")
     labels = TextDiff.from_pretrained(model, device=resolve_device(device)).predict(image, text)
@@ -391,6 +392,7 @@ def _predict_volume(
 ) -> None:
     """Segment, write and list; the labels are written last, so that where they are, everything is."""
     from textdiff import TextDiffSeg
+    from textdiff.base.precision import resolve_device
     from textdiff.data.volumes import volume as volumes
     from textdiff.models.inference import check_settings
 
