@@ -69,6 +69,17 @@ def assets_dir() -> Path:
     return PACKAGE / "assets"
 
 
+def shipped(kind: str) -> Path:
+    """Folder of what comes with the package: "weights" (small models), "published" (records), "notebooks" or
+    "book" (paper_tables.csv). In a checkout it lies outside the package, in an installed package inside.
+    """
+    in_checkout = {"weights": "weights", "published": "results/published", "notebooks": "notebooks", "book": "book"}
+    if kind not in in_checkout:
+        raise ValueError(f"nothing called {kind!r} is shipped; there are {', '.join(in_checkout)}")
+    root = _checkout()
+    return root / in_checkout[kind] if root else PACKAGE / "shipped" / kind
+
+
 def find_dataset(name: str) -> Path:
     """Return the folder of a real data set (a key of `DATASET_FOLDERS`) under `data_dir()`.
 
