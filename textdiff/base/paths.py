@@ -49,3 +49,14 @@ def results_dir() -> Path:
 def assets_dir() -> Path:
     """Folder of the files shipped inside the package (small encoder, small backbone)."""
     return PACKAGE / "assets"
+
+
+def shipped(kind: str) -> Path:
+    """Folder of what comes with the package: "weights" (small models), "published" (records), "notebooks" or
+    "book" (paper_tables.csv). In a checkout it lies outside the package, in an installed package inside.
+    """
+    in_checkout = {"weights": "weights", "published": "results/published", "notebooks": "notebooks", "book": "book"}
+    if kind not in in_checkout:
+        raise ValueError(f"nothing called {kind!r} is shipped; there are {', '.join(in_checkout)}")
+    root = _checkout()
+    return root / in_checkout[kind] if root else PACKAGE / "shipped" / kind
