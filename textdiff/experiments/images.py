@@ -387,7 +387,8 @@ def training_figure(config: TextDiffConfig | TextDiffSegConfig, history: Sequenc
     """Loss and validation Dice against steps, or against passes through the labelled images where their number is set."""
     import pandas as pd
 
-    from textdiff.figures import images as plots
+    from textdiff.figures.curves import loss_curve
+    from textdiff.figures.style import described
 
     best = max(history, key=lambda row: row["score"])
     table = pd.DataFrame(history).rename(columns={"score": "validation dice"})
@@ -395,9 +396,9 @@ def training_figure(config: TextDiffConfig | TextDiffSegConfig, history: Sequenc
     if isinstance(config, TextDiffConfig):
         along = "epoch"
         table[along] = table["step"] * config.batch_size / config.n_labels
-    curve = plots.loss_curve(table[[along, "loss", "validation dice"]], along)
+    curve = loss_curve(table[[along, "loss", "validation dice"]], along)
     alt = f"Training loss and validation Dice over {config.iterations} steps; best Dice {best['score']:.3f} after step {best['step']}."
-    return plots.described(curve, alt, "Training loss and validation Dice.")
+    return described(curve, alt, "Training loss and validation Dice.")
 
 
 def run_textdiff(config: TextDiffConfig, out_dir: str | Path = "") -> Run:

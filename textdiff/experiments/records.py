@@ -103,7 +103,7 @@ class Run:
         """Write the record and return its folder.
 
         `metrics` is flat ("test/dice": 0.71); nan and infinity become null. `figures` are saved as PNG beside
-        a JSON of their alt text and caption (`plots.described`). The record is built in a hidden folder
+        a JSON of their alt text and caption (`figures.style.described`). The record is built in a hidden folder
         beside its place, brought to disk, then renamed: when anything fails, a record that was there before
         stays whole. Raises ValueError for metrics that are no numbers or a figure's name that is no plain
         word; OSError from the disk.
@@ -289,14 +289,14 @@ def _flat_numbers(metrics: Mapping[str, float | int]) -> dict[str, float | int |
 
 
 def _figure_files(name: str, figure: Figure) -> dict[str, bytes]:
-    from textdiff.figures import images as plots
+    from textdiff.figures.style import description
 
     if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name):
         raise ValueError(f"figure name {name!r}: use letters, digits, _ and - (it becomes a file name)")
-    words = plots.description(figure)
+    words = description(figure)
     if not words["alt"]:
         warnings.warn(
-            f"figure {name!r} has no alt text: give it one with plots.described(figure, alt, caption)",
+            f"figure {name!r} has no alt text: give it one with textdiff.figures.style.described(figure, alt, caption)",
             stacklevel=3,
         )
     picture = io.BytesIO()

@@ -22,7 +22,7 @@ from textdiff.base.precision import resolve_device
 from textdiff.data.splits import draw_labelled
 from textdiff.data.volumes.layouts import VolumeCase, VolumeDataset, load_volumes
 from textdiff.data.volumes.patches import IMAGE_CHANNELS, Batch, Preprocessing, TrainingVolumes
-from textdiff.data.volumes.prompts import KINDS, prompt
+from textdiff.data.volumes.prompts import KINDS, prompts_for
 from textdiff.experiments.config import SCRATCH_3D, Config, TextDiffSegConfig
 from textdiff.experiments.grids import COMMON_3D
 from textdiff.experiments.images import model_folder, recorded, training_figure
@@ -241,16 +241,6 @@ def test_model(
 
 
 test_model.__test__ = False  # the name says what it does; it is no test
-
-
-def prompts_for(
-    cases: Sequence[VolumeCase], class_names: Sequence[str], kind: str = "class", names: Sequence[str] = ()
-) -> list[str]:
-    """The sentence of every case that asks for ``names`` (all structures if empty); "report" is made from its label."""
-    wanted = list(names or class_names[1:])
-    if kind != "report":
-        return [prompt(kind, wanted)] * len(cases)
-    return [prompt(kind, wanted, case.pair()[1], class_names) for case in cases]
 
 
 def measure(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -307,6 +307,16 @@ def prompt(
     if labels is None:
         raise ValueError("a report is made from the label map; give labels and class_names")
     return "; ".join(_finding(name, labels, list(class_names), variant % VARIANTS["report"]) for name in names)
+
+
+def prompts_for(
+    cases: Sequence[Any], class_names: Sequence[str], kind: str = "class", names: Sequence[str] = ()
+) -> list[str]:
+    """One sentence per `VolumeCase` that asks for `names` (all structures if empty); "report" is made from its labels."""
+    wanted = list(names or class_names[1:])
+    if kind != "report":
+        return [prompt(kind, wanted)] * len(cases)
+    return [prompt(kind, wanted, case.pair()[1], class_names) for case in cases]
 
 
 def _listed(parts: list[str]) -> str:
