@@ -52,7 +52,7 @@ class DatasetEntry:
     layout: how its files lie, or "phantoms". class_names: "background" first; for volumes these are the labels 0..K in our
     numbering. folders: names under which it is met in `data_dir()`, in order of preference. split: "official" (the folder
     says), "manifest" (shipped here, in data/manifests), "hash" (of the case name), "drawn" (phantoms).
-    backbone: the small one that demo mode reads. n_labels: how many cases a run draws unless told otherwise, 0 for all;
+    backbone: the small one that demo mode reads. n_labels: how many labelled cases a run draws unless told otherwise, or "all";
     label_counts: those of the label-efficiency figure. model: the shipped model that was trained on it.
     runs: parameters of a run notebook that this data set changes, under "demo" and "full"; under "grid" those that all
     runs of its tables share. pretraining: the same for pre-training.
@@ -76,8 +76,8 @@ class DatasetEntry:
     manifest: str = ""
     source: GitHub | Decathlon | None = None
     backbone: str = "phantoms_32"
-    n_labels: int = 5
-    label_counts: tuple[int, ...] = ()
+    n_labels: int | Literal["all"] = 5
+    label_counts: tuple[int | Literal["all"], ...] = ()
     model: str = ""
     runs: Mapping[str, Parameters] = field(default_factory=dict)
     pretraining: Parameters = field(default_factory=dict)
@@ -234,9 +234,13 @@ TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "str": ("a text", lambda value: _is(value, str)),
     "Kind": ("a text", lambda value: _is(value, str)),
     "int": ("a whole number", lambda value: _is(value, int)),
+    'int | Literal["all"]': ('a whole number or "all"', lambda value: _is(value, int) or value == "all"),
+    'tuple[int | Literal["all"], ...]': (
+        'a list of whole numbers or "all"',
+        lambda value: isinstance(value, list) and all(_is(item, int) or item == "all" for item in value),
+    ),
     "int | None": ("a whole number or null", lambda value: value is None or _is(value, int)),
     "tuple[str, ...]": ("a list of texts", _list(str)),
-    "tuple[int, ...]": ("a list of whole numbers", _list(int)),
     "tuple[int, int, int]": ("a list of three whole numbers", _list(int, length=3)),
     "tuple[float, float] | None": (
         "a list of two numbers or null",

@@ -1,8 +1,9 @@
 """Which runs make which table. In: a table's name and a data set. Out: its rows, and for each the configurations to run.
 
 One definition serves the command that makes the runs (``textdiff sweep``), the check whether they are there already, and the
-notebook that draws the table. A run is known by its configuration, so that tables may share runs. Tables of synthetic data
-are small: they show how a table is read, with few rows and one draw.
+notebook that draws the table. A run is known by its configuration, so that tables may share runs. What the runs of all tables
+share stands in the data set's entry of the registry: the small backbones and the text encoder that ship with the package,
+what two processor cores can do. Tables of synthetic data are small: they show how a table is read, with few rows and one draw.
 """
 
 from __future__ import annotations
@@ -18,39 +19,6 @@ from textdiff.experiments.images import TextDiffConfig
 from textdiff.experiments.volumes import TextDiffSegConfig
 from textdiff.models.store import RANDOM, REDRAWN
 
-# What the runs of all tables share, per data set: the small backbones and the text encoder that ship with the package, what
-# two processor cores can do. `textdiff run 13 -p mode full` without more runs the paper's sizes.
-COMMON: dict[str, dict[str, Any]] = {
-    "monuseg": {
-        "text_encoder": "tiny",
-        "iterations": 300,
-        "batch_size": 2,
-        "validate_every": 50,
-        "learning_rate": 2e-3,
-        "views": 8,
-    },
-    # One noise step instead of the paper's three: a third of the cost, and next to nothing lost on validation images
-    "qata": {
-        "text_encoder": "tiny",
-        "image_size": 96,
-        "noise_steps": "50",
-        "iterations": 1500,
-        "batch_size": 8,
-        "validate_every": 250,
-        "learning_rate": 2e-3,
-        "views": 24,
-    },
-    "nuclei_phantoms": {"image_size": 64, "iterations": 200, "validate_every": 50, "learning_rate": 2e-3},
-    "chest_phantoms": {"image_size": 64, "iterations": 800, "validate_every": 100, "learning_rate": 2e-3},
-    "hippocampus": {"text_encoder": "tiny", "prompts": "class"},
-    # Three organs and one patch a step, so that a table is made in an hour
-    "abdomen_phantoms": {
-        "structures": "liver,left kidney,right kidney",
-        "iterations": 500,
-        "validate_every": 100,
-        "max_val": 4,
-    },
-}
 # Networks trained from scratch draw new views all the time
 FROM_SCRATCH: dict[str, Any] = {"learning_rate": 1e-3, "views": 0}
 SEEDS = (0, 1, 2)
@@ -124,7 +92,7 @@ def grid(name: str, dataset: str, seeds: Sequence[int] | None = None) -> Grid:
     volumes = kind is TextDiffSegConfig
     if (entry.kind == "volumes") != volumes:
         raise ValueError(f"grid {name} is about {'volumes' if volumes else 'images'}, and {dataset} holds {entry.kind}")
-    common = {"mode": "full", "dataset": dataset, **COMMON.get(dataset, {"text_encoder": "tiny"})}
+    common = {"mode": "full", "dataset": dataset, "text_encoder": "tiny", **entry.runs.get("grid", {})}
     if not volumes:
         common["backbone"] = entry.backbone
     draws = tuple(seeds) if seeds is not None else SEEDS[: 1 if entry.synthetic else 3]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from textdiff.base import paths
 from textdiff.base.parsing import numbers
 from textdiff.base.precision import Precision, resolve_device
-from textdiff.data import load_dataset
+from textdiff.data import load_dataset, registry
 from textdiff.data.images.captions import other_sentences
 from textdiff.data.splits import check_unseen, draw_labelled
 from textdiff.experiments.config import (
@@ -170,16 +170,9 @@ class TextDiffConfig(Config):
     def _resolve(self) -> TextDiffConfig:
         entry, demo = self.entry, self.mode == "demo"
         small = demo or entry.synthetic
-        about = replace(
-            self,
-            **(
-                {"blocks": "none", "noise_steps": "none", "head": "none", "backbone": "none"}
-                if self.from_scratch
-                else {}
-            ),
-            **({} if self.reads else {"text_encoder": "none"}),
-        )
-        config = about._fill(
+        unused = dict.fromkeys(("backbone", "blocks", "noise_steps", "head"), "none") if self.from_scratch else {}
+        unused |= {} if self.reads else {"text_encoder": "none"}
+        config = replace(self, **unused)._fill(
             {
                 "backbone": entry.backbone if small else "openai_256",
                 "text_encoder": "tiny" if small else "emilyalsentzer/Bio_ClinicalBERT",
@@ -187,23 +180,16 @@ class TextDiffConfig(Config):
                 "n_labels": entry.n_labels,
             }
         )
-        config = config._fill(_of_backbone(config)) if not config.from_scratch else config
+        config = config if self.from_scratch else config._fill(_of_backbone(config))
         heavy = config.head == "official"
         if heavy and config.iterations == AUTO and config.n_labels == "all":
             raise ValueError("n_labels='all' with the authors' head: say how many iterations (they train 50 epochs)")
-        return (
-            config._fill(
-                {
-                    "image_size": _side(entry.backbone, entry.name, demo),
-                    "max_val": 10 if demo else 100,
-                    "max_test": entry.demo_test if demo else "all",
-                    **_views(config),
-                }
-            )
-            ._fill(PROTOCOLS[self.protocol])
-            ._fill(_steps(config, heavy))
-            ._with_weights()
-        )
+        size = {"max_val": 10, "max_test": 20} if demo else {"max_val": 100, "max_test": "all"}
+        presets = ({} if heavy else entry.runs.get(self.mode, {}), PROTOCOLS[self.protocol], _steps(config, heavy), size)
+        side = registry.backbone(entry.backbone).image_size if self.from_scratch else _side(config.backbone)
+        for preset in (_views(config), *presets, {"image_size": side}):
+            config = config._fill(preset)
+        return config._with_weights()
 
     def _check(self) -> None:
         if self.from_scratch:
@@ -219,30 +205,29 @@ class TextDiffConfig(Config):
 
 
 def _of_backbone(config: TextDiffConfig) -> dict[str, Any]:
-    """Blocks, image size and head that go with a backbone."""
-    from textdiff.data import registry
+    """Blocks and head that go with a backbone."""
     from textdiff.models.store import architecture_of
 
     name = architecture_of(config.backbone)
-    if name not in registry.BACKBONES:
+    if name not in registry.backbones():
         if config.blocks == AUTO:
             raise ValueError(
                 f"backbone={config.backbone!r} is not a known name: say which blocks to tap, such as blocks='1,4,7'"
             )
-        return {"image_size": 256, "head": "decoder" if config.protocol == "corrected" else "compact"}
-    official = name == "openai_256"
+        return {"head": "decoder" if config.protocol == "corrected" else "compact"}
+    ours = "decoder" if config.protocol == "corrected" else "compact"
     return {
         "blocks": registry.backbone(name).blocks_for(config.dataset),
-        "image_size": _side(name, config.dataset, config.mode == "demo"),
-        "head": "official" if official else "decoder" if config.protocol == "corrected" else "compact",
+        "head": "official" if name == "openai_256" else ours,
     }
 
 
-def _side(backbone: str, dataset: str, demo: bool) -> int:
-    from textdiff.data import registry
+def _side(backbone: str) -> int:
+    """Side in pixels at which a backbone is tapped."""
+    from textdiff.models.store import architecture_of
 
-    # Films whose opacities are told apart by the sentence alone need few pixels and many steps
-    return 64 if demo and dataset == "chest_phantoms" else registry.backbone(backbone).image_size
+    about = registry.backbones().get(architecture_of(backbone))
+    return about.image_size if about else 256
 
 
 def _views(config: TextDiffConfig) -> dict[str, Any]:
@@ -254,17 +239,11 @@ def _views(config: TextDiffConfig) -> dict[str, Any]:
 
 def _steps(config: TextDiffConfig, heavy: bool) -> dict[str, Any]:
     """How long and how fast a model learns by default."""
-    long, chest = config.dataset == "qata", config.dataset == "chest_phantoms"
     if config.mode == "demo":
-        length = {"iterations": 300 if chest else 60, "validate_every": 60 if chest else 20}
-        rate = 2e-3
-    else:
-        length = {"iterations": 1500 if long else 400, "validate_every": 150 if long else 50}
-        rate = 1e-3
+        return {"iterations": 60, "validate_every": 20, "learning_rate": 1e-4 if heavy else 2e-3, "batch_size": 4}
     if heavy:  # 50 epochs of the authors' code
-        length["iterations"] = 50 * config.n_labels if config.mode == "full" else length["iterations"]
-        rate = 1e-4
-    return {**length, "learning_rate": rate, "batch_size": 1 if heavy else 8 if long else 4}
+        return {"iterations": 50 * config.n_labels, "validate_every": 50, "learning_rate": 1e-4, "batch_size": 1}
+    return {"iterations": 400, "validate_every": 50, "learning_rate": 1e-3, "batch_size": 4}
 
 
 # --- data and model --------------------------------------------------------------------------------------

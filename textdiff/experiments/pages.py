@@ -44,7 +44,7 @@ def _backbone(config: Any) -> Any:
     from textdiff.models.store import architecture_of
 
     config = config._fill({"backbone": config.entry.backbone})
-    about = registry.BACKBONES.get(architecture_of(config.backbone))
+    about = registry.backbones().get(architecture_of(config.backbone))
     return config._fill({"image_size": about.image_size if about else 256, "blocks": "all"})._with_weights()
 
 
@@ -145,7 +145,7 @@ class BlocksConfig(Config):
         from textdiff.models.store import architecture_of
 
         demo, config = self.mode == "demo", _backbone(self)
-        about = registry.BACKBONES.get(architecture_of(config.backbone))
+        about = registry.backbones().get(architecture_of(config.backbone))
         taps = about.blocks_for(config.dataset) if about else ""
         paper = ("50,150,250", "50", "150", "250")
         return config._fill(

@@ -51,7 +51,7 @@ class PretrainConfig(Config):
     start_from_weights: str = AUTO
 
     def _resolve(self) -> PretrainConfig:
-        chest, real = self.dataset in ("qata", "chest_phantoms"), not self.entry.synthetic
+        real = not self.entry.synthetic
         large = {"channel_mult": "1,2,3,4", "num_res_blocks": 2, "attention_resolutions": "8", "crop": 64}
         small = {"channel_mult": "1,2,3", "num_res_blocks": 1, "attention_resolutions": "4", "crop": 48}
         length = {"iterations": 2400, "n_samples": 8, "sampling_steps": 50}
@@ -60,9 +60,10 @@ class PretrainConfig(Config):
             {
                 **(large if real else small),
                 **(length if self.mode == "full" else short),
-                "image_size": {"monuseg": 256, "qata": 128}.get(self.dataset, 96),
-                "scales": {"monuseg": "1,1.25,1.5,2", "qata": "0.5,0.75,1"}.get(self.dataset, "0.67,1"),
-                "symmetries": "0,4" if chest else "0,1,2,3,4,5,6,7",
+                "image_size": 128,
+                "scales": "0.5,0.75,1",
+                "symmetries": "0,4",
+                **self.entry.pretraining,
             }
         )._with_weights()
 

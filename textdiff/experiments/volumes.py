@@ -168,7 +168,7 @@ class TextDiffSegConfig(Config):
                 "sampling_steps": 5,
                 "structures": ",".join(entry.class_names[1:]),
                 "text_encoder": "tiny" if demo or entry.synthetic else "emilyalsentzer/Bio_ClinicalBERT",
-                "patch": ",".join(map(str, entry.task.patch)),
+                "patch": ",".join(map(str, entry.patch)),
                 **(short if demo else long if large else small),
                 # Of as many patches, one a step taught more than two a step (trials on validation volumes)
                 "batch_size": 2 if large else 1,

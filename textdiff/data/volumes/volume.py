@@ -394,22 +394,6 @@ def widest_planes(labels: np.ndarray) -> tuple[int, int, int]:
 # --- writing -------------------------------------------------------------------------------------------
 
 
-def widest_planes(labels: np.ndarray) -> tuple[int, int, int]:
-    """Along each axis of a label map, the index at which its structures are widest; the middle where nothing is marked.
-
-    Each structure counts by its own widest cut, so that a small one weighs as much as a large one.
-    """
-    names = np.unique(labels[labels > 0])
-    if names.size == 0:
-        return tuple(side // 2 for side in labels.shape)
-    found = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        profiles = [(labels == name).sum(axis=others) for name in names]
-        found.append(int(sum(profile / profile.max() for profile in profiles).argmax()))
-    return tuple(found)
-
-
 def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     import nibabel
 
