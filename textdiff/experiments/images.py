@@ -21,9 +21,10 @@ from tqdm.auto import tqdm
 from textdiff.base import paths
 from textdiff.base.checkpoints import load_strict, read_checkpoint, read_json, write_checkpoint
 from textdiff.base.precision import resolve_device
-from textdiff.data import SYNTHETIC, load_dataset
+from textdiff.data import load_dataset
 from textdiff.data.cases import Case, Dataset
 from textdiff.data.images.captions import same_count, shuffled, swap_left_right
+from textdiff.data.registry import dataset
 from textdiff.data.splits import draw_labelled
 from textdiff.experiments.config import (
     BACKBONES,
@@ -81,7 +82,7 @@ DEMO_IMAGES = {"n_train": 60, "image_size": 96}
 
 def load_data(config: TextDiffConfig, n_train: int = DEMO_IMAGES["n_train"]) -> Dataset:
     """The data set of a configuration; phantoms are made at the size the backbone works at."""
-    if config.dataset not in SYNTHETIC:
+    if not dataset(config.dataset).synthetic:
         return load_dataset(config.dataset)
     sizes = (n_train, getattr(config, "max_val", 10), min(getattr(config, "max_test", 20), 200))
     return load_dataset(config.dataset, sizes=sizes, image_size=DEMO_IMAGES["image_size"])
@@ -281,7 +282,7 @@ def _evaluate(
         model,
         cases,
         image_size=config.image_size,
-        eval_size=config.image_size if config.dataset in SYNTHETIC else 256,
+        eval_size=config.image_size if dataset(config.dataset).synthetic else 256,
         mask_rule=config.mask_rule,
         channel_order=config.channel_order,
         resize=config.resize,
@@ -490,7 +491,7 @@ def new_backbone(config: PretrainConfig) -> UNet:
 
 def unlabelled_images(config: PretrainConfig) -> list[Case]:
     """Training images of the configuration's data set without their masks; 200 phantoms in full mode, 40 in demo."""
-    if config.dataset not in SYNTHETIC:
+    if not dataset(config.dataset).synthetic:
         return load_dataset(config.dataset).unlabelled
     count = 200 if config.mode == "full" else 40
     return load_dataset(config.dataset, sizes=(count, 1, 1), image_size=config.image_size).unlabelled
