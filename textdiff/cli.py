@@ -89,11 +89,11 @@ def fetch(
     force: Annotated[bool, typer.Option("--force", help="Make it anew although it is there.")] = False,
 ) -> None:
     """Bring a data set or weights to this machine: checked, resumed after a break, whole or not at all."""
-    from textdiff.data.fetch import WEIGHTS
     from textdiff.data.fetch import fetch as bring
+    from textdiff.data.registry import BACKBONES, MODELS
 
     if root is not None:
-        os.environ["TEXTDIFF_WEIGHTS" if name in WEIGHTS else "TEXTDIFF_DATA"] = str(root)
+        os.environ["TEXTDIFF_WEIGHTS" if name in BACKBONES | MODELS else "TEXTDIFF_DATA"] = str(root)
     typer.echo(bring(name, source=source, force=force))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from volume_layouts import write_layout
 
 from textdiff import TextDiffSeg
-from textdiff.data.volumes.phantoms import write_layout
+from textdiff.data.registry import DATASETS, names
 from textdiff.experiments import volumes as experiments3d
 from textdiff.experiments.config import SCRATCH_3D, SHIPPED_3D, TEXTDIFFSEG, TextDiffSegConfig
 
@@ -35,11 +36,9 @@ def own_folders(tmp_path, monkeypatch):
 
 def written(tmp_path, task: str, n: int = 10) -> None:
     """A data set in the layout of ``task``, small, on the grid that the task works on."""
-    from textdiff.data.volumes.layouts import TASKS
-
-    spacing = TASKS[task].spacing or (1.0, 1.0, 1.0)
-    folder = tmp_path / "data" / TASKS[task].folders[0]
-    write_layout(folder, task, n, 0, shape=(32, 32, 24), spacing=spacing)
+    spacing = DATASETS[task].spacing or (1.0, 1.0, 1.0)
+    folder = tmp_path / "data" / DATASETS[task].folders[0]
+    write_layout(folder, task, n, shape=(32, 32, 24), spacing=spacing)
 
 
 def config(dataset: str = "hippocampus", **changes) -> TextDiffSegConfig:
@@ -94,10 +93,9 @@ def test_a_record_says_what_was_found_under_which_prompt_and_is_not_made_twice(t
 
 
 def test_every_task_that_can_be_read_can_be_asked_for():
-    from textdiff.data.volumes.layouts import TASKS
     from textdiff.experiments.config import VOLUMES
 
-    assert set(VOLUMES) == set(TASKS)
+    assert set(VOLUMES) == set(names("volumes"))
 
 
 def test_few_labels_are_drawn_by_the_seed(tmp_path):
