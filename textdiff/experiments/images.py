@@ -275,16 +275,14 @@ def _evaluate(
     captions: Sequence[str] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    from textdiff.evaluation.images import evaluate
+    from textdiff.data.images.transforms import ImageSpec
+    from textdiff.evaluation.images import score_cases
 
-    return evaluate(
+    return score_cases(
         model,
         cases,
-        image_size=config.image_size,
+        ImageSpec(config.image_size, config.channel_order, config.resize, config.mask_rule),
         eval_size=config.image_size if config.dataset in SYNTHETIC else 256,
-        mask_rule=config.mask_rule,
-        channel_order=config.channel_order,
-        resize=config.resize,
         batch_size=8,
         device=resolve_device(config.device),
         captions=captions,

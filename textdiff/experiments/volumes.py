@@ -227,10 +227,10 @@ def test_model(
     progress: bool = True,
 ) -> pd.DataFrame:
     """The per-case table of ``model``: every structure at once, or what ``prompts`` (one a case) ask for."""
-    from textdiff.evaluation.volumes import evaluate_volumes
+    from textdiff.evaluation.volumes import score_volumes
 
     prompts = prompts or prompts_for(cases, data.class_names, "class" if config.prompts == "mixed" else config.prompts)
-    return evaluate_volumes(
+    return score_volumes(
         segmenter(model, config, steps),
         cases,
         prompts=prompts,
