@@ -18,6 +18,7 @@ from textdiff.data.volumes.prompts import KINDS, prompts_for
 from textdiff.data.volumes.volume import widest_planes
 from textdiff.evaluation.calibration import Reliability
 from textdiff.evaluation.volumes import column, score_volumes
+from textdiff.models.diffusion import Sampling
 from textdiff.models.inference import Prediction, predict_volume
 
 if TYPE_CHECKING:
@@ -86,8 +87,9 @@ def prompt_study(
 
 def _segment(model: TextDiffSeg, way: Way, seed: int, image: Volume, text: str, **more: bool) -> Volume | Prediction:
     """The labels, or with `more` asked for (uncertainty, probabilities) all of the prediction."""
-    sampling = dict(zip(("sampler", "steps", "samples"), way, strict=True))
-    found = predict_volume(model, image, text, **sampling, seed=seed, progress=False, **more)
+    sampler, sampling_steps, samples = way
+    sampling = Sampling(sampling_steps, sampler, samples, seed)
+    found = predict_volume(model, image, text, sampling, progress=False, **more)
     return found if more else found.labels
 
 

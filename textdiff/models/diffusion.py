@@ -1,23 +1,58 @@
-"""Gaussian diffusion over MONAI's schedulers: clean images and noise in; noised images, posteriors and samples out.
+"""Gaussian diffusion: clean images or latents and noise in; noised ones, posteriors and samples out.
 
-Schedules, respacing and the learned-range posterior follow openai/guided-diffusion (commit 22e0df8,
-``gaussian_diffusion.py`` and ``respace.py``); the arithmetic of a step is MONAI's. Two differences between those two
-matter and are bridged here: guided-diffusion computes its schedules in float64 and interpolates the *logarithm* of a
-learned variance, and its DDIM step predicts the noise anew from the clipped image.
+:class:`Diffusion` is openai/guided-diffusion's (commit 22e0df8, ``gaussian_diffusion.py`` and ``respace.py``): pictures
+in [-1, 1], a UNet that predicts the noise. :class:`LatentDiffusion` is TextDiffSeg's. Both move by :func:`ddim_step`.
+Schedules are computed in float64 on the CPU; what meets a tensor is a Python number or has the tensor's own dtype.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+NoiseSchedule = Literal["linear", "cosine"]
+Target = Literal["sample", "epsilon", "v_prediction"]
+Sampler = Literal["ddim", "ddpm"]
+ETA: dict[str, float] = {"ddim": 0.0, "ddpm": 1.0}  # 1 is the ancestral step (Song et al. 2021, section 4.1)
 
-def beta_schedule(name: str, num_steps: int = 1000) -> np.ndarray:
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a latent is drawn.
+
+    sampling_steps: denoising steps, from pure noise, 1 or more.
+    sampler: "ddim" (deterministic given the first noise) or "ddpm" (ancestral: new noise in every step).
+    samples: how many times to draw.
+    seed: of the noise, 0 or more.
+
+    Raises ValueError that names the setting which is out of range.
+    """
+
+    sampling_steps: int = 5
+    sampler: Sampler = "ddim"
+    samples: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("sampling_steps", 1), ("samples", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: at least {least}")
+        _check_sampler(self.sampler)
+
+
+def _check_sampler(sampler: str) -> None:
+    if sampler not in ETA:
+        raise ValueError(f"sampler={sampler!r}: choose one of {', '.join(ETA)}")
+
+
+def beta_schedule(name: NoiseSchedule, num_steps: int = 1000) -> np.ndarray:
     """The variances ``beta_t`` of ``num_steps`` noising steps as float64 ``[num_steps]``.
 
     "linear" runs from 1e-4 to 2e-2 for 1000 steps (scaled so that other lengths reach the same final noise); "cosine" is
@@ -33,7 +68,7 @@ def beta_schedule(name: str, num_steps: int = 1000) -> np.ndarray:
 
         ratios = [signal((t + 1) / num_steps) / signal(t / num_steps) for t in range(num_steps)]
         return np.array([min(1 - ratio, 0.999) for ratio in ratios])
-    raise ValueError(f"unknown noise schedule {name!r}; known: 'linear', 'cosine'")
+    raise ValueError(f"noise_schedule={name!r}: choose one of {', '.join(get_args(NoiseSchedule))}")
 
 
 def respaced_timesteps(respacing: str | int, num_steps: int = 1000) -> list[int]:
@@ -64,43 +99,59 @@ def respaced_timesteps(respacing: str | int, num_steps: int = 1000) -> list[int]
     return steps
 
 
-class Diffusion:
-    """Noising and denoising with one schedule, predicting the noise.
+def ddim_step(clean: Tensor, noised: Tensor, abar: float, abar_next: float, noise: Tensor | float, eta: float) -> Tensor:
+    """From the noise level ``abar`` to the next one visited (Song et al. 2021, equation 12 with the sigma of 16).
 
     Args:
-        schedule: "linear" or "cosine".
+        clean, noised: the predicted clean tensor and what it was predicted from.
+        abar, abar_next: products of the alphas; 1 is no noise, 0 nothing else.
+        noise: standard normal; its share grows with ``eta``, 0 (none) to 1 (the ancestral step).
+    """
+    predicted_noise = (noised - math.sqrt(abar) * clean) / math.sqrt(1 - abar)
+    sigma = eta * math.sqrt((1 - abar_next) / (1 - abar) * (1 - abar / abar_next))
+    kept = math.sqrt(max(0.0, 1 - abar_next - sigma**2))
+    return math.sqrt(abar_next) * clean + kept * predicted_noise + sigma * noise
+
+
+def add_noise(clean: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
+    """``sqrt(abar_t) clean + sqrt(1 - abar_t) noise``, in the dtype of ``clean``; ``timesteps`` int ``[B]``."""
+    signal, spread = levels(timesteps, alphas_cumprod, clean)
+    return (signal * clean + spread * noise).to(clean.dtype)
+
+
+def levels(timesteps: Tensor, alphas_cumprod: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """``sqrt(abar_t)`` and ``sqrt(1 - abar_t)``, float32 ``[B, 1, ...]`` on the device of ``like``."""
+    abar = alphas_cumprod[timesteps.cpu()].reshape(-1, *[1] * (like.ndim - 1))
+    return abar.sqrt().float().to(like.device), (1 - abar).sqrt().float().to(like.device)
+
+
+class Diffusion:
+    """Noising and denoising of pictures with one schedule, predicting the noise.
+
+    Args:
+        noise_schedule: "linear" or "cosine".
         num_steps: steps of the full schedule.
         respacing: see :func:`respaced_timesteps`; "" keeps every step.
 
     ``timesteps[i]`` is the full schedule's step that step ``i`` of this one stands for, which the UNet must be told.
     """
 
-    def __init__(self, schedule: str = "linear", num_steps: int = 1000, respacing: str | int = "") -> None:
-        # MONAI's scheduler module takes seconds to import, and the frozen features need only its arithmetic here
-        from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
-
-        full = np.cumprod(1 - beta_schedule(schedule, num_steps))
+    def __init__(
+        self, noise_schedule: NoiseSchedule = "linear", num_steps: int = 1000, respacing: str | int = ""
+    ) -> None:
+        full = np.cumprod(1 - beta_schedule(noise_schedule, num_steps))
         self.timesteps = list(range(num_steps)) if respacing == "" else respaced_timesteps(respacing, num_steps)
-        alphas_cumprod = full[self.timesteps]
-        self.betas = 1 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1])
-        length = len(self.timesteps)
-        self.ddpm = DDPMScheduler(length, prediction_type="sample")
-        self.ddim = DDIMScheduler(length, prediction_type="sample", clip_sample=False)
-        for scheduler in (self.ddpm, self.ddim):
-            scheduler.betas = torch.from_numpy(self.betas)
-            scheduler.alphas = 1 - scheduler.betas
-            scheduler.alphas_cumprod = torch.from_numpy(alphas_cumprod)
-        self._final_log_variance = math.log(self._posterior_variance(min(1, length - 1)))
+        self.alphas_cumprod = torch.from_numpy(full[self.timesteps])
+        self._before = np.append(1.0, full[self.timesteps][:-1])  # abar of the step that step t leads to
+        self.betas = 1 - full[self.timesteps] / self._before
 
     def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Eq. 1 in one jump: ``sqrt(abar_t) x0 + sqrt(1 - abar_t) noise``; ``timesteps [B]`` index this schedule."""
-        abar = torch.from_numpy(np.cumprod(1 - self.betas))[timesteps.cpu()].to(x0.device)
-        abar = abar.reshape(-1, *[1] * (x0.ndim - 1))
-        return (abar.sqrt() * x0 + (1 - abar).sqrt() * noise).to(x0.dtype)
+        return add_noise(x0, noise, timesteps, self.alphas_cumprod)
 
     def predict_x0(self, eps: Tensor, x_t: Tensor, t: int, clip: bool = True) -> Tensor:
         """The clean image that noise ``eps`` implies, clipped to [-1, 1]."""
-        abar = float(self.ddpm.alphas_cumprod[t])
+        abar = float(self.alphas_cumprod[t])
         x0 = (x_t - math.sqrt(1 - abar) * eps) / math.sqrt(abar)
         return x0.clamp(-1, 1) if clip else x0
 
@@ -114,33 +165,32 @@ class Diffusion:
         if output.shape[1] == 2 * x_t.shape[1]:
             eps, variance = output.chunk(2, dim=1)
         x0 = self.predict_x0(eps, x_t, t)
-        mean = self.ddpm._get_mean(t, x0, x_t).to(x_t.dtype)
-        smallest = math.log(self._posterior_variance(t)) if t > 0 else self._final_log_variance
+        abar, before, beta = (float(row[t]) for row in (self.alphas_cumprod, self._before, self.betas))
+        mean = (beta * math.sqrt(before) * x0 + (1 - before) * math.sqrt(1 - beta) * x_t) / (1 - abar)
+        smallest = math.log(self._posterior_variance(t))
         if variance is None:
             return mean, torch.full_like(mean, smallest), x0
         share = (variance + 1) / 2
-        return mean, share * math.log(self.betas[t]) + (1 - share) * smallest, x0
+        return mean, share * math.log(beta) + (1 - share) * smallest, x0
 
     def ddpm_step(self, output: Tensor, x_t: Tensor, t: int, generator: torch.Generator | None = None) -> Tensor:
         """One ancestral step from ``t`` to ``t - 1``."""
         mean, log_variance, _ = self.posterior(output, x_t, t)
         if t == 0:
             return mean
-        return mean + (0.5 * log_variance).exp() * _normal(x_t.shape, generator, x_t)
+        return mean + (0.5 * log_variance).exp() * torch.randn(x_t.shape, generator=generator).to(x_t)
 
-    def ddim_step(
-        self, output: Tensor, x_t: Tensor, t: int, eta: float = 0.0, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """One DDIM step from ``t`` to ``t - 1``; deterministic for ``eta`` 0."""
+    def ddim_step(self, output: Tensor, x_t: Tensor, t: int, generator: torch.Generator | None = None) -> Tensor:
+        """One deterministic DDIM step from ``t`` to ``t - 1``; the noise is predicted anew from the clipped image."""
         x0 = self.predict_x0(output[:, : x_t.shape[1]], x_t, t)
-        return self.ddim.step(x0, t, x_t, eta=eta, generator=generator)[0].to(x_t.dtype)
+        return ddim_step(x0, x_t, float(self.alphas_cumprod[t]), float(self._before[t]), 0.0, eta=0.0)
 
     @torch.inference_mode()
     def sample(
         self,
         unet: nn.Module,
         shape: Sequence[int],
-        sampler: str = "ddim",
+        sampler: Sampler = "ddim",
         seed: int = 0,
         device: str | torch.device = "cpu",
         progress: bool = True,
@@ -150,8 +200,7 @@ class Diffusion:
 
         ``callback(t, x)`` sees every intermediate image. The noise is drawn on the CPU: a seed means the same everywhere.
         """
-        if sampler not in ("ddim", "ddpm"):
-            raise ValueError(f"unknown sampler {sampler!r}; known: 'ddim', 'ddpm'")
+        _check_sampler(sampler)
         step = self.ddim_step if sampler == "ddim" else self.ddpm_step
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(*shape, generator=generator).to(device)
@@ -163,19 +212,17 @@ class Diffusion:
         return x.clamp(-1, 1)
 
     def _posterior_variance(self, t: int) -> float:
-        """Variance of ``q(x_{t-1} | x_t, x_0)``; at t = 0 it is zero, and its logarithm is taken from t = 1."""
-        return float(self.ddpm._get_variance(t))
-
-
-PREDICTIONS = ("sample", "epsilon", "v_prediction")
-SAMPLERS = {"ddim": 0.0, "ddpm": 1.0}  # eta of the DDIM step; 1 is the ancestral step (Song et al. 2021, section 4.1)
+        """Variance of ``q(x_{t-1} | x_t, x_0)``; at t = 0 it is zero, and that of t = 1 stands in for its logarithm."""
+        t = max(t, min(1, len(self.betas) - 1))
+        variance = (1 - self._before[t]) / (1 - float(self.alphas_cumprod[t])) * self.betas[t]
+        return max(float(variance), 1e-20)
 
 
 class LatentDiffusion:
     """Noising and denoising of a latent of unit variance (TextDiffSeg's equation 3), unclipped.
 
     Args:
-        schedule: "linear" or "cosine".
+        noise_schedule: "linear" or "cosine".
         prediction: what the network gives: the clean latent ("sample"), the noise ("epsilon") or "v_prediction". Ours is
             "sample": out of nearly pure noise, where few-step sampling begins, the noise says nothing about the latent.
         num_steps: steps of the full schedule.
@@ -184,16 +231,17 @@ class LatentDiffusion:
         ValueError: an unknown schedule or prediction.
     """
 
-    def __init__(self, schedule: str = "linear", prediction: str = "sample", num_steps: int = 1000) -> None:
-        if prediction not in PREDICTIONS:
-            raise ValueError(f"prediction={prediction!r}: choose one of {', '.join(PREDICTIONS)}")
-        self.schedule, self.prediction, self.num_steps = schedule, prediction, num_steps
-        self.alphas_cumprod = torch.from_numpy(np.cumprod(1 - beta_schedule(schedule, num_steps))).float()
+    def __init__(
+        self, noise_schedule: NoiseSchedule = "linear", prediction: Target = "sample", num_steps: int = 1000
+    ) -> None:
+        if prediction not in get_args(Target):
+            raise ValueError(f"prediction={prediction!r}: choose one of {', '.join(get_args(Target))}")
+        self.prediction, self.num_steps = prediction, num_steps
+        self.alphas_cumprod = torch.from_numpy(np.cumprod(1 - beta_schedule(noise_schedule, num_steps)))
 
     def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Equation 3: ``sqrt(abar_t) clean + sqrt(1 - abar_t) noise``; ``timesteps`` int ``[B]``."""
-        signal, spread = self._levels(timesteps, clean)
-        return signal * clean + spread * noise
+        return add_noise(clean, noise, timesteps, self.alphas_cumprod)
 
     def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the network should give for this latent and this noise."""
@@ -201,67 +249,51 @@ class LatentDiffusion:
             return clean
         if self.prediction == "epsilon":
             return noise
-        signal, spread = self._levels(timesteps, clean)
+        signal, spread = levels(timesteps, self.alphas_cumprod, clean)
         return signal * noise - spread * clean
 
     def clean(self, output: Tensor, noised: Tensor, timesteps: Tensor) -> Tensor:
         """The clean latent that a network's output implies."""
         if self.prediction == "sample":
             return output
-        signal, spread = self._levels(timesteps, noised)
+        signal, spread = levels(timesteps, self.alphas_cumprod, noised)
         if self.prediction == "epsilon":
             return (noised - spread * output) / signal
         return signal * noised - spread * output
+
+    def visited(self, sampling_steps: int) -> list[int]:
+        """The steps that sampling visits: evenly spaced, descending, the first the schedule's last (nearly pure noise).
+
+        Raises:
+            ValueError: a number of steps outside 1..num_steps.
+        """
+        if not 1 <= sampling_steps <= self.num_steps:
+            raise ValueError(f"sampling_steps={sampling_steps}: between 1 and {self.num_steps}")
+        return [k * self.num_steps // sampling_steps - 1 for k in range(sampling_steps, 0, -1)]
 
     def sample(
         self,
         denoise: Callable[[Tensor, Tensor], Tensor],
         shape: Sequence[int],
         batch: int,
-        steps: int,
-        sampler: str,
+        sampling: Sampling,
         generator: torch.Generator,
         device: str | torch.device = "cpu",
     ) -> Tensor:
-        """Latents ``[batch, *shape[1:]]`` from noise in ``steps`` evenly spaced steps that begin at the last.
+        """Latents float32 ``[batch, *shape]`` from noise; every step moves to the level of the next one visited.
 
         Every latent of the batch gets the same noise, drawn on the CPU: an answer depends neither on what else is in the
-        batch nor on the device.
+        batch nor on the device. ``denoise(latent, timesteps [batch])`` is the network.
 
         Raises:
-            ValueError: an unknown sampler, or a number of steps outside 1..num_steps.
+            ValueError: more steps than the schedule has.
         """
-        if sampler not in SAMPLERS:
-            raise ValueError(f"unknown sampler {sampler!r}; known: {', '.join(SAMPLERS)}")
-        if not 1 <= steps <= self.num_steps:
-            raise ValueError(f"steps={steps}: between 1 and {self.num_steps}")
-        scheduler = self._scheduler(steps)
-        latent = torch.randn(*shape, generator=generator).expand(batch, *shape[1:])
-        for t in scheduler.timesteps.tolist():
-            output = denoise(latent.to(device), torch.full((batch,), t, device=device)).float().cpu()
-            state, parts = generator.get_state(), []
-            for one, guess in zip(latent.split(1), output.split(1), strict=True):
-                generator.set_state(state)
-                parts.append(scheduler.step(guess, t, one, eta=SAMPLERS[sampler], generator=generator)[0])
-            latent = torch.cat(parts)
-        return latent.to(device)
-
-    def _scheduler(self, steps: int):
-        """MONAI's DDIM with its steps moved so that the first is the last of the schedule, which is nearly pure noise."""
-        from monai.networks.schedulers import DDIMScheduler
-
-        offset = self.num_steps // steps - 1
-        scheduler = DDIMScheduler(
-            self.num_steps, prediction_type=self.prediction, clip_sample=False, steps_offset=offset
-        )
-        scheduler.alphas_cumprod = self.alphas_cumprod
-        scheduler.set_timesteps(steps)
-        return scheduler
-
-    def _levels(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        abar = self.alphas_cumprod[timesteps.cpu()].to(like).reshape(-1, *[1] * (like.ndim - 1))
-        return abar.sqrt(), (1 - abar).sqrt()
-
-
-def _normal(shape: Sequence[int], generator: torch.Generator | None, like: Tensor) -> Tensor:
-    return torch.randn(*shape, generator=generator).to(like.device, like.dtype)
+        eta, steps = ETA[sampling.sampler], self.visited(sampling.sampling_steps)
+        latent = torch.randn(1, *shape, generator=generator).to(device).expand(batch, *shape)
+        for t, following in zip(steps, [*steps[1:], None], strict=True):
+            timesteps = torch.full((batch,), t, device=device)
+            clean = self.clean(denoise(latent, timesteps).float(), latent, timesteps)
+            abar_next = 1.0 if following is None else float(self.alphas_cumprod[following])
+            noise = torch.randn(1, *shape, generator=generator).to(device) if eta else 0.0
+            latent = ddim_step(clean, latent, float(self.alphas_cumprod[t]), abar_next, noise, eta)
+        return latent

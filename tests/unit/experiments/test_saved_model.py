@@ -1,4 +1,4 @@
-"""A saved model with data of its structures, and tables of volumes."""
+"""A saved model comes with data of its structures."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from textdiff.data.volumes.patches import Preprocessing
-from textdiff.experiments import images as experiments
 from textdiff.experiments import volumes as experiments3d
-from textdiff.experiments.config import SamplingConfig, TextDiffSegConfig, VolumeTableConfig
+from textdiff.experiments.pages import SamplingConfig
 from textdiff.models.text import TextEncoder
 from textdiff.models.textdiffseg import TextDiffSeg
 
@@ -37,17 +36,3 @@ def test_without_a_model_it_says_what_to_do():
         experiments3d.saved_model(config, config.model_folder)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         experiments3d.saved_model(config, "nowhere")
-
-
-def test_a_table_of_volumes_makes_its_missing_runs_in_demo_mode(tmp_path, monkeypatch):
-    made = []
-    monkeypatch.setenv("TEXTDIFF_RESULTS", str(tmp_path))
-    monkeypatch.setattr(experiments3d, "run_textdiffseg", lambda config, out: made.append((config.model, out)))
-    monkeypatch.setattr(experiments, "run_textdiff", None)
-    table, records = experiments.table_of(
-        "comparison3d", VolumeTableConfig.from_params(out_dir="somewhere", device="cpu")
-    )
-    assert made == [("textdiffseg", "somewhere"), ("segresnet", "somewhere")] and len(records) >= 0
-    assert table.common["device"] == "cpu" and table.kind is TextDiffSegConfig
-    experiments.table_of("comparison3d", VolumeTableConfig.from_params(mode="full", dataset="hippocampus"))
-    assert len(made) == 2

@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from textdiff.data.volumes.cases import VolumeCase
     from textdiff.data.volumes.volume import Volume
 
 KINDS = ("class", "anatomy", "report")
@@ -310,9 +311,13 @@ def prompt(
 
 
 def prompts_for(
-    cases: Sequence[Any], class_names: Sequence[str], kind: str = "class", names: Sequence[str] = ()
+    cases: Sequence[VolumeCase], class_names: Sequence[str], kind: str = "class", names: Sequence[str] = ()
 ) -> list[str]:
-    """One sentence per `VolumeCase` that asks for `names` (all structures if empty); "report" is made from its labels."""
+    """The sentence of every case that asks for `names` (all structures if empty); "report" is made from its label.
+
+    Args:
+        class_names: "background" first. kind, names: as `prompt` takes them.
+    """
     wanted = list(names or class_names[1:])
     if kind != "report":
         return [prompt(kind, wanted)] * len(cases)

@@ -375,13 +375,10 @@ def normalised(array: np.ndarray, window: tuple[float, float] | None) -> np.ndar
     return clipped / np.float32(deviation) if deviation > 0 else clipped
 
 
-# --- writing -------------------------------------------------------------------------------------------
-
-
 def widest_planes(labels: np.ndarray) -> tuple[int, int, int]:
-    """Along each axis of a label map, the index at which its structures are widest; the middle where nothing is marked.
+    """Where to cut a label map [X, Y, Z]: along each axis the index at which its structures are widest.
 
-    Each structure counts by its own widest cut, so that a small one weighs as much as a large one.
+    Each structure counts by the share of its own widest cut, however large it is. The middle of each axis if there is none.
     """
     names = np.unique(labels[labels > 0])
     if names.size == 0:
@@ -392,6 +389,9 @@ def widest_planes(labels: np.ndarray) -> tuple[int, int, int]:
         profiles = [(labels == name).sum(axis=others) for name in names]
         found.append(int(sum(profile / profile.max() for profile in profiles).argmax()))
     return tuple(found)
+
+
+# --- writing -------------------------------------------------------------------------------------------
 
 
 def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
