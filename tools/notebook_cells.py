@@ -57,7 +57,7 @@ def setup_code(root: Path) -> str:
 
 def choices_of(config: str) -> Choices:
     """Field names of a config class, given by its name, with the values that each may take."""
-    from textdiff.experiments.config import CONFIGS
+    from textdiff.experiments.catalogue import CONFIGS
     from textdiff.notebooks import choices_of as of_class
 
     return of_class(CONFIGS[config])
