@@ -6,6 +6,7 @@ Nothing is trained here, and nothing is chosen.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from textdiff.data.volumes.patches import place_channels
-from textdiff.data.volumes.prompts import KINDS, prompts_for
+from textdiff.data.volumes.prompts import KINDS, named_structures, prompts_for
 from textdiff.data.volumes.volume import widest_planes
 from textdiff.evaluation.calibration import Reliability
 from textdiff.evaluation.volumes import column, score_volumes
@@ -117,6 +118,43 @@ def by_question(answers: pd.DataFrame, statistic: str = "mean") -> dict[str, pd.
         asked = list(dict.fromkeys(answers["asked"]))
         tables[kind] = dice.reindex(index=asked, columns=names).rename_axis(index="asked for", columns="structure")
     return tables
+
+
+def prompt_metrics(answers: pd.DataFrame) -> dict[str, float]:
+    """The means of `by_question` as flat metrics of a record: "<kind>/dice_<structure>_asked_for_<question>"."""
+    return {
+        f"{kind}/dice_{column(name)}_asked_for_{column(asked)}": float(dice)
+        for kind, table in by_question(answers).items()
+        for (asked, name), dice in table.stack().items()
+    }
+
+
+def answers_to(
+    segment: Segment, image: Volume, truth: Volume, texts: Sequence[str], class_names: Sequence[str]
+) -> pd.DataFrame:
+    """What is marked in one volume under sentences of any kind.
+
+    One row per sentence and a last one with the truth: `sentence`, `understood by rules` (`named_structures`), `warned` (that the
+    sentence names nothing known), and of every structure `<name> (ml)`.
+    """
+    import pandas as pd
+
+    names, rows = list(class_names[1:]), []
+    for text in texts:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = segment(image, text)
+        named = ", ".join(named_structures(text, names)) or "nothing"
+        warned = "yes" if any("names nothing" in str(one.message) for one in said) else ""
+        rows.append([text, named, warned, *_amounts(found, names)])
+    rows.append(["(the truth)", "", "", *_amounts(truth, names)])
+    columns = ["sentence", "understood by rules", "warned", *(f"{name} (ml)" for name in names)]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _amounts(labels: Volume, names: Sequence[str]) -> list[float]:
+    """Volume of every structure, ml."""
+    return (np.bincount(labels.array.ravel(), minlength=len(names) + 1)[1:] * labels.voxel_ml).round(1).tolist()
 
 
 def look(
