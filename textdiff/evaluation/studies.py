@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -155,6 +156,23 @@ def answers_to(
 def _amounts(labels: Volume, names: Sequence[str]) -> list[float]:
     """Volume of every structure, ml."""
     return (np.bincount(labels.array.ravel(), minlength=len(names) + 1)[1:] * labels.voxel_ml).round(1).tolist()
+
+
+def asked_only(labels: Volume, class_names: Sequence[str], asked: Sequence[str]) -> Volume:
+    """The label map without the structures that were not asked for."""
+    kept = [class_names.index(name) for name in asked]
+    return replace(labels, array=np.where(np.isin(labels.array, kept), labels.array, 0))
+
+
+def worst_middle_best(
+    segment: Segment, cases: Sequence[VolumeCase], class_names: Sequence[str]
+) -> dict[str, tuple[VolumeCase, float]]:
+    """ "worst", "middle" and "best": the case by its Dice (0..1), all structures asked for at once, and that Dice."""
+    prompts = prompts_for(cases, class_names)
+    table = score_volumes(segment, cases, prompts=prompts, class_names=class_names, surfaces=False, progress=False)
+    order = table["dice"].sort_values(kind="stable").index
+    places = {"worst": order[0], "middle": order[len(order) // 2], "best": order[-1]}
+    return {name: (cases[place], float(table["dice"][place])) for name, place in places.items()}
 
 
 def look(

@@ -20,6 +20,7 @@ from textdiff.evaluation.metrics import case_scores
 if TYPE_CHECKING:
     import pandas as pd
 
+    from textdiff.data.volumes.patches import VolumeBatch
     from textdiff.data.volumes.volume import Volume
 
     Pairs = Sequence[tuple[Volume, Volume]]
@@ -104,6 +105,21 @@ def coarse_dice(
         for name, row in scores.items()
     }
     return pd.DataFrame.from_dict(means, orient="index").rename_axis(index="structure", columns="side of a voxel")
+
+
+def patch_table(batch: VolumeBatch, class_names: Sequence[str]) -> pd.DataFrame:
+    """Each patch of a batch: its sentence, what is labelled, and from where to where it reaches (-1 to 1) in the volume."""
+    import pandas as pd
+
+    rows = []
+    for image, labels, sentence in zip(batch.images, batch.labels, batch.prompts, strict=True):
+        held = [class_names[label] for label in labels.unique().tolist() if label]
+        reach = {
+            direction: f"{place.min():.2f} to {place.max():.2f}"
+            for direction, place in zip(("right", "front", "head"), image[1:], strict=True)
+        }
+        rows.append({"sentence": sentence, "labelled": ", ".join(held) or "nothing"} | reach)
+    return pd.DataFrame(rows).rename_axis("patch")
 
 
 def leakage(labels: Sequence[Volume], names: Sequence[str]) -> pd.DataFrame:

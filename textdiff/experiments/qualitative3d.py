@@ -14,11 +14,12 @@ from textdiff.experiments.run import trained_model
 from textdiff.experiments.volumes import TextDiffSegConfig, load_data, saved_model, segmenter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from textdiff.data.volumes.cases import VolumeCase, VolumeDataset
+    from textdiff.data.volumes.cases import VolumeDataset
     from textdiff.data.volumes.volume import Volume
 
+SHIPPED = "TextDiffSeg"
 MOST = 4  # models that are shown where none are named
 
 
@@ -50,22 +51,10 @@ def shown_models(
             own = row.label
         if len(found) == MOST and not wanted:
             break
-    if not own:
-        own = "TextDiffSeg"
-        model, settings, data = saved_model(config, config.entry.model)
-        found = {own: segmenter(model, settings)} | found
-    return found, own, data
+    if own:
+        return found, own, data
+    model, settings, shipped = saved_model(config, config.entry.model)
+    # Networks that were trained on other structures cannot stand beside it
+    alike = found if data is not None and data.class_names == shipped.class_names else {}
+    return {SHIPPED: segmenter(model, settings)} | alike, SHIPPED, shipped
 
-
-def order_of(
-    segment: Callable[[Volume, str], Volume], cases: Sequence[VolumeCase], class_names: Sequence[str]
-) -> dict[str, tuple[VolumeCase, float]]:
-    """The worst, the middle and the best case by Dice, all structures asked for at once; with the Dice (0..1)."""
-    from textdiff.data.volumes.prompts import prompts_for
-    from textdiff.evaluation.volumes import score_volumes
-
-    prompts = prompts_for(cases, class_names)
-    table = score_volumes(segment, cases, prompts=prompts, class_names=class_names, surfaces=False, progress=False)
-    order = table["dice"].sort_values(kind="stable").index
-    places = {"worst": order[0], "middle": order[len(order) // 2], "best": order[-1]}
-    return {name: (cases[place], float(table["dice"][place])) for name, place in places.items()}
