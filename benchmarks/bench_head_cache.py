@@ -23,7 +23,7 @@ from torch import Tensor
 from textdiff import DiffusionFeatures, TextDiff, TextEncoder, UNet
 from textdiff.data.images.transforms import dihedral
 from textdiff.experiments.images import COMPACT_HEAD, OPENAI_256
-from textdiff.models.features import FeatureCache
+from textdiff.base.cache import FeatureCache
 from textdiff.models.losses import dice_ce_loss
 from textdiff.training.fit import Trainee
 

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
     from textdiff.experiments.grids import Grid
     from textdiff.experiments.records import Run
-    from textdiff.models.features import DiffusionFeatures, FeatureCache
+    from textdiff.base.cache import FeatureCache
+    from textdiff.models.features import DiffusionFeatures
     from textdiff.models.text import TextEncoder
 
 # The architecture of OpenAI's unconditional ImageNet 256 checkpoint, which the paper freezes.
@@ -146,7 +147,8 @@ def _backbone_folder(name: str) -> Path:
 
 def build_features(config: TextDiffConfig) -> DiffusionFeatures:
     """Frozen features with the disk cache of this machine."""
-    from textdiff.models.features import DiffusionFeatures, FeatureCache
+    from textdiff.base.cache import FeatureCache
+    from textdiff.models.features import DiffusionFeatures
 
     return DiffusionFeatures(
         load_backbone(config.backbone, config.seed),

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from tiny_models import SMALL_HEAD, entries, pictures, tiny_features, tiny_textdiff
 
+from textdiff.base.cache import FeatureCache
 from textdiff.experiments.images import COMPACT_HEAD, DECODER_HEAD
-from textdiff.models.features import FeatureCache
 from textdiff.models.text import TextEncoder
 from textdiff.models.textdiff import TextDiff, TextDiffHead
 
