@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from textdiff.base.checkpoints import read_checkpoint, write_checkpoint
+from textdiff.base.checkpoints import fingerprint, read_checkpoint, write_checkpoint
 
 FORMAT = 2  # of an entry and of what its key stands for; entries of another format are not found and make room first
 HEADER = 256  # bytes of a file beside a map's own, at most
 ABANDONED = 3600.0  # seconds after which a temporary file has no writer any more
+
+
+def key_of(identity: str, image: Tensor) -> str:
+    """Stands for the pixels of an image after every transform, and for ``identity``: all that turns them into maps."""
+    pixels = image.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{identity}{pixels.dtype}{tuple(pixels.shape)}".encode())
+    digest.update(pixels.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
+
+
+class KnownFingerprint:
+    """The fingerprint of a network's weights, made anew where others were loaded into it since."""
+
+    def __init__(self) -> None:
+        self._versions: list[tuple[int, int]] = []
+        self._fingerprint = ""
+
+    def __call__(self, network: nn.Module) -> str:
+        state = network.state_dict(keep_vars=True)
+        versions = [(value.data_ptr(), 0 if value.is_inference() else value._version) for value in state.values()]
+        if versions != self._versions or not self._fingerprint:
+            self._versions, self._fingerprint = versions, fingerprint(state)
+        return self._fingerprint
 
 
 class FeatureCache:
@@ -60,6 +86,17 @@ class FeatureCache:
                 f"the disk of the feature cache is full, going on without storing: {self.folder}", stacklevel=2
             )
         return maps
+
+    def batch(self, keys: Sequence[str], images: Tensor, compute: Callable[[Tensor], list[Tensor]]) -> list[Tensor]:
+        """The maps of a batch, on the device of ``images``; ``compute`` makes those that are not stored yet."""
+        known = {key: self.get(key) for key in keys}
+        missing = [i for i, key in enumerate(keys) if known[key] is None]
+        if missing:
+            for i, maps in zip(missing, zip(*compute(images[missing]), strict=True), strict=True):
+                known[keys[i]] = self.put(keys[i], list(maps))
+        columns = zip(*(known[key] for key in keys), strict=True)
+        # Some maps come from the disk and some from the network: each to one device before they are joined
+        return [torch.stack([one.to(images.device) for one in column]) for column in columns]
 
     def size(self) -> int:
         """Bytes in the cache now."""

@@ -7,7 +7,6 @@ deepest block needs, nothing is sampled.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -16,8 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import Tensor, nn
 
-from textdiff.base.cache import FeatureCache
-from textdiff.base.checkpoints import fingerprint
+from textdiff.base.cache import FeatureCache, KnownFingerprint, key_of
 from textdiff.base.precision import mixed_precision
 from textdiff.models.diffusion import Diffusion, NoiseSchedule
 from textdiff.models.unet import UNet, check_blocks
@@ -26,15 +24,16 @@ from textdiff.models.unet import UNet, check_blocks
 class FeatureExtractor(nn.Module, ABC):
     """A frozen network read at several scales.
 
-    A subclass writes :meth:`compute` and :attr:`settings`, and gives its ``channels`` and ``strides``.
+    A subclass writes :meth:`compute` and ``settings``: its constructor's arguments apart from network and cache.
 
     Args:
         network: the pretrained network; it is frozen and kept in eval mode.
-        channels: of each map.
-        strides: image pixels per map pixel, one number per map.
+        channels, strides: one number per map: its channels, and image pixels per map pixel.
         precision: "float32", or "bfloat16" (mixed precision; maps are rounded to bfloat16).
         cache: where maps are kept; None computes them every time.
     """
+
+    settings: dict[str, object]
 
     def __init__(
         self,
@@ -49,12 +48,7 @@ class FeatureExtractor(nn.Module, ABC):
         self.network = network.eval().requires_grad_(False)
         self.channels, self.strides = list(channels), list(strides)
         self.precision, self.cache = precision, cache
-        self._known_identity: tuple[list, str] = ([], "")
-
-    @property
-    @abstractmethod
-    def settings(self) -> dict[str, object]:
-        """The constructor's arguments, as JSON holds them, apart from network and cache."""
+        self._fingerprint = KnownFingerprint()
 
     @abstractmethod
     def compute(self, images: Tensor) -> list[Tensor]:
@@ -80,24 +74,13 @@ class FeatureExtractor(nn.Module, ABC):
             raise ValueError(f"images must be floating-point numbers in [-1, 1], got {images.dtype}")
         if self.cache is None:
             return self._rounded(images)
-        keys = self.keys(images)
-        known = {key: self.cache.get(key) for key in keys}
-        missing = [i for i, key in enumerate(keys) if known[key] is None]
-        if missing:
-            for i, maps in zip(missing, zip(*self._rounded(images[missing]), strict=True), strict=True):
-                known[keys[i]] = self.cache.put(keys[i], list(maps))
-        columns = zip(*(known[key] for key in keys), strict=True)
-        # Some maps come from the disk and some from the network: each to the images' device before they are joined
-        return [torch.stack([one.to(images.device) for one in column]) for column in columns]
+        return self.cache.batch(self.keys(images), images, self._rounded)
 
     def keys(self, images: Tensor) -> list[str]:
-        """One key per image: stands for its pixels after every transform, and for all that turns them into maps."""
-        identity, keys = self._identity(), []
-        for image in images.detach().cpu():
-            digest = hashlib.sha256(f"{identity}{image.dtype}{tuple(image.shape)}".encode())
-            digest.update(image.contiguous().reshape(-1).view(torch.uint8).numpy())
-            keys.append(digest.hexdigest()[:32])
-        return keys
+        """What each image's maps are stored under."""
+        about = {"kind": type(self).__name__, "network": getattr(self.network, "config", None), **self.settings}
+        identity = json.dumps([self._fingerprint(self), about], sort_keys=True)
+        return [key_of(identity, image) for image in images]
 
     @contextmanager
     def caching(self, cache: FeatureCache | None) -> Iterator[None]:
@@ -116,21 +99,6 @@ class FeatureExtractor(nn.Module, ABC):
         with mixed_precision(images.device, self.precision):
             maps = self.compute(images)
         return [one.to(torch.bfloat16 if self.precision == "bfloat16" else torch.float32) for one in maps]
-
-    def _identity(self) -> str:
-        """Stands for the network and its settings; made anew when weights were loaded into it since."""
-        state = self.state_dict(keep_vars=True)
-        versions = [(value.data_ptr(), 0 if value.is_inference() else value._version) for value in state.values()]
-        if versions != self._known_identity[0]:
-            architecture = getattr(self.network, "config", None)
-            about = {
-                "kind": type(self).__name__,
-                "network": architecture,
-                "weights": fingerprint(state),
-                **self.settings,
-            }
-            self._known_identity = (versions, json.dumps(about, sort_keys=True))
-        return self._known_identity[1]
 
 
 class DiffusionFeatures(FeatureExtractor):
@@ -171,21 +139,13 @@ class DiffusionFeatures(FeatureExtractor):
         if not steps or any(not 0 <= step <= last for step in steps) or len(set(steps)) != len(steps):
             raise ValueError(f"noise steps {list(steps)}: give at least one, each once, from 0 to {last}")
         self.blocks, self.steps = tuple(blocks), tuple(steps)
-        self.noise_seed, self.noise_schedule = noise_seed, noise_schedule
+        self.noise_seed = noise_seed
+        self.settings = {"blocks": self.blocks, "steps": self.steps, "noise_seed": noise_seed}
+        self.settings |= {"noise_schedule": noise_schedule, "precision": precision}
 
     @property
     def unet(self) -> UNet:
         return self.network
-
-    @property
-    def settings(self) -> dict[str, object]:
-        return {
-            "blocks": list(self.blocks),
-            "steps": list(self.steps),
-            "noise_seed": self.noise_seed,
-            "noise_schedule": self.noise_schedule,
-            "precision": self.precision,
-        }
 
     def noise(self, shape: Sequence[int]) -> Tensor:
         """The shared noise map ``[1, C, H, W]``; drawn on the CPU, so that it is the same on every device."""
