@@ -1,13 +1,16 @@
 # book   run every notebook in demo mode and build the book            -> _build/html/index.html
 # test   lint, unit, parity and property tests, every notebook, the book
 # demo   train and evaluate TextDiff on synthetic phantoms             -> _build/demo/13_textdiff.ipynb
-# lint   ruff          lock   write env/requirements-*.txt anew
-# All of them make the environment .venv first, when it is missing or env/requirements-cpu.txt has changed.
+# lint   ruff, the notebooks' generated cells, types (mypy)
+# lock   write env/requirements-*.txt anew
+# All of them make the environment .venv first, when it is missing or the lock has changed; on a machine with an
+# NVIDIA card with LOCK=env/requirements-cuda.txt.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 LOCK   ?= env/requirements-cpu.txt
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed-$(notdir $(LOCK))
 
 # Nothing that make runs asks a model hub; the environment's own kernel goes before one in the home folder.
 export HF_HUB_OFFLINE := 1
@@ -21,7 +24,7 @@ book: env
 	$(BIN)/python tools/build_book.py
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 demo: env
 	mkdir -p _build/demo
@@ -30,18 +33,17 @@ demo: env
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/notebook_cells.py --check
+	$(BIN)/mypy
 
 lock:
 	$(PYTHON) tools/lock.py
 
-env: $(VENV)/.installed
+env: $(STAMP)
 
-$(VENV)/.installed: $(LOCK) pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
-	  f"the locked versions need Python 3.11 or newer, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -r $(LOCK)
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+$(STAMP): $(LOCK) pyproject.toml
+	$(PYTHON) tools/make_env.py $(LOCK) $(VENV)
+	rm -f $(VENV)/.installed-*
 	touch $@
 
 clean:

@@ -4,6 +4,7 @@
     textdiff predict --model FOLDER --image slide.png --text "The nuclei are dense." --out mask.png
     textdiff predict --model FOLDER --volume ct.nii.gz --text "left kidney tumour" --out mask.nii.gz
     textdiff run 13 -p n_labels 10 -p seed 1
+    textdiff train --config run.json
     textdiff sweep comparison -p dataset=monuseg --jobs 2
     textdiff publish --all
 
@@ -13,8 +14,6 @@ shows a traceback.
 
 from __future__ import annotations
 
-import ast
-import difflib
 import functools
 import logging
 import os
@@ -23,7 +22,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from textdiff.experiments.config import Config
     from textdiff.experiments.grids import Grid
 
 app = typer.Typer(
@@ -41,27 +40,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Scalar = bool | int | float | str
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of a notebook: its name and its default, whose type is the parameter's type."""
-
-    name: str
-    default: Scalar
-
-    def read(self, text: str) -> Scalar:
-        """The value that `text` stands for. Raises ValueError naming parameter, text and type."""
-        kind = type(self.default)
-        try:
-            if kind is bool:
-                return {"true": True, "false": False}[text.lower()]
-            return kind(text)
-        except (KeyError, ValueError):
-            wanted = {"bool": "true or false", "int": "a whole number", "float": "a number"}[kind.__name__]
-            raise ValueError(
-                f"parameter {self.name} must be {wanted}, not {text!r} (default: {self.default})"
-            ) from None
 
 
 def _readable(command: Callable[..., None]) -> Callable[..., None]:
@@ -79,6 +57,18 @@ def _readable(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(2) from None
 
     return wrapped
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Text-guided diffusion models for medical image segmentation."""
+    if version:
+        from textdiff import __version__
+
+        typer.echo(f"textdiff {__version__}")
+        raise typer.Exit
 
 
 @app.command()
@@ -149,9 +139,10 @@ def predict(
         raise ValueError(f"--{for_volumes[0]} is of volumes: it goes with --volume, not with --image")
     _check_files(image, out, (".png",))
     from textdiff import TextDiff
+    from textdiff.base.precision import resolve_device
 
     _check_kind(model, "features", "--volume")
-    labels = TextDiff.from_pretrained(model, device=_device(device)).predict(image, text)
+    labels = TextDiff.from_pretrained(model, device=resolve_device(device)).predict(image, text)
     write_labels(labels, out)
     typer.echo(out)
 
@@ -169,12 +160,31 @@ def run(
 
     textdiff run 13 -p n_labels 10 -p seed 1 --out my_run.ipynb
     """
-    path = find_notebook(notebook)
-    values = checked_parameters(path, read_pairs(context.args))
-    target = out or _default_output(path)
+    from textdiff import notebooks
+    from textdiff.base.paths import results_dir
+
+    path = notebooks.find_notebook(notebook)
+    values = notebooks.checked_parameters(path, read_pairs(context.args))
+    target = out or results_dir() / "notebooks" / path.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    execute_notebook(path, target, values)
+    notebooks.execute_notebook(path, target, values)
     typer.echo(target)
+
+
+@app.command()
+@_readable
+def train(
+    config: Annotated[Path, typer.Option(help="JSON file: the experiment's name and its parameters.")],
+    out_dir: Annotated[Path | None, typer.Option(help="Folder of the record (default: TEXTDIFF_RESULTS).")] = None,
+) -> None:
+    """Make the run that a configuration file describes: train, test, record. A recorded run is not made again.
+
+    The config.json of a record is such a file.
+    """
+    from textdiff.experiments.run import make_run
+
+    run = make_run(read_config(config), out_dir or "")
+    typer.echo(run.folder)
 
 
 @app.command()
@@ -183,7 +193,7 @@ def sweep(
     name: Annotated[str, typer.Argument(metavar="GRID", help="Table whose runs to make, such as comparison.")],
     parameters: Annotated[
         list[str] | None,
-        typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="dataset=..., and mode=full (default) or demo."),
+        typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="dataset=..."),
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, such as 0,1,2 (default: the grid's).")] = None,
     rows: Annotated[str | None, typer.Option(help='Labels of rows, such as "TextDiff,U-Net" (default: all).')] = None,
@@ -192,9 +202,9 @@ def sweep(
         typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the run notebook (13, 22) in all runs."),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Runs at the same time.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the runs and their commands.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the runs.")] = False,
 ) -> None:
-    """Make all runs of a table that have no record yet, each through papermill; one that fails does not stop the rest.
+    """Make all runs of a table that have no record yet, each in a process of its own; one that fails does not stop the rest.
 
     textdiff sweep comparison -p dataset=monuseg --seeds 0,1,2 --jobs 2
     """
@@ -202,9 +212,8 @@ def sweep(
 
     grid = read_grid(name, read_assignments(parameters or []), seeds)
     if changes:
-        given = read_assignments(changes)
-        grid = runs.changed(grid, typed_parameters(find_notebook(grid.kind.notebook), given))
-    planned = runs.plan(grid, rows and runs.split_labels(rows, grid))
+        grid = grid.changed(typed(grid.kind, read_assignments(changes)))
+    planned = runs.plan(grid.only(runs.split_labels(rows, grid)) if rows else grid)
     if dry_run:
         typer.echo(runs.described(planned))
         return
@@ -258,27 +267,64 @@ def read_assignments(words: list[str]) -> dict[str, str]:
 
 
 def read_grid(name: str, parameters: dict[str, str], seeds: str | None) -> Grid:
-    """The grid of a name, of dataset=... and mode=..., and of seeds such as "0,1,2" (None: the grid's own).
+    """The grid of a name, of dataset=..., and of seeds such as "0,1,2" (None: the grid's own).
 
-    Raises ValueError naming what there is: grids, data sets, modes.
+    Raises ValueError naming what there is: grids, data sets.
     """
     from textdiff.base.parsing import numbers
-    from textdiff.experiments.config import DATASETS, MODES
+    from textdiff.data import registry
     from textdiff.experiments.grids import grid
 
     for given in parameters:
-        if given not in ("dataset", "mode"):
-            raise ValueError(
-                f"-p takes dataset=... and mode=..., not {given}: for all runs of the table it is --set {given}=..."
-            )
+        if given != "dataset":
+            raise ValueError(f"-p takes dataset=..., not {given}: for all runs of the table it is --set {given}=...")
     if "dataset" not in parameters:
-        raise ValueError(f"of which data set? -p dataset=..., one of {', '.join(DATASETS)}")
-    if parameters.get("mode", "full") not in MODES:
-        raise ValueError(f"mode={parameters['mode']!r}: choose one of {', '.join(MODES)}")
+        known = (*registry.names("images"), *registry.names("volumes"))
+        raise ValueError(f"of which data set? -p dataset=..., one of {', '.join(known)}")
     draws = None if seeds is None else numbers(seeds)
     if draws == ():
         raise ValueError("--seeds needs at least one number, such as 0,1,2")
-    return grid(name, **parameters, seeds=draws)
+    return grid(name, parameters["dataset"], draws)
+
+
+def typed(kind: type[Config], given: dict[str, str]) -> dict[str, Any]:
+    """Parameters of all runs of a grid with the types that the configuration class gives them.
+
+    Raises ValueError for an unknown name, a wrong type, or a name that chooses the grid's runs.
+    """
+    from textdiff.experiments.config import parameters_of, unknown_parameter
+
+    known, values = parameters_of(kind), {}
+    for name, text in given.items():
+        if name in ("dataset", "mode", "seed"):
+            raise ValueError(f"{name} is not set for single runs: -p dataset=... and --seeds 0,1 choose them")
+        if name not in known:
+            raise ValueError(unknown_parameter(kind, name))
+        values[name] = known[name].read(text)
+    return values
+
+
+def read_config(path: Path) -> Config:
+    """The configuration in a JSON file.
+
+    Raises ValueError for a file that is none, or that was made with other weights than those of the same name here.
+    """
+    from textdiff.base.checkpoints import read_json
+    from textdiff.experiments.catalogue import BY_EXPERIMENT
+
+    values = read_json(path)
+    cls = BY_EXPERIMENT.get(values.pop("experiment", ""))
+    if cls is None:
+        raise ValueError(f"{path} says no experiment: one of {', '.join(BY_EXPERIMENT)}")
+    recorded = {name: values.pop(name) for name in cls.derived if name in values}
+    config = cls.from_params(**values)
+    for name, value in recorded.items():
+        if getattr(config, name) != value:
+            raise ValueError(
+                f"{path}: {cls.derived[name]}={getattr(config, cls.derived[name])!r} has other weights here "
+                f"({getattr(config, name)}) than in the file ({value})"
+            )
+    return config
 
 
 def _end_as_ctrl_c(*names: str) -> None:
@@ -302,122 +348,6 @@ def read_pairs(words: list[str]) -> dict[str, str]:
             raise ValueError(f"do not understand {wrong!r}: parameters go as -p NAME VALUE or -p NAME=VALUE")
         given.append(name if "=" in name else f"{name}={value}")
     return read_assignments(given)
-
-
-def find_notebook(name: str) -> Path:
-    """The notebook behind a path, a name (13_textdiff) or a number (13).
-
-    Name and number are looked up in `notebooks/` of the current folder, else of the checkout. Raises
-    FileNotFoundError listing the notebooks there are, ValueError when a number stands for several.
-    """
-    if name.endswith(".ipynb"):
-        if not Path(name).is_file():
-            raise FileNotFoundError(f"no notebook {name}")
-        return Path(name)
-    folders = [Path.cwd() / "notebooks", Path(__file__).resolve().parents[1] / "notebooks"]
-    folder = next((folder for folder in folders if folder.is_dir()), None)
-    if folder is None:
-        raise FileNotFoundError(
-            "there is no folder notebooks/ here: give the notebook's path, or go to a copy of the repository"
-        )
-    known = sorted(folder.glob("*.ipynb"))
-    found = [path for path in known if path.stem == name or path.stem.split("_")[0] == name]
-    if len(found) > 1:
-        raise ValueError(f"{name} stands for several notebooks: {', '.join(path.stem for path in found)}")
-    if not found:
-        raise FileNotFoundError(f"no notebook {name} in {folder}; there are {', '.join(path.stem for path in known)}")
-    return found[0]
-
-
-def notebook_parameters(path: Path) -> dict[str, Parameter]:
-    """Names and defaults in the cell tagged "parameters".
-
-    Raises ValueError where the file is no notebook, has not exactly one such cell, or a default is no scalar.
-    """
-    import nbformat
-
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except Exception as error:  # nbformat raises many kinds, all meaning the same here
-        raise ValueError(f"{path} is not a notebook: {error}") from None
-    cells = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    if len(cells) != 1:
-        raise ValueError(f"{path.name} has {len(cells)} cells tagged 'parameters', it must have one")
-    parameters = {}
-    for line in ast.parse(cells[0]).body:
-        targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
-        try:
-            default = ast.literal_eval(line.value)
-        except (ValueError, AttributeError):
-            default = None
-        target = targets[0]
-        if len(targets) != 1 or not isinstance(target, ast.Name) or not isinstance(default, (bool, int, float, str)):
-            raise ValueError(f"{path.name}: in the parameters cell, {ast.unparse(line)!r} is not `name = scalar`")
-        parameters[target.id] = Parameter(target.id, default)
-    return parameters
-
-
-def checked_parameters(path: Path, given: dict[str, str]) -> dict[str, Scalar]:
-    """The given parameters with their types, checked against the notebook's cell and its config class.
-
-    Raises ValueError for an unknown name (with the nearest match and all known names), a wrong type, or a
-    value that the config refuses.
-    """
-    values = typed_parameters(path, given)
-    config = notebook_config(path)
-    if config is not None:
-        defaults = {name: parameter.default for name, parameter in notebook_parameters(path).items()}
-        config.from_params(**(defaults | values))
-    return values
-
-
-def typed_parameters(path: Path, given: dict[str, str]) -> dict[str, Scalar]:
-    """The given parameters with the types that the notebook's cell gives them.
-
-    Raises ValueError for an unknown name (with the nearest match and all known names) or a wrong type.
-    """
-    known = notebook_parameters(path)
-    values = {}
-    for name, text in given.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ValueError(f"{path.name} has no parameter {name}.{hint} It has {', '.join(known)}.")
-        values[name] = known[name].read(text)
-    return values
-
-
-def notebook_config(path: Path) -> type | None:
-    """The class in textdiff.experiments.config that the notebook's metadata names, or None where it names none."""
-    import nbformat
-
-    name = nbformat.read(path, as_version=4).metadata.get("textdiff", {}).get("config")
-    if name is None:
-        return None
-    from textdiff.experiments.config import CONFIGS
-
-    if name not in CONFIGS:
-        raise ValueError(f"{path.name} names the config {name}; there are {', '.join(CONFIGS)}")
-    return CONFIGS[name]
-
-
-def execute_notebook(path: Path, out: Path, values: dict[str, Scalar]) -> None:
-    """Run a notebook through papermill.
-
-    Raises RuntimeError naming the error and the copy that shows where it happened.
-    """
-    try:
-        import papermill
-    except ImportError:
-        raise ImportError("running notebooks needs papermill: pip install 'textdiff[book]'") from None
-    from papermill.exceptions import PapermillExecutionError
-
-    try:
-        papermill.execute_notebook(
-            path, out, parameters=values, kernel_name="python3", progress_bar=sys.stderr.isatty()
-        )
-    except PapermillExecutionError as error:
-        raise RuntimeError(f"{path.name} stopped: {error.ename}: {error.evalue} (see {out})") from None
 
 
 def _check_files(source: Path, out: Path, suffixes: tuple[str, ...], option: str = "--out") -> None:
@@ -451,14 +381,6 @@ def _check_kind(model: str, key: str, instead: str) -> None:
         raise ValueError(f"{model} holds no model of this kind of input: try {instead}")
 
 
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
-
-
 def _predict_volume(
     model: str,
     volume: Path,
@@ -470,13 +392,14 @@ def _predict_volume(
 ) -> None:
     """Segment, write and list; the labels are written last, so that where they are, everything is."""
     from textdiff import TextDiffSeg
+    from textdiff.base.precision import resolve_device
     from textdiff.data.volumes import volume as volumes
     from textdiff.models.inference import check_settings
 
     check_settings(**given)
     _check_kind(model, "preprocessing", "--image")
     with _messages_as_lines():
-        trained = TextDiffSeg.from_pretrained(model, device=_device(device))
+        trained = TextDiffSeg.from_pretrained(model, device=resolve_device(device))
         asked = {"uncertainty": uncertainty is not None, "progress": sys.stderr.isatty()}
         found = trained.predict(volume, text, **asked, **given)
     if uncertainty is not None:
@@ -531,12 +454,6 @@ def write_labels(labels: np.ndarray | torch.Tensor, out: Path) -> None:
         )
     picture = Image.fromarray(array.astype(np.uint8))
     write_atomically(out, lambda temporary: picture.save(temporary, format="PNG"))
-
-
-def _default_output(path: Path) -> Path:
-    from textdiff.base.paths import results_dir
-
-    return results_dir() / "notebooks" / path.name
 
 
 if __name__ == "__main__":

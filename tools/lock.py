@@ -16,10 +16,13 @@ import tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = "torch==2.13.0"
+# Not asked for by the package: what installs the environment, and what builds the package in it.
+TOOLS = ("uv", "setuptools>=77")
 
 CPU_HEADER = """\
 # Exact versions of all that the book and its tests need. Written by `make lock` with Python {python}.
-# torch is the plain release: any build of it (processor only, CUDA) satisfies this file.
+# torch is the plain release: any build of it satisfies this file. tools/make_env.py reads the next line.
+# torch-backend: cpu
 """
 CUDA_HEADER = """\
 # Exact versions for a machine with an NVIDIA card. Written by `make lock` with Python {python}.
@@ -29,10 +32,10 @@ CUDA_HEADER = """\
 
 
 def cleaned(freeze: str) -> str:
-    """`pip freeze` without local version tags (+cpu) and the libraries that a CUDA build brings."""
+    """`pip freeze` without local version tags (+cpu), pip itself, and the libraries that a CUDA build brings."""
     lines = []
     for line in freeze.splitlines():
-        if line.startswith(("nvidia-", "cuda-", "triton")):
+        if line.startswith(("nvidia-", "cuda-", "triton", "pip==", "wheel==")):
             continue
         lines.append(re.sub(r"\+\w+$", "", line))
     return "\n".join(lines) + "\n"
@@ -51,8 +54,8 @@ def freeze_fresh_environment() -> str:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         pip = [str(Path(folder, "bin", "python")), "-m", "pip"]
-        subprocess.run([*pip, "install", "--quiet", TORCH, *dependencies()], check=True)
-        return subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True).stdout
+        subprocess.run([*pip, "install", "--quiet", TORCH, *TOOLS, *dependencies()], check=True)
+        return subprocess.run([*pip, "freeze", "--all"], check=True, capture_output=True, text=True).stdout
 
 
 def write(path: Path, text: str) -> None:

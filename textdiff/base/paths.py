@@ -9,24 +9,6 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
-# Folder names under which each data set is met in the wild, in order of preference (compared without letter
-# case).
-DATASET_FOLDERS: dict[str, tuple[str, ...]] = {
-    "monuseg": ("MoNuSeg",),
-    "qata": ("QaTa-COV19", "QaTa-COV19-v2", "QaTa_COV19", "QaTa"),
-    "hippocampus": ("Task04_Hippocampus", "Hippocampus"),
-    "liver_tumour": ("Task03_Liver",),
-    "pancreas_tumour": ("Task07_Pancreas",),
-    "colon_tumour": ("Task10_Colon",),
-    "kits19": ("KiTS19",),
-    "kits21": ("KiTS21",),
-    "kits23": ("KiTS23",),
-    "amos": ("AMOS22", "AMOS"),
-    "btcv": ("BTCV", "RawData", "Abdomen"),
-    "totalsegmentator": ("Totalsegmentator_dataset_v201", "Totalsegmentator_dataset", "TotalSegmentator"),
-    "totalsegmentator_mr": ("TotalsegmentatorMRI_dataset_v200", "TotalsegmentatorMRI_dataset", "TotalSegmentatorMR"),
-}
-
 
 def _checkout() -> Path | None:
     root = PACKAGE.parent
@@ -69,22 +51,12 @@ def assets_dir() -> Path:
     return PACKAGE / "assets"
 
 
-def find_dataset(name: str) -> Path:
-    """Return the folder of a real data set (a key of `DATASET_FOLDERS`) under `data_dir()`.
-
-    Raises:
-        ValueError: the name is not a known real data set.
-        FileNotFoundError: no such folder; the message names the place looked at and how to bring the data
-            there.
+def shipped(kind: str) -> Path:
+    """Folder of what comes with the package: "weights" (small models), "published" (records), "notebooks" or
+    "book" (paper_tables.csv). In a checkout it lies outside the package, in an installed package inside.
     """
-    if name not in DATASET_FOLDERS:
-        raise ValueError(f"unknown data set {name!r}; known real data sets: {', '.join(DATASET_FOLDERS)}")
-    root = data_dir()
-    present = {entry.name.lower(): entry for entry in root.iterdir() if entry.is_dir()} if root.is_dir() else {}
-    for folder in DATASET_FOLDERS[name]:
-        if folder.lower() in present:
-            return present[folder.lower()]
-    raise FileNotFoundError(
-        f"data set {name!r} not found: looked for {' or '.join(DATASET_FOLDERS[name])} in {root}. "
-        f"Bring it there with `textdiff fetch {name}`, or set TEXTDIFF_DATA to the folder that holds it."
-    )
+    in_checkout = {"weights": "weights", "published": "results/published", "notebooks": "notebooks", "book": "book"}
+    if kind not in in_checkout:
+        raise ValueError(f"nothing called {kind!r} is shipped; there are {', '.join(in_checkout)}")
+    root = _checkout()
+    return root / in_checkout[kind] if root else PACKAGE / "shipped" / kind

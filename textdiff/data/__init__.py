@@ -1,4 +1,4 @@
-"""Data sets by name: `load_dataset(name)` gives a `Dataset` of pictures, `load_volumes(name)` a `VolumeDataset`; real or synthetic."""
+"""Data sets by name: `load_dataset(name)` gives a `Dataset` of pictures, `load_volumes(name)` a `VolumeDataset`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from textdiff.data.cases import Case, Dataset
+from textdiff.data.entries import DatasetEntry
+from textdiff.data.registry import dataset
+from textdiff.data.splits import FIRST_INDEX, SPLITS, check_sizes
 
-__all__ = ["Case", "Dataset", "DATASETS", "load_dataset", "load_volumes"]
+__all__ = ["Case", "Dataset", "load_dataset", "load_volumes"]
 
-REAL = {
-    "monuseg": (("background", "nucleus"), "CC BY-NC-SA 4.0"),
-    "qata": (("background", "infection"), "CC BY-NC-SA 3.0 IGO"),
-}
-SYNTHETIC = {
-    "nuclei_phantoms": ("background", "nucleus"),
-    "chest_phantoms": ("background", "infection"),
-}
-DATASETS = (*REAL, *SYNTHETIC)
 PHANTOM_SIZES = (60, 20, 40)
-# Index ranges that can never overlap, so that no phantom of one split is met in another.
-FIRST_INDEX = {"train": 0, "val": 10_000_000, "test": 20_000_000}
 
 
 def __getattr__(name: str) -> Any:
@@ -39,11 +31,11 @@ def load_dataset(
     sizes: tuple[int, int, int] | None = None,
     image_size: int | None = None,
 ) -> Dataset:
-    """Load a data set by name.
+    """Load a data set of images by its name in the registry.
 
     Args:
-        name: "monuseg", "qata" (real, LViT's folder layout), "nuclei_phantoms" or "chest_phantoms"
-            (synthetic).
+        name: "monuseg", "qata" (real, LViT's folder layout), "nuclei_phantoms", "chest_phantoms"
+            (synthetic), or one of your own (`textdiff.data.registry`).
         root: folder with Train_Folder, Val_Folder and Test_Folder; default: found under
             `textdiff.base.paths.data_dir()`.
         on_error: "raise", or "skip" to warn about bad cases and go on with the others.
@@ -56,49 +48,46 @@ def load_dataset(
     Raises ValueError for an unknown name or an argument that does not apply; FileNotFoundError when the data
     are not there.
     """
-    if name in REAL:
-        if sizes is not None or image_size is not None:
-            raise ValueError(f"sizes and image_size are for synthetic data sets; {name!r} is real")
-        return _load_real(name, root, on_error)
-    if name in SYNTHETIC:
-        return _load_phantoms(name, seed, sizes or PHANTOM_SIZES, image_size)
-    raise ValueError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
+    entry = dataset(name, "images")
+    if entry.synthetic:
+        return _load_phantoms(entry, seed, sizes or PHANTOM_SIZES, image_size)
+    if sizes is not None or image_size is not None:
+        raise ValueError(f"sizes and image_size are for synthetic data sets; {name!r} is real")
+    return _load_real(entry, root, on_error)
 
 
-def _load_real(name: str, root: str | Path | None, on_error: str) -> Dataset:
-    from textdiff.base.paths import find_dataset
+def _load_real(entry: DatasetEntry, root: str | Path | None, on_error: str) -> Dataset:
     from textdiff.data.images.lvit import find_entry, read_split
 
-    folder = Path(root) if root is not None else find_dataset(name)
+    folder = Path(root) if root is not None else entry.folder()
     if not folder.is_dir():
         raise FileNotFoundError(f"no such data set folder: {folder}")
     splits = {}
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         wanted = f"{split.capitalize()}_Folder"
         splits[split] = read_split(find_entry(folder, wanted) or folder / wanted, on_error)
     extra_folder = find_entry(folder, "Train_Extra_Folder")
     extra = read_split(extra_folder, on_error) if extra_folder else []
-    class_names, licence = REAL[name]
-    unlabelled = [case.without_mask() for case in sorted(splits["train"] + extra, key=lambda case: case.name)]
-    return Dataset(name, **splits, unlabelled=unlabelled, class_names=class_names, synthetic=False, licence=licence)
+    unlabelled = sorted(splits["train"] + extra, key=lambda case: case.name)
+    return _dataset(entry, splits, unlabelled)
 
 
-def _load_phantoms(name: str, seed: int, sizes: tuple[int, int, int], image_size: int | None) -> Dataset:
-    from textdiff.data.images import phantoms as synthetic
+def _load_phantoms(entry: DatasetEntry, seed: int, sizes: tuple[int, int, int], image_size: int | None) -> Dataset:
+    from textdiff.data.images import phantoms
 
-    if len(sizes) != 3 or min(sizes) < 0:
-        raise ValueError(f"sizes must be three numbers (train, val, test), none negative; got {sizes!r}")
-    make = getattr(synthetic, name)
+    check_sizes(sizes)
+    make = getattr(phantoms, entry.name)
     options = {} if image_size is None else {"size": image_size}
-    splits = {
-        split: make(n, seed, start=FIRST_INDEX[split], **options)
-        for split, n in zip(("train", "val", "test"), sizes, strict=True)
-    }
+    splits = {split: make(n, seed, start=FIRST_INDEX[split], **options) for split, n in zip(SPLITS, sizes, strict=True)}
+    return _dataset(entry, splits, splits["train"])
+
+
+def _dataset(entry: DatasetEntry, splits: dict[str, list[Case]], unlabelled: list[Case]) -> Dataset:
     return Dataset(
-        name,
+        entry.name,
         **splits,
-        unlabelled=[case.without_mask() for case in splits["train"]],
-        class_names=SYNTHETIC[name],
-        synthetic=True,
-        licence="generated by this package, same licence as the code",
+        unlabelled=[case.without_mask() for case in unlabelled],
+        class_names=entry.class_names,
+        synthetic=entry.synthetic,
+        licence=entry.licence,
     )

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+ON_ERROR = ("raise", "skip")  # what to do about a bad case
 IMAGE_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+
+
+def complain(message: str, on_error: str, kind: type[Exception] = ValueError) -> None:
+    """Raise `kind` of `message`, or with on_error="skip" warn that the case is left out."""
+    if on_error == "raise":
+        raise kind(message)
+    warnings.warn(f"skipped: {message}", stacklevel=4)
 
 
 def read_picture(path: Path, mode: str) -> np.ndarray:
@@ -108,6 +118,11 @@ class Case:
                 "they must be equal"
             )
         return image, mask
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that stand for the pixels of the picture, whatever file format holds them."""
+        image = np.ascontiguousarray(self.image(), dtype=np.uint8)
+        return hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()[:16]
 
     def without_mask(self) -> Case:
         """The same case as an unlabelled one."""

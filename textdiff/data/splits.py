@@ -1,14 +1,75 @@
-"""Seeded draws of labelled images: a list of cases, a number and a seed in, the drawn cases out."""
+"""Which cases are for what: names in, splits out; seeded draws of labelled cases; a guard against testing on training cases."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
-from textdiff.data.cases import Case
+from textdiff.base.checkpoints import read_json
+
+MANIFESTS = Path(__file__).resolve().parent / "manifests"
+SPLITS = ("train", "val", "test")
+# Index ranges that can never overlap, so that no phantom of one split is met in another.
+FIRST_INDEX = {"train": 0, "val": 10_000_000, "test": 20_000_000}
+TRAIN_UP_TO, VAL_UP_TO = 0.7, 0.85  # of the hash of a name, as a fraction
 
 
-def draw_labelled(cases: Sequence[Case], n: int, seed: int) -> list[Case]:
+class AnyCase(Protocol):
+    """A case of pictures or volumes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def labelled(self) -> bool: ...
+
+    def fingerprint(self) -> str: ...
+
+
+OneCase = TypeVar("OneCase", bound=AnyCase)
+
+
+def hashed_split(name: str) -> str:
+    """ "train" (70 %), "val" or "test" (15 % each), by a hash of the case's name and by nothing else.
+
+    So it is the same on every machine, and a case that comes or goes moves no other.
+    """
+    share = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    return "train" if share < TRAIN_UP_TO else "val" if share < VAL_UP_TO else "test"
+
+
+def manifest_split(manifest: str) -> dict[str, str]:
+    """Case name -> split, from a file of `data/manifests`: {"train": [names], "val": [...], "test": [...]}."""
+    content = read_json(MANIFESTS / manifest)
+    return {name: split for split in SPLITS for name in content[split]}
+
+
+def check_sizes(sizes: tuple[int, int, int]) -> None:
+    """Raise ValueError unless `sizes` are three numbers of phantoms (train, val, test), none negative."""
+    if len(sizes) != 3 or min(sizes) < 0:
+        raise ValueError(f"sizes must be three numbers (train, val, test), none negative; got {sizes!r}")
+
+
+def check_unseen(trained_on: Mapping[str, Any], cases: Sequence[AnyCase]) -> None:
+    """Raise ValueError, naming the first few, where a model has been trained on some of `cases`.
+
+    Args:
+        trained_on: as models and records carry it, {"dataset": name, "cases": [fingerprints]}; {} where it is unknown.
+        cases: to be tested on. They are known by their pixels, whatever their names and files.
+    """
+    seen = set(trained_on.get("cases", ()))
+    met = [case.name for case in cases if case.fingerprint() in seen] if seen else []
+    if met:
+        more = f" and {len(met) - 3} more" if len(met) > 3 else ""
+        raise ValueError(
+            f"the model was trained on {len(met)} of the {len(cases)} test cases ({', '.join(met[:3])}{more}; data set "
+            f"{trained_on.get('dataset', 'unknown')}): a score on them says nothing. Test on cases that it has not seen"
+        )
+
+
+def draw_labelled(cases: Sequence[OneCase], n: int, seed: int) -> list[OneCase]:
     """Draw `n` labelled cases.
 
     Cases are ranked by a hash of seed and name, so the draw depends neither on the order of the list nor on

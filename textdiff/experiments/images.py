@@ -1,159 +1,296 @@
-"""From a configuration to a result: what the run notebooks call, one function a step of the story.
+"""TextDiff on images: its configuration, and from a configuration data, model, training, scores and figures.
 
-Data, model, training, evaluation; each takes the configuration and what the step before gave.
+:mod:`textdiff.experiments.run` makes a run of these steps; :mod:`textdiff.experiments.volumes` is the 3D counterpart.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
-from filelock import FileLock
-from torch import nn
-from tqdm.auto import tqdm
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from textdiff.base import paths
-from textdiff.base.checkpoints import load_strict, read_checkpoint, read_json, write_checkpoint
-from textdiff.base.precision import resolve_device
-from textdiff.data import SYNTHETIC, load_dataset
-from textdiff.data.cases import Case, Dataset
-from textdiff.data.images.captions import same_count, shuffled, swap_left_right
-from textdiff.data.splits import draw_labelled
+from textdiff.base.parsing import numbers
+from textdiff.base.precision import Precision, resolve_device
+from textdiff.data import load_dataset, registry
+from textdiff.data.images.captions import other_sentences
+from textdiff.data.splits import check_unseen, draw_labelled
 from textdiff.experiments.config import (
-    BACKBONES,
-    RANDOM,
-    REDRAWN,
-    SCRATCH,
+    AUTO,
     Config,
-    PretrainConfig,
-    TextDiffConfig,
-    TextDiffSegConfig,
-    architecture_of,
-    numbers,
+    Count,
+    ImageSet,
+    Limit,
+    Listed,
+    NoiseSteps,
+    Rate,
+    Seed,
+    Switch,
+    Weight,
+    Within,
+    limited,
 )
-from textdiff.models.unet import UNet
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from torch import nn
 
-    from textdiff.experiments.grids import Grid
-    from textdiff.experiments.records import Run
-    from textdiff.base.cache import FeatureCache
+    from textdiff.data.cases import Case, Dataset
+    from textdiff.data.images.transforms import ImageSpec
+    from textdiff.data.images.views import TrainingImages
     from textdiff.models.features import DiffusionFeatures
     from textdiff.models.text import TextEncoder
 
-# The architecture of OpenAI's unconditional ImageNet 256 checkpoint, which the paper freezes.
-OPENAI_256 = dict(
-    image_size=256,
-    in_channels=3,
-    model_channels=256,
-    out_channels=6,
-    num_res_blocks=2,
-    attention_resolutions=(8, 16, 32),
-    channel_mult=(1, 1, 2, 2, 4, 4),
-    num_heads=4,
-    num_head_channels=64,
-    use_scale_shift_norm=True,
-    resblock_updown=True,
-)
-OPENAI_256_FILE = "256x256_diffusion_uncond.pt"
-COMPACT_HEAD = {
-    "dim": 64,
-    "hidden": (32, 16),
-    "num_heads": 4,
-    "head_dim": 16,
-    "merge": "sum",
-    "attend": 2,
-    "normalise": True,
-    "init": "default",
-}
-DECODER_HEAD = COMPACT_HEAD | {"merge": "decoder"}
-HEADS = {"official": {}, "compact": COMPACT_HEAD, "decoder": DECODER_HEAD}
+Model = Literal[
+    "textdiff",
+    "textdiff_no_text",
+    "textdiff_concat",
+    "unet",
+    "unetpp",
+    "attention_unet",
+    "swin_unetr",
+    "dynunet",
+    "mednext",
+    "text_unet",
+]
+Protocol = Literal["official", "corrected"]
+Augmentation = Literal["follow", "affine", "stain", "official", "contradict", "none"]
+
 FUSION = {"textdiff": "attention", "textdiff_concat": "pooled", "textdiff_no_text": "none"}
-DEMO_IMAGES = {"n_train": 60, "image_size": 96}
+READING = ("textdiff", "textdiff_concat", "text_unet")
+
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "official": {
+        "caption_tokens": 10,
+        "text_mask": "off",
+        "channel_order": "BGR",
+        "resize": "bilinear",
+        "dice_on": "logits",
+        "dice_over": "batch",
+        "dice_weight": 1.5,
+        "mask_rule": "dilated",
+        "augmentation": "official",
+        "lr_schedule": "constant",
+        "positions": "off",
+    },
+    "corrected": {
+        "caption_tokens": 64,
+        "text_mask": "on",
+        "channel_order": "RGB",
+        "resize": "area",
+        "dice_on": "softmax",
+        "dice_over": "image",
+        "dice_weight": 1.0,
+        "mask_rule": "area",
+        "augmentation": "affine",
+        "lr_schedule": "cosine",
+        "positions": "on",
+    },
+}
+EVAL_SIZE = 256  # pixels at which real images are scored, beside their own size
+PHANTOM_SPLITS = (60, 20, 40)  # training, validation and test images of a synthetic set
+PHANTOM_SIDE = 96
 
 
-def load_data(config: TextDiffConfig, n_train: int = DEMO_IMAGES["n_train"]) -> Dataset:
-    """The data set of a configuration; phantoms are made at the size the backbone works at."""
-    if config.dataset not in SYNTHETIC:
-        return load_dataset(config.dataset)
-    sizes = (n_train, getattr(config, "max_val", 10), min(getattr(config, "max_test", 20), 200))
-    return load_dataset(config.dataset, sizes=sizes, image_size=DEMO_IMAGES["image_size"])
+@dataclass(frozen=True)
+class TextDiffConfig(Config):
+    """Notebook 13: train and evaluate TextDiff, its text-free twin or a baseline on a few labelled images.
 
-
-def load_backbone(name: str, seed: int = 0) -> UNet:
-    """A backbone by name (:data:`textdiff.experiments.config.BACKBONES`) or folder.
-
-    "random:" before it leaves the weights as guided-diffusion initialises them: the last layer of every residual and
-    attention branch is zero, so that the network does little more than convolve and resample its input. "redrawn:" draws
-    these layers too, as PyTorch initialises any other.
-
-    Raises:
-        FileNotFoundError: no such weights, saying where they were looked for and how to get them.
+    ``model``: "textdiff"; "textdiff_no_text" (paper's ablation, first row); "textdiff_concat" (text without
+    cross-attention); or a network trained from scratch (:mod:`textdiff.models.baselines`), of which "text_unet" reads.
+    ``n_labels``: labelled training images, drawn by the seed, or "all".
+    ``backbone``: a name in the registry, "random:" or "redrawn:" before a name for the same network without
+    pre-training, or a folder. ``text_encoder``: "tiny" (shipped), a folder, or a hub id.
+    ``head``: "official" (the authors' sizes), "compact" (ours: 64 channels, scales summed, features normalised) or
+    "decoder" (ours: compact, and a convolution at every scale on the way up).
+    ``ema_decay``: memory of the average of the weights that is kept; 0 keeps the latest weights.
+    ``views``: different random views of a labelled image; 0 draws a new one each time (frozen features of a bounded number
+    are cached).
+    ``select_on``: the split whose Dice chooses the best step; "test" is the authors' way (they report the split that
+    chose), for the audit only.
     """
-    if name.startswith((RANDOM, REDRAWN)):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            unet = UNet(**_architecture(architecture_of(name)))
-            if name.startswith(REDRAWN):
-                unet.apply(_redraw_if_zero)
-            return unet.eval()
-    if name == "openai_256":
-        return _openai_256()
-    return UNet.from_pretrained(_backbone_folder(name))
 
+    experiment: ClassVar[str] = "textdiff2d"
+    notebook: ClassVar[str] = "13_textdiff"
+    renamed: ClassVar[Mapping[str, str]] = {"steps": "noise_steps", "schedule": "lr_schedule"}
+    derived: ClassVar[Mapping[str, str]] = {"backbone_weights": "backbone", "text_encoder_weights": "text_encoder"}
 
-def _redraw_if_zero(module: nn.Module) -> None:
-    if isinstance(module, (nn.Conv1d, nn.Conv2d)) and not module.weight.any():
-        module.reset_parameters()
+    dataset: ImageSet = "chest_phantoms"
+    model: Model = "textdiff"
+    protocol: Protocol = "corrected"
+    n_labels: Limit = AUTO
+    backbone: str = AUTO
+    text_encoder: str = AUTO
+    blocks: Annotated[str, Listed(words=("none",))] = AUTO
+    noise_steps: NoiseSteps = AUTO
+    noise_seed: Seed = 40
+    image_size: Annotated[int, Within(least=8)] = AUTO
+    precision: Precision = "bfloat16"
+    head: Literal["official", "compact", "decoder", "none"] = AUTO
+    iterations: Count = AUTO
+    batch_size: Count = AUTO
+    learning_rate: Rate = AUTO
+    weight_decay: Weight = 0.0
+    ema_decay: Annotated[float, Within(least=0, most=0.99999)] = 0.0
+    validate_every: Count = AUTO
+    max_val: Limit = AUTO
+    max_test: Limit = AUTO
+    caption_tokens: Annotated[int, Within(least=3)] = AUTO
+    text_mask: Switch = AUTO
+    positions: Switch = AUTO
+    channel_order: Literal["RGB", "BGR"] = AUTO
+    resize: Literal["area", "bilinear"] = AUTO
+    dice_on: Literal["softmax", "logits"] = AUTO
+    dice_over: Literal["image", "batch"] = AUTO
+    dice_weight: Weight = AUTO
+    mask_rule: Literal["area", "dilated"] = AUTO
+    augmentation: Augmentation = AUTO
+    views: Annotated[int, Within(least=0)] = AUTO
+    lr_schedule: Literal["cosine", "constant"] = AUTO
+    select_on: Literal["val", "test"] = "val"
+    backbone_weights: str = AUTO
+    text_encoder_weights: str = AUTO
 
+    @property
+    def reads(self) -> bool:
+        """Whether the model takes the sentence in."""
+        return self.model in READING
 
-def _architecture(name: str) -> dict:
-    if name == "openai_256":
-        return OPENAI_256
-    return read_json(_backbone_folder(name) / "config.json")
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the model is a network of its own, without frozen features."""
+        return self.model not in FUSION
 
+    def _slug(self) -> str:
+        return f"{self.dataset}-{self.model}-n{self.n_labels}-s{self.seed}-{self.protocol}"
 
-def _openai_256() -> UNet:
-    path = paths.weights_dir() / OPENAI_256_FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"OpenAI's 256x256 unconditional checkpoint (2.2 GB) is not at {path}; bring it with "
-            "`textdiff fetch openai_256`, set TEXTDIFF_WEIGHTS to its folder, or choose a small backbone: "
-            f"{', '.join(b for b in BACKBONES if b != 'openai_256')}"
+    def _resolve(self) -> TextDiffConfig:
+        entry, demo = self.entry, self.mode == "demo"
+        small = demo or entry.synthetic
+        unused = dict.fromkeys(("backbone", "blocks", "noise_steps", "head"), "none") if self.from_scratch else {}
+        unused |= {} if self.reads else {"text_encoder": "none"}
+        config = replace(self, **unused)._fill(
+            {
+                "backbone": entry.backbone if small else "openai_256",
+                "text_encoder": "tiny" if small else "emilyalsentzer/Bio_ClinicalBERT",
+                "noise_steps": "50,150,250",
+                "n_labels": entry.n_labels,
+            }
         )
-    unet = UNet(**OPENAI_256)
-    load_strict(unet, read_checkpoint(path), source=str(path))
-    return unet.eval()
+        config = config if self.from_scratch else config._fill(_of_backbone(config))
+        heavy = config.head == "official"
+        if heavy and config.iterations == AUTO and config.n_labels == "all":
+            raise ValueError("n_labels='all' with the authors' head: say how many iterations (they train 50 epochs)")
+        size = {"max_val": 10, "max_test": 20} if demo else {"max_val": 100, "max_test": "all"}
+        presets = ({} if heavy else entry.runs.get(self.mode, {}), PROTOCOLS[self.protocol], _steps(config, heavy), size)
+        side = registry.backbone(entry.backbone).image_size if self.from_scratch else _side(config.backbone)
+        for preset in (_views(config), *presets, {"image_size": side}):
+            config = config._fill(preset)
+        return config._with_weights()
+
+    def _check(self) -> None:
+        if self.from_scratch:
+            return
+        from textdiff.models.store import decoder_blocks
+
+        known = decoder_blocks(self.backbone)
+        wrong = [block for block in numbers(self.blocks) if known is not None and block >= known]
+        if wrong:
+            raise ValueError(f"blocks={self.blocks!r}: {self.backbone} has decoder blocks 0 to {known - 1}")
+        if self.reads and self.head == "none":
+            raise ValueError("head='none' is for networks trained from scratch")
 
 
-def _backbone_folder(name: str) -> Path:
-    places = [Path(name)] if name not in BACKBONES else [paths.assets_dir() / name, paths.weights_dir() / name]
-    for folder in places:
-        if (folder / "config.json").is_file():
-            return folder
-    raise FileNotFoundError(
-        f"no backbone {name!r}: looked in {' and '.join(map(str, places))}. Known names: {', '.join(BACKBONES)}; "
-        "or give a folder with config.json and model.safetensors, or set TEXTDIFF_WEIGHTS"
-    )
+def _of_backbone(config: TextDiffConfig) -> dict[str, Any]:
+    """Blocks and head that go with a backbone."""
+    from textdiff.models.store import architecture_of
+
+    name = architecture_of(config.backbone)
+    if name not in registry.backbones():
+        if config.blocks == AUTO:
+            raise ValueError(
+                f"backbone={config.backbone!r} is not a known name: say which blocks to tap, such as blocks='1,4,7'"
+            )
+        return {"head": "decoder" if config.protocol == "corrected" else "compact"}
+    ours = "decoder" if config.protocol == "corrected" else "compact"
+    return {
+        "blocks": registry.backbone(name).blocks_for(config.dataset),
+        "head": "official" if name == "openai_256" else ours,
+    }
+
+
+def _side(backbone: str) -> int:
+    """Side in pixels at which a backbone is tapped."""
+    from textdiff.models.store import architecture_of
+
+    about = registry.backbones().get(architecture_of(backbone))
+    return about.image_size if about else 256
+
+
+def _views(config: TextDiffConfig) -> dict[str, Any]:
+    """Frozen features, corrected protocol: eight views of a real image, so that a cache can hold them; phantoms need none."""
+    if config.protocol != "corrected" or config.from_scratch:
+        return {"views": 0}
+    return {"augmentation": "follow", "views": 0} if config.entry.synthetic else {"views": 8}
+
+
+def _steps(config: TextDiffConfig, heavy: bool) -> dict[str, Any]:
+    """How long and how fast a model learns by default."""
+    if config.mode == "demo":
+        return {"iterations": 60, "validate_every": 20, "learning_rate": 1e-4 if heavy else 2e-3, "batch_size": 4}
+    if heavy:  # 50 epochs of the authors' code
+        return {"iterations": 50 * config.n_labels, "validate_every": 50, "learning_rate": 1e-4, "batch_size": 1}
+    return {"iterations": 400, "validate_every": 50, "learning_rate": 1e-3, "batch_size": 4}
+
+
+# --- data and model --------------------------------------------------------------------------------------
+
+
+def load_data(config: Config) -> Dataset:
+    """The data set of a configuration; phantoms are drawn, as many as it asks for."""
+    if not config.entry.synthetic:
+        return load_dataset(config.dataset)
+    train, val, test = PHANTOM_SPLITS
+    wanted = getattr(config, "n_labels", 0)
+    sizes = (max(train, wanted if isinstance(wanted, int) else 0), val, test)
+    return load_dataset(config.dataset, sizes=sizes, image_size=PHANTOM_SIDE)
+
+
+def labelled_cases(config: TextDiffConfig, data: Dataset) -> list[Case]:
+    """The labelled training images: a draw of ``n_labels`` by the seed, or all."""
+    return list(data.train) if config.n_labels == "all" else draw_labelled(data.train, config.n_labels, config.seed)
+
+
+def validation_cases(config: TextDiffConfig, data: Dataset) -> list[Case]:
+    """The validation images, at most ``max_val``."""
+    return limited(data.val, config.max_val)
+
+
+def test_cases(config: TextDiffConfig, data: Dataset) -> list[Case]:
+    """The test images, at most ``max_test``."""
+    return limited(data.test, config.max_test)
+
+
+def image_spec(config: TextDiffConfig, data: Dataset) -> ImageSpec:
+    """How the pictures and masks of a configuration become tensors."""
+    from textdiff.data.images.transforms import ImageSpec
+
+    return ImageSpec(config.image_size, config.channel_order, config.resize, config.mask_rule, len(data.class_names))
 
 
 def build_features(config: TextDiffConfig) -> DiffusionFeatures:
     """Frozen features with the disk cache of this machine."""
     from textdiff.base.cache import FeatureCache
     from textdiff.models.features import DiffusionFeatures
+    from textdiff.models.store import load_backbone
 
     return DiffusionFeatures(
         load_backbone(config.backbone, config.seed),
         blocks=numbers(config.blocks),
-        steps=numbers(config.steps),
+        steps=numbers(config.noise_steps),
         noise_seed=config.noise_seed,
         precision=config.precision,
         cache=FeatureCache(paths.cache_dir() / "features"),
@@ -164,335 +301,210 @@ def build_text(config: TextDiffConfig) -> TextEncoder:
     """The frozen text encoder; ten padded tokens in the official protocol, whole captions otherwise."""
     from textdiff.models.text import TextEncoder
 
-    return TextEncoder.from_pretrained(
-        config.text_encoder,
-        max_length=config.caption_tokens,
-        padding="longest" if config.text_mask == "on" else "max_length",
-    )
+    padding = "longest" if config.text_mask == "on" else "max_length"
+    return TextEncoder.from_pretrained(config.text_encoder, max_length=config.caption_tokens, padding=padding)
 
 
-def build_model(config: TextDiffConfig, class_names: Sequence[str]) -> nn.Module:
+def build_model(config: TextDiffConfig, data: Dataset) -> nn.Module:
     """The model of a configuration, freshly initialised from its seed, on its device."""
-    from textdiff.models.baselines import build_baseline
-    from textdiff.models.textdiff import TextDiff
+    import torch
 
+    from textdiff.models.baselines import build_baseline
+    from textdiff.models.losses import DiceCE
+    from textdiff.models.textdiff import HEADS, TextDiff
+
+    criterion = DiceCE(config.dice_weight, config.dice_on, config.dice_over)
     device = resolve_device(config.device)
+    text = build_text(config) if config.reads else None
+    features = None if config.from_scratch else build_features(config)
     torch.manual_seed(config.seed)
-    if config.model in SCRATCH:
-        text = build_text(config) if config.reads else None
-        torch.manual_seed(config.seed)
-        return build_baseline(config.model, len(class_names), precision=config.precision, text=text).to(device)
-    features = build_features(config)
-    text = None if config.model == "textdiff_no_text" else build_text(config)
-    torch.manual_seed(config.seed)
+    if features is None:
+        classes = len(data.class_names)
+        return build_baseline(config.model, classes, precision=config.precision, text=text, criterion=criterion).to(
+            device
+        )
+    head = replace(HEADS[config.head], fusion=FUSION[config.model], positions=config.positions == "on")
     return TextDiff(
         features,
         text,
-        num_classes=len(class_names),
-        image_size=config.image_size,
-        channel_order=config.channel_order,
-        resize=config.resize,
+        num_classes=len(data.class_names),
+        head=head,
+        image=image_spec(config, data),
         text_mask=config.text_mask == "on",
-        class_names=class_names,
-        fusion=FUSION[config.model],
-        positions=config.positions == "on",
-        **HEADS[config.head],
+        class_names=data.class_names,
+        criterion=criterion,
     ).to(device)
 
 
-def train_model(
-    model: nn.Module, config: TextDiffConfig, train: Sequence[Case], val: Sequence[Case], class_names: Sequence[str]
-) -> list[dict[str, float]]:
-    """Trains ``model`` on ``train``; the best weights by mean Dice on ``val`` stay (see :func:`choosing_cases`).
+# --- training --------------------------------------------------------------------------------------------
 
-    An interrupted run continues.
 
-    Returns one row a validation: step, loss, score (validation Dice), seconds.
+def training_images(config: TextDiffConfig, data: Dataset, cases: Sequence[Case]) -> TrainingImages:
+    """Random views of the labelled cases."""
+    from textdiff.data.images.views import TrainingImages
+
+    return TrainingImages(cases, image_spec(config, data), config.augmentation, config.seed, config.views)
+
+
+def train(model: nn.Module, config: TextDiffConfig, data: Dataset, cases: Sequence[Case], checkpoint: Path) -> list:
+    """Trains ``model`` on ``cases``; the best weights by mean Dice on the choosing images stay (``select_on``).
+
+    An interrupted training continues from ``checkpoint``. Returns one row per validation (:func:`textdiff.training.fit.fit`).
     """
-    from textdiff.models.losses import dice_ce_loss
-    from textdiff.training.fit import TrainingImages, fit
+    from textdiff.training.batches import workers_for
+    from textdiff.training.fit import Optimisation, fit
 
-    images = TrainingImages(
-        train,
-        config.image_size,
-        config.channel_order,
-        config.resize,
-        config.mask_rule,
-        len(class_names),
-        config.augmentation,
-        config.seed,
-        config.views,
+    images = training_images(config, data, cases)
+    chosen = validation_cases(config, data) if config.select_on == "val" else test_cases(config, data)
+    how = Optimisation(
+        iterations=config.iterations,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        lr_schedule=config.lr_schedule,
+        ema_decay=config.ema_decay,
+        validate_every=config.validate_every,
+        seed=config.seed,
     )
-    val = list(val)[: config.max_val]
-
-    # Views that never come twice would only fill the cache; validation images come again and again
     features = getattr(model, "features", None)
-    cache = features.cache if features is not None else None
-    training_cache = cache if images.views else None
+    cache = None if features is None else features.cache
 
     def validate(trained: nn.Module) -> float:
         with _caching(features, cache):
-            return float(_evaluate(trained, config, val, progress=False)["dice"].mean())
+            return float(score(trained, config, data, chosen, progress=False)["dice"].mean())
 
-    # Scratch, not a record: removed once the training is whole
-    scratch = paths.cache_dir() / "training" / config.run_id
-    with _caching(features, training_cache):
-        history = fit(
+    device = resolve_device(config.device)
+    workers = workers_for(device) if config.workers == AUTO else config.workers
+    # Views that never come twice would only fill the cache; validation images come again and again
+    with _caching(features, cache if images.distinct_views else None):
+        return fit(
             model,
             images,
-            partial(dice_ce_loss, dice_weight=config.dice_weight, dice_on=config.dice_on, dice_over=config.dice_over),
-            iterations=config.iterations,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            schedule=config.schedule,
-            validate=validate if val else None,
-            validate_every=config.validate_every,
-            device=resolve_device(config.device),
-            checkpoint=scratch / "checkpoint.safetensors",
+            how,
+            validate=validate if chosen else None,
+            device=device,
+            checkpoint=checkpoint,
+            workers=workers,
         )
-    shutil.rmtree(scratch, ignore_errors=True)
-    return history
 
 
-def _caching(features: DiffusionFeatures | None, cache: FeatureCache | None) -> AbstractContextManager[None]:
+def _caching(features: Any, cache: Any) -> AbstractContextManager[None]:
     """Within this context ``features`` uses ``cache``; nothing happens where there are no features."""
     return nullcontext() if features is None else features.caching(cache)
 
 
-def test_model(
-    model: nn.Module, config: TextDiffConfig, cases: Sequence[Case], captions: Sequence[str] | None = None
-) -> pd.DataFrame:
-    """The per-case table of ``model`` on (at most ``max_test``) cases; ``captions`` replaces their sentences."""
-    return _evaluate(model, config, list(cases)[: config.max_test], captions)
+# --- scores ----------------------------------------------------------------------------------------------
 
 
-test_model.__test__ = False  # the name says what it does; it is no test
-
-
-def _evaluate(
+def score(
     model: nn.Module,
     config: TextDiffConfig,
+    data: Dataset,
     cases: Sequence[Case],
     captions: Sequence[str] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    from textdiff.evaluation.images import evaluate
+    """The per-case table of ``model``; ``captions`` replaces the cases' sentences."""
+    from textdiff.evaluation.images import score_cases
 
-    return evaluate(
+    return score_cases(
         model,
         cases,
-        image_size=config.image_size,
-        eval_size=config.image_size if config.dataset in SYNTHETIC else 256,
-        mask_rule=config.mask_rule,
-        channel_order=config.channel_order,
-        resize=config.resize,
-        batch_size=8,
+        image_spec(config, data),
+        eval_size=config.image_size if data.synthetic else EVAL_SIZE,
         device=resolve_device(config.device),
         captions=captions,
         progress=progress,
     )
 
 
-def choosing_cases(config: TextDiffConfig, data: Dataset) -> list[Case]:
-    """The images whose Dice chooses the best step: validation images, or (audit only) the test images themselves."""
-    return data.val[: config.max_val] if config.select_on == "val" else data.test[: config.max_test]
+def measure(model: nn.Module, config: TextDiffConfig, data: Dataset) -> tuple[dict[str, float], pd.DataFrame]:
+    """A trained model's scores on test and validation images, its reading test, and the per-case table of the test.
 
+    Validation scores are there for comparison with reports that give them; they are chosen on. The reading test:
+    mean Dice under each of :func:`~textdiff.data.images.captions.other_sentences`, a column each in the table.
 
-def measure(
-    model: nn.Module, config: TextDiffConfig, data: Dataset, history: Sequence[Mapping[str, float]]
-) -> tuple[dict[str, float], pd.DataFrame]:
-    """A trained model's metrics (test and validation) and its per-case table on the test images.
-
-    Validation scores are there for comparison with reports that give them; the best step was chosen by them.
+    Raises:
+        ValueError: the model was trained on one of the test images.
     """
     from textdiff.evaluation.metrics import summarise
 
-    per_case = test_model(model, config, data.test)
-    validated = test_model(model, config, data.val[: config.max_val])
-    best = max(history, key=lambda row: row["score"])
-    return {
-        **{f"test/{name}": value for name, value in summarise(per_case).items()},
-        **{f"val/{name}": value for name, value in summarise(validated).items()},
-        "model/trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "train/best_step": best["step"],
-        "train/seconds": history[-1]["seconds"],
-    }, per_case
+    cases = test_cases(config, data)
+    check_unseen(getattr(model, "trained_on", {}), cases)
+    per_case = score(model, config, data, cases)
+    metrics = {f"test/{name}": value for name, value in summarise(per_case).items()}
+    validated = validation_cases(config, data)
+    if validated:
+        metrics |= {f"val/{k}": v for k, v in summarise(score(model, config, data, validated)).items()}
+    if config.reads:
+        model.text.allow_empty = True
+        for name, captions in other_sentences(cases, config.seed).items():
+            per_case[f"dice_{name}"] = score(model, config, data, cases, captions)["dice"]
+            metrics[f"test/dice_{name}"] = float(per_case[f"dice_{name}"].mean())
+    return metrics, per_case
 
 
-def other_sentences(cases: Sequence[Case], seed: int) -> dict[str, list[str]]:
-    """What the reading test puts in the place of the cases' sentences, by name.
+def figures(
+    model: nn.Module, config: TextDiffConfig, data: Dataset, per_case: pd.DataFrame, history: Sequence[Mapping]
+) -> dict[str, Figure]:
+    """The training curve, and the best and the worst test image with its own and with another image's sentence."""
+    import numpy as np
 
-    "shuffled": another image's; "same_count": another image's that names as many areas (or is of the same kind); "empty";
-    "swapped": the image's own with left and right swapped.
-    """
-    own = [case.caption for case in cases]
-    return {
-        "shuffled": shuffled(own, seed),
-        "same_count": same_count(own, seed),
-        "empty": [""] * len(own),
-        "swapped": [swap_left_right(caption) for caption in own],
-    }
+    from textdiff.figures.images import compare_masks
 
-
-def read_others(
-    model: nn.Module, config: TextDiffConfig, cases: Sequence[Case], per_case: pd.DataFrame
-) -> dict[str, float]:
-    """The reading test: mean Dice under :func:`other_sentences`; one column each is added to ``per_case``."""
-    metrics = {}
-    model.text.allow_empty = True
-    for name, captions in other_sentences(cases, config.seed).items():
-        per_case[f"dice_{name}"] = test_model(model, config, cases, captions)["dice"]
-        metrics[f"test/dice_{name}"] = float(per_case[f"dice_{name}"].mean())
-    return metrics
+    cases = test_cases(config, data)
+    others, order = other_sentences(cases, config.seed)["shuffled"], np.argsort(per_case["dice"].to_numpy())
+    drawn = {"training": training_figure(history, config)}
+    for name, place in (("best", order[-1]), ("worst", order[0])):
+        case = cases[place]
+        captions = dict.fromkeys([case.caption, others[place]] if config.reads else [case.caption])
+        masks = {caption: mask_of(model, config, data, case, caption) for caption in captions}
+        drawn[name] = compare_masks(case.image(), case.mask(), masks)
+    return drawn
 
 
-def model_folder(config: TextDiffConfig) -> Path:
-    """Where the trained weights of a run are kept on this machine."""
-    return paths.cache_dir() / "models" / config.run_id
+def mask_of(model: nn.Module, config: TextDiffConfig, data: Dataset, case: Case, caption: str):
+    """The label map uint8 ``[H, W]`` that any of the models gives for one picture, at the picture's own size."""
+    import torch
+    import torch.nn.functional as F
+
+    pixels = image_spec(config, data).input(case.image())[None].to(resolve_device(config.device))
+    with torch.no_grad():
+        logits = model(pixels, [caption])
+    size = case.image().shape[:2]
+    logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+    return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
 
 
-def keep_model(model: nn.Module, config: TextDiffConfig) -> Path:
-    """Writes trained weights to :func:`model_folder`: a whole TextDiff, or a scratch network's ``model.safetensors``."""
-    from textdiff.models.textdiff import TextDiff
-
-    folder = model_folder(config)
-    if isinstance(model, TextDiff):
-        model.save_pretrained(folder)
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_checkpoint(folder / "model.safetensors", model.state_dict())
-    return folder
-
-
-def load_trained(config: TextDiffConfig, class_names: Sequence[str]) -> nn.Module:
-    """The model that :func:`keep_model` wrote for this configuration, in eval mode.
-
-    Raises:
-        FileNotFoundError: the run was not made on this machine, or its cache is gone.
-    """
-    from textdiff.models.textdiff import TextDiff
-
-    folder = model_folder(config)
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"no trained weights of {config.run_id}: they stay on the machine that made them (TEXTDIFF_CACHE); run it again"
-        )
-    if config.model not in SCRATCH:
-        return TextDiff.from_pretrained(folder, resolve_device(config.device))
-    model = build_model(config, class_names)
-    load_strict(model, read_checkpoint(folder / "model.safetensors"), source=str(folder))
-    return model.eval()
-
-
-def training_figure(config: TextDiffConfig | TextDiffSegConfig, history: Sequence[Mapping[str, float]]) -> Figure:
-    """Loss and validation Dice against steps, or against passes through the labelled images where their number is set."""
+def training_figure(history: Sequence[Mapping[str, float]], config: Any) -> Figure:
+    """Loss and validation Dice against passes through the labelled images where their number is set, else against steps."""
     import pandas as pd
 
-    from textdiff.figures import images as plots
+    from textdiff.figures.curves import loss_curve
+    from textdiff.figures.style import described
+    from textdiff.training.fit import best_row
 
-    best = max(history, key=lambda row: row["score"])
+    best = best_row(history)
     table = pd.DataFrame(history).rename(columns={"score": "validation dice"})
     along = "step"
-    if isinstance(config, TextDiffConfig):
+    if isinstance(config, TextDiffConfig) and config.n_labels != "all":
         along = "epoch"
         table[along] = table["step"] * config.batch_size / config.n_labels
-    curve = plots.loss_curve(table[[along, "loss", "validation dice"]], along)
+    columns = [along, "loss", *(["validation dice"] if table["validation dice"].notna().any() else [])]
     alt = f"Training loss and validation Dice over {config.iterations} steps; best Dice {best['score']:.3f} after step {best['step']}."
-    return plots.described(curve, alt, "Training loss and validation Dice.")
+    return described(loss_curve(table[columns], along), alt, "Training loss and validation Dice.")
 
 
-def run_textdiff(config: TextDiffConfig, out_dir: str | Path = "") -> Run:
-    """One run of notebook 13 without its pictures: train, test, reading test, record. A recorded run is not made again."""
-    return recorded(config, out_dir, _make)
+# --- trained weights -------------------------------------------------------------------------------------
 
 
-def recorded(config: Config, out_dir: str | Path, make: Callable[[Run, Any], None]) -> Run:
-    """The run of a configuration; where it has no record yet, ``make(run, config)`` makes it.
+def load_trained(config: TextDiffConfig, data: Dataset, folder: Path) -> nn.Module:
+    """The model whose weights a run kept in ``folder``, in eval mode."""
+    from textdiff.base.checkpoints import load_strict, read_checkpoint
+    from textdiff.models.textdiff import TextDiff
 
-    Where another process makes the same run at the same time, this one waits for it.
-    """
-    from textdiff.experiments.records import Run
-
-    scratch = paths.cache_dir() / "training"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with FileLock(scratch / f"{config.run_id}.lock"):
-        run = Run.open(config, out_dir or config.out_dir, notebook=config.notebook)
-        if not run.finished:
-            make(run, config)
-    return run
-
-
-def _make(run: Run, config: TextDiffConfig) -> None:
-    data = load_data(config, n_train=max(DEMO_IMAGES["n_train"], config.n_labels))
-    labelled = draw_labelled(data.train, config.n_labels, config.seed)
-    model = build_model(config, data.class_names)
-    history = train_model(model, config, labelled, choosing_cases(config, data), data.class_names)
-    keep_model(model, config)
-    metrics, per_case = measure(model, config, data, history)
-    if config.reads:
-        metrics |= read_others(model, config, data.test[: config.max_test], per_case)
-    run.save(metrics, per_case, {"training": training_figure(config, history)})
-
-
-def run_grid(grid: Grid, out_dir: str | Path = "") -> list[Run]:
-    """Every run of a grid, of images or volumes, that has no record yet, one after the other in this process."""
-    from textdiff.experiments.volumes import run_textdiffseg
-
-    make = {TextDiffConfig: run_textdiff, TextDiffSegConfig: run_textdiffseg}[grid.kind]
-    bar = tqdm(grid.all(), desc=grid.name, unit="run")
-    return [make(config, out_dir) for config in bar]
-
-
-def table_of(name: str, config: Config, n_seeds: int = 0, labels: Sequence[str] = ()) -> tuple[Grid, pd.DataFrame]:
-    """The grid of a table notebook, on its device, and the records to draw it from.
-
-    In demo mode the runs that have no record are made first; in full mode nothing is trained.
-
-    Args:
-        name: of :data:`textdiff.experiments.grids.GRIDS` or :data:`textdiff.experiments.grids.GRIDS_3D`.
-        n_seeds: draws of the labelled images, counted from the configuration's seed; 0 for the grid's own number.
-        labels: the rows that are wanted; all if empty.
-    """
-    from textdiff.experiments.grids import SEEDS, grid
-    from textdiff.experiments.records import load_records, published_dir
-
-    seeds = range(config.seed, config.seed + (n_seeds or len(SEEDS[config.mode])))
-    table = grid(name, config.dataset, config.mode, seeds)
-    rows = tuple(row for row in table.rows if not labels or row.label in labels)
-    table = replace(table, rows=rows, common=table.common | {"device": config.device})
-    if config.mode == "demo":
-        run_grid(table, config.out_dir)
-    return table, load_records([config.out_dir, published_dir()] if config.out_dir else None)
-
-
-def new_backbone(config: PretrainConfig) -> UNet:
-    """The UNet that a pre-training configuration begins with (three channels in, three out: the noise).
-
-    Raises:
-        ValueError: ``start_from`` has another architecture.
-    """
-    torch.manual_seed(config.seed)
-    unet = UNet(
-        image_size=config.crop,
-        in_channels=3,
-        model_channels=config.model_channels,
-        out_channels=3,
-        num_res_blocks=config.num_res_blocks,
-        attention_resolutions=numbers(config.attention_resolutions),
-        channel_mult=numbers(config.channel_mult),
-        num_head_channels=32,
-        use_scale_shift_norm=True,
-        resblock_updown=True,
-    )
-    if config.start_from:
-        load_strict(unet, load_backbone(config.start_from).state_dict(), source=config.start_from)
-    return unet
-
-
-def unlabelled_images(config: PretrainConfig) -> list[Case]:
-    """Training images of the configuration's data set without their masks; 200 phantoms in full mode, 40 in demo."""
-    if config.dataset not in SYNTHETIC:
-        return load_dataset(config.dataset).unlabelled
-    count = 200 if config.mode == "full" else 40
-    return load_dataset(config.dataset, sizes=(count, 1, 1), image_size=config.image_size).unlabelled
+    if not config.from_scratch:
+        return TextDiff.from_pretrained(folder, resolve_device(config.device))
+    model = build_model(config, data)
+    load_strict(model, read_checkpoint(folder / "model.safetensors"), source=str(folder))
+    return model.eval()

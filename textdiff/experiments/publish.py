@@ -1,8 +1,8 @@
 """From your own records to the published ones. In: run ids. Out: copies in `results/published`, without what is others' own.
 
 A published number must be one that others may see and can make again. Of real data, the captions and all pictures but the
-training curve stay at home: the data sets' licences do not let them travel. Demo runs, stale records and records of files that
-no commit holds are refused, each with the reason.
+training curve stay at home: the data sets' licences do not let them travel. Demo runs, runs tested on a part of the test cases,
+stale records and records of files that no commit holds are refused, each with the reason.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import pandas as pd
 
 from textdiff.base.checkpoints import read_json
 from textdiff.base.paths import results_dir
-from textdiff.experiments.config import PHANTOMS, VOLUME_PHANTOMS, config_from_record
+from textdiff.data import registry
+from textdiff.experiments.catalogue import config_from_record
 from textdiff.experiments.records import FILES, Run, load_records, published_dir
 
 CURVE = ("training.png", "training.json")
+WHOLE_TESTS = ("textdiff2d", "textdiffseg3d")  # experiments whose records make the tables
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def _publish_one(run_id: str, folder: Path, allow_dirty: bool) -> Verdict:
         return Verdict(run_id, "refused", reason)
     run = Run.open(config_from_record(read_json(folder / "config.json")), published_dir())
     content = publishable(folder)
-    if run.finished and content == _content(run.folder):
+    if run.finished and content == _content(run.place):
         return Verdict(run_id, "unchanged")
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     building = run.folder.with_name(f".{run_id}.{uuid.uuid4().hex[:8]}.partial")
@@ -90,6 +92,8 @@ def refusal(run_id: str, folder: Path, allow_dirty: bool = False) -> str:
         return "it is stale: its parameters mean something else in this version, run it again"
     if config["mode"] == "demo":
         return "it is of a demo run, which shows the machinery and measures nothing"
+    if config["experiment"] in WHOLE_TESTS and config["max_test"] != "all":
+        return f"it was tested on {config['max_test']} cases only: a published run is tested on all of them (max_test='all')"
     if allow_dirty:
         return ""
     if not env.get("commit") or env.get("dirty") is None:
@@ -105,7 +109,7 @@ def refusal(run_id: str, folder: Path, allow_dirty: bool = False) -> str:
 def publishable(folder: Path) -> dict[str, bytes]:
     """The files of a record that may be published, by name. Of synthetic data that is all of them."""
     content = _content(folder)
-    if read_json(folder / "config.json")["dataset"] in (*PHANTOMS, *VOLUME_PHANTOMS):
+    if registry.dataset(read_json(folder / "config.json")["dataset"]).synthetic:
         return content
     kept = {name: data for name, data in content.items() if name in FILES or Path(name).name in CURVE}
     return kept | {"per_case.csv": _without_captions(folder / "per_case.csv")}

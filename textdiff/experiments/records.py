@@ -27,10 +27,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from textdiff.base import paths
+from textdiff.base.checkpoints import read_json
+from textdiff.experiments.config import Config, portable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,80 +42,72 @@ FILES = ("config.json", "metrics.json", "per_case.csv", "env.json")
 NOT_CONFIG = ("run_id", "experiment", "folder", "source", "stale")
 
 
-class Config(Protocol):
-    """What a run needs of a config (`textdiff.experiments.config`): a name, an id ending in the config's hash, and its
-    values.
-    """
-
-    @property
-    def experiment(self) -> str: ...
-    @property
-    def run_id(self) -> str: ...
-    def to_dict(self) -> dict[str, Any]: ...
-
-
 class Run:
-    """One run and its folder. Make it with `Run.open` before the work starts: the seconds are counted from
-    there.
+    """One run and its folder. Make it with `Run.open` before the work starts: the seconds are counted from there.
+
+    Asking it anything changes nothing on the disk; `textdiff.experiments.run` writes it, under a lock.
     """
 
-    def __init__(self, config: Config, folder: Path, notebook: str = ""):
+    def __init__(self, config: Config, folder: Path):
         self.config = config
         self.folder = folder
-        self.notebook = notebook or config.experiment
         self._started = time.monotonic()
 
     @classmethod
-    def open(cls, config: Config, out_dir: str | Path = "", notebook: str = "") -> Run:
-        """Name the folder of a run: `<out_dir or results_dir()>/<experiment>/<run_id>`; nothing is written
-        yet.
+    def open(cls, config: Config, out_dir: str | Path = "") -> Run:
+        """The run of a configuration: its folder is `<out_dir or results_dir()>/<experiment>/<run_id>`."""
+        where = out_dir or config.out_dir
+        root = Path(where).expanduser() if str(where) else paths.results_dir()
+        return cls(config, root / config.experiment / config.run_id)
 
-        `notebook` (such as "13_train_textdiff") goes into the recorded command; default: the experiment's
-        name. A record whose replacement was cut short is put back in its place.
-        """
-        root = Path(out_dir).expanduser() if str(out_dir) else paths.results_dir()
-        run = cls(config, root / config.experiment / config.run_id, notebook)
-        run._put_back()
-        return run
+    @property
+    def place(self) -> Path:
+        """Where its record lies now: the folder, or its hidden name where a replacement was cut short."""
+        return self._previous if not self.folder.exists() and is_record(self._previous) else self.folder
 
     @property
     def finished(self) -> bool:
-        """Whether a whole record of this config is in the folder."""
-        return is_record(self.folder)
+        """Whether there is a whole record of this config."""
+        return is_record(self.place)
 
     def metrics(self) -> dict[str, float | int | None]:
         """The recorded metrics. Raises FileNotFoundError while the run is not finished."""
         self._require_finished()
-        return _read_json(self.folder / "metrics.json")
+        return read_json(self.place / "metrics.json")
 
     def per_case(self) -> pd.DataFrame:
-        """The recorded per-case table. Raises FileNotFoundError while the run is not finished."""
-        import pandas as pd
-
+        """The recorded per-case table, numbers as numbers. Raises FileNotFoundError while the run is not finished."""
         self._require_finished()
-        # As text: a case may be called 001, and an empty caption is a caption.
-        return pd.read_csv(self.folder / "per_case.csv", dtype={"case": str, "caption": str}, keep_default_na=False)
+        return read_table(self.place / "per_case.csv")
+
+    def figure(self, name: str) -> Path | None:
+        """The file of a recorded figure; None where there is none (published records of real images have the curve only)."""
+        path = self.place / "figures" / f"{name}.png"
+        return path if path.is_file() else None
 
     def save(
         self,
         metrics: Mapping[str, float | int],
         per_case: pd.DataFrame,
         figures: Mapping[str, Figure] | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write the record and return its folder.
 
         `metrics` is flat ("test/dice": 0.71); nan and infinity become null. `figures` are saved as PNG beside
-        a JSON of their alt text and caption (`plots.described`). The record is built in a hidden folder
+        a JSON of their alt text and caption (`figures.style.described`). `about` joins env.json. The record is built in a hidden folder
         beside its place, brought to disk, then renamed: when anything fails, a record that was there before
         stays whole. Raises ValueError for metrics that are no numbers or a figure's name that is no plain
         word; OSError from the disk.
         """
-        config = portable(self.config.to_dict())
+        config = self.config.to_record()
         documents = {
             "config.json": _json(config),
             "metrics.json": _json(_flat_numbers(metrics)),
             "per_case.csv": per_case.to_csv(index=False).encode(),
-            "env.json": _json(environment(time.monotonic() - self._started, papermill_command(self.notebook, config))),
+            "env.json": _json(
+                environment(time.monotonic() - self._started, papermill_command(self.config)) | (about or {})
+            ),
         }
         for name, figure in (figures or {}).items():
             documents |= _figure_files(name, figure)
@@ -162,34 +156,27 @@ def is_record(folder: Path) -> bool:
     return all((folder / name).is_file() for name in FILES)
 
 
-def portable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config without what belongs to one machine: `out_dir` is dropped, of an absolute path only its last
-    part stays.
-    """
-    return {name: _without_folders(value) for name, value in config.items() if name != "out_dir"}
+def read_table(path: Path) -> pd.DataFrame:
+    """A per-case table as it was written: a case may be called 001, an empty caption is a caption, a missing score is nan."""
+    import pandas as pd
+
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    for name in table.columns:
+        if name in ("case", "prompt") or name.startswith("caption"):
+            continue
+        values = pd.to_numeric(table[name].where(table[name] != "", "nan"), errors="coerce")
+        unread = values.isna() & ~table[name].str.lower().isin(("", "nan"))
+        if not unread.any():
+            table[name] = values
+    return table
 
 
-def _without_folders(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_without_folders(one) for one in value]
-    text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(text, str):
-        return value
-    for flavour in (PurePosixPath, PureWindowsPath):
-        if flavour(text).is_absolute() or text.startswith("~"):
-            return flavour(text).name
-    return text
-
-
-def papermill_command(notebook: str, config: Mapping[str, Any]) -> str:
-    """The shell command that repeats the run; text travels with -r, so that papermill does not guess its
-    type.
-    """
-    words = ["papermill", f"notebooks/{notebook.removesuffix('.ipynb')}.ipynb", "out.ipynb"]
-    for name, value in config.items():
-        if isinstance(value, (list, tuple)):
-            value = ",".join(str(one) for one in value)
-        words += ["-r" if isinstance(value, str) else "-p", name, str(value)]
+def papermill_command(config: Config) -> str:
+    """The shell command that repeats the run; text travels with -r, so that papermill does not guess its type."""
+    words = ["papermill", f"notebooks/{config.notebook}.ipynb", "out.ipynb"]
+    for name, value in portable(config.to_dict()).items():
+        if name not in config.derived:
+            words += ["-r" if isinstance(value, str) else "-p", name, str(value)]
     return shlex.join(words)
 
 
@@ -222,7 +209,7 @@ def environment(seconds: float, command: str) -> dict[str, Any]:
 
 def published_dir() -> Path:
     """Folder of the reference records that come with a checkout (it need not exist)."""
-    return paths.PACKAGE.parent / "results" / "published"
+    return paths.shipped("published")
 
 
 def load_records(roots: str | Path | Sequence[str | Path] | None = None) -> pd.DataFrame:
@@ -262,15 +249,15 @@ def _record_folders(root: Path) -> list[tuple[str, str, Path]]:
 
 
 def _row(root: Path, experiment: str, run_id: str, folder: Path) -> dict[str, Any]:
-    config = _read_json(folder / "config.json")
-    about = _read_json(folder / "env.json")
+    config = read_json(folder / "config.json")
+    about = read_json(folder / "env.json")
     place = {"run_id": run_id, "experiment": experiment, "folder": folder, "source": root.name}
     env = {f"env/{name}": value for name, value in about.items() if name != "versions"}
-    return config | _read_json(folder / "metrics.json") | env | place | {"stale": _is_stale(config, run_id)}
+    return config | read_json(folder / "metrics.json") | env | place | {"stale": _is_stale(config, run_id)}
 
 
 def _is_stale(config: dict[str, Any], run_id: str) -> bool:
-    from textdiff.experiments.config import config_from_record
+    from textdiff.experiments.catalogue import config_from_record
 
     try:
         return config_from_record(config).run_id != run_id
@@ -289,14 +276,14 @@ def _flat_numbers(metrics: Mapping[str, float | int]) -> dict[str, float | int |
 
 
 def _figure_files(name: str, figure: Figure) -> dict[str, bytes]:
-    from textdiff.figures import images as plots
+    from textdiff.figures.style import description
 
     if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name):
         raise ValueError(f"figure name {name!r}: use letters, digits, _ and - (it becomes a file name)")
-    words = plots.description(figure)
+    words = description(figure)
     if not words["alt"]:
         warnings.warn(
-            f"figure {name!r} has no alt text: give it one with plots.described(figure, alt, caption)",
+            f"figure {name!r} has no alt text: give it one with figures.style.described(figure, alt, caption)",
             stacklevel=3,
         )
     picture = io.BytesIO()
@@ -307,15 +294,6 @@ def _figure_files(name: str, figure: Figure) -> dict[str, bytes]:
 
 def _json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not readable as JSON ({error}): delete that record's folder and run it again"
-        ) from error
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,307 +1,426 @@
-"""From a configuration to a result in 3D: what the run notebook calls, one function a step of the story.
+"""TextDiffSeg on volumes: its configuration, and from a configuration data, model, training, scores and figures.
 
-Volumes, model, training, evaluation; each takes the configuration and what the step before gave. The 2D counterpart is
-:mod:`textdiff.experiments.images`.
+:mod:`textdiff.experiments.run` makes a run of these steps; :mod:`textdiff.experiments.images` is the 2D counterpart.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from textdiff.base import paths
-from textdiff.base.checkpoints import load_strict, read_checkpoint, write_checkpoint
 from textdiff.base.parsing import numbers
-from textdiff.base.precision import resolve_device
-from textdiff.data.splits import draw_labelled
-from textdiff.data.volumes.layouts import VolumeCase, VolumeDataset, load_volumes
-from textdiff.data.volumes.patches import IMAGE_CHANNELS, Batch, Preprocessing, TrainingVolumes
-from textdiff.data.volumes.prompts import KINDS, prompt
-from textdiff.experiments.config import SCRATCH_3D, Config, TextDiffSegConfig
-from textdiff.experiments.grids import COMMON_3D
-from textdiff.experiments.images import model_folder, recorded, training_figure
-from textdiff.models.losses import dice_ce_loss
+from textdiff.base.precision import Precision, resolve_device
+from textdiff.data.splits import check_unseen, draw_labelled
+from textdiff.data.volumes.prompts import KINDS, prompts_for
+from textdiff.experiments.config import (
+    AUTO,
+    Config,
+    Count,
+    Limit,
+    Listed,
+    Rate,
+    SamplingSteps,
+    Share,
+    VolumeSet,
+    Weight,
+    Within,
+    kept_model,
+    limited,
+)
+from textdiff.experiments.images import training_figure
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
+    from torch import nn
 
+    from textdiff.data.volumes.layouts import VolumeCase, VolumeDataset
+    from textdiff.data.volumes.patches import Preprocessing, TrainingVolumes
     from textdiff.data.volumes.volume import Volume
-    from textdiff.experiments.records import Run
     from textdiff.models.textdiffseg import TextDiffSeg
 
+# The system, the paper's ablations (without text fusion, image features, label encoder, joint loss), and MONAI's networks
+Model3D = Literal[
+    "textdiffseg",
+    "textdiffseg_no_text",
+    "textdiffseg_no_image_features",
+    "textdiffseg_no_label_encoder",
+    "textdiffseg_no_joint_loss",
+    "segresnet",
+    "swin_unetr",
+    "unetr",
+    "dynunet",
+    "mednext",
+]
 # Channels of the two sizes: two processor cores or a 16 GB GPU, and a GPU of 40 GB or more (never run by us)
 SIZES = {
     "small": {"widths": (16, 32, 64), "denoiser_widths": (64, 96)},
     "large": {"widths": (32, 64, 128), "denoiser_widths": (128, 256)},
 }
 ABLATIONS: dict[str, dict[str, Any]] = {
-    "textdiffseg": {},
-    "textdiffseg_no_text": {},
     "textdiffseg_no_image_features": {"image_features": False},
     "textdiffseg_no_label_encoder": {"label_encoder": False},
     "textdiffseg_no_joint_loss": {"denoise_weight": 0.0},
 }
 VALIDATION_STEPS = 2
-PHANTOM_SIZES = (24, 4, 8)
+PHANTOM_SPLITS = (24, 4, 12)  # training, validation and test volumes of a synthetic set
 
 
-class Network(nn.Module):
-    """One of MONAI's networks in TextDiffSeg's place: trained by the same loop, run over volumes by the same windows.
+@dataclass(frozen=True)
+class TextDiffSegConfig(Config):
+    """Notebook 22: train and evaluate TextDiffSeg, one of its ablations or one of MONAI's networks on labelled volumes.
 
-    It does not read: prompts are taken and ignored, and every structure is always looked for.
+    ``structures``: comma-separated, of those the data set has; "auto" for all.
+    ``n_labels``: labelled training volumes, drawn by the seed, or "all".
+    ``prompts``: the kind of sentence to train and test with ("mixed": all three in turn, tested with class prompts).
+    ``named_alone``: share of the training patches whose sentence names only a part of the structures.
+    ``size``: "small" (two cores, or a GPU of 16 GB) or "large" (a GPU of 40 GB or more).
+    ``patch``: voxels of a training patch, such as "96,96,96"; "auto" for the data set's own.
+    ``prediction``: what the denoiser predicts; ``denoise_weight``: lambda of the joint loss; ``autoencode`` and
+    ``from_noise``: see :class:`textdiff.models.textdiffseg.TextDiffSeg`.
+    ``start_from``: weights to go on from: a folder, a shipped model or the id of a run made on this machine; "" for
+    random weights.
+    ``sampling_steps``, ``sampler``, ``samples``: of the test; validation takes two steps.
     """
 
-    def __init__(self, net: nn.Module, class_names: Sequence[str], preprocessing: Preprocessing) -> None:
-        super().__init__()
-        self.net, self.class_names, self.preprocessing = net, tuple(class_names), preprocessing
+    experiment: ClassVar[str] = "textdiffseg3d"
+    notebook: ClassVar[str] = "22_textdiffseg"
+    renamed: ClassVar[Mapping[str, str]] = {"steps": "sampling_steps", "schedule": "noise_schedule"}
+    derived: ClassVar[Mapping[str, str]] = {
+        "text_encoder_weights": "text_encoder",
+        "start_from_weights": "start_from",
+    }
+
+    dataset: VolumeSet = "abdomen_phantoms"
+    model: Model3D = "textdiffseg"
+    n_labels: Limit = AUTO
+    structures: str = AUTO
+    text_encoder: str = AUTO
+    prompts: Literal["class", "anatomy", "report", "mixed"] = "class"
+    named_alone: Share = AUTO
+    size: Literal["small", "large"] = "small"
+    latent_channels: Annotated[int, Within(least=0, most=512)] = AUTO
+    prediction: Literal["sample", "epsilon", "v_prediction"] = "sample"
+    noise_schedule: Literal["linear", "cosine"] = "linear"
+    denoise_weight: Weight = AUTO
+    autoencode: Share = AUTO
+    from_noise: Share = AUTO
+    patch: Annotated[str, Listed(Within(least=8), count=3, multiple=8)] = AUTO
+    augmentation: Literal["affine", "none"] = "affine"
+    iterations: Count = AUTO
+    batch_size: Count = AUTO
+    accumulate: Count = 1
+    learning_rate: Rate = AUTO
+    weight_decay: Weight = 1e-5
+    ema_decay: Annotated[float, Within(least=0, most=0.99999)] = 0.99
+    start_from: str = ""
+    validate_every: Count = AUTO
+    max_val: Limit = AUTO
+    max_test: Limit = AUTO
+    sampling_steps: SamplingSteps = AUTO
+    sampler: Literal["ddim", "ddpm"] = "ddim"
+    samples: Count = 1
+    precision: Precision = "bfloat16"
+    text_encoder_weights: str = AUTO
+    start_from_weights: str = AUTO
 
     @property
-    def device(self) -> torch.device:
-        return next(self.net.parameters()).device
+    def from_scratch(self) -> bool:
+        """Whether the model is one of MONAI's networks, which neither read nor denoise."""
+        return not self.model.startswith("textdiffseg")
 
-    def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Cross-entropy plus Dice, as TextDiffSeg's L_seg."""
-        return {"loss": dice_ce_loss(self.net(batch.images), batch.labels, dice_over="image")}
+    @property
+    def reads(self) -> bool:
+        """Whether the model takes the sentence in."""
+        return not self.from_scratch and self.model != "textdiffseg_no_text"
 
-    @torch.no_grad()
-    def segment(self, images: Tensor, prompts: Sequence[str], **_sampling: Any) -> Tensor:
-        """Probabilities ``[B, num_classes, X, Y, Z]``; there is nothing to sample."""
-        return self.net(images).softmax(dim=1)
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Background, then the structures that are asked for."""
+        return ("background", *(name.strip() for name in self.structures.split(",")))
+
+    @property
+    def test_prompts(self) -> str:
+        """The kind of sentence that the test is made with."""
+        return "class" if self.prompts == "mixed" else self.prompts
+
+    def _slug(self) -> str:
+        labels = "all" if self.n_labels == "all" else f"n{self.n_labels}"
+        return f"{self.dataset}-{self.model}-{labels}-s{self.seed}"
+
+    def _resolve(self) -> TextDiffSegConfig:
+        entry, demo, large = self.entry, self.mode == "demo", self.size == "large"
+        short = {"iterations": 120, "validate_every": 60, "max_val": 3, "max_test": 6, "n_labels": 12}
+        small = {"iterations": 5000, "validate_every": 250, "max_val": 16, "max_test": "all", "n_labels": "all"}
+        long = {"iterations": 25_000, "validate_every": 1000, "max_val": 30, "max_test": "all", "n_labels": "all"}
+        own = {"latent_channels": 16, "named_alone": 0.4, "denoise_weight": 0.25, "autoencode": 0.15, "from_noise": 0.6}
+        if self.from_scratch:  # what a network that neither reads nor denoises does not use
+            unused = {**dict.fromkeys(own, 0), "text_encoder": "none", "sampling_steps": 1, "samples": 1}
+            config = replace(self, **{name: type(own.get(name, value))(value) for name, value in unused.items()})
+        else:
+            config = self if self.reads else replace(self, text_encoder="none")
+        return config._fill(
+            {
+                **own,
+                "sampling_steps": 5,
+                "structures": ",".join(entry.class_names[1:]),
+                "text_encoder": "tiny" if demo or entry.synthetic else "emilyalsentzer/Bio_ClinicalBERT",
+                "patch": ",".join(map(str, entry.patch)),
+                **(short if demo else long if large else small),
+                # Of as many patches, one a step taught more than two a step (trials on validation volumes)
+                "batch_size": 2 if large else 1,
+                "learning_rate": 5e-4 if large else 2e-3,
+            }
+        )._with_weights()
+
+    def _check(self) -> None:
+        known = self.entry.class_names[1:]
+        wrong = [name for name in self.class_names[1:] if name not in known]
+        if wrong or len(set(self.class_names)) != len(self.class_names):
+            raise ValueError(
+                f"structures={self.structures!r}: some of {', '.join(known)}, each once, with commas between them"
+            )
+        if not self.from_scratch and not self.latent_channels:
+            raise ValueError("latent_channels=0: at least 1")
+
+
+# --- data and model --------------------------------------------------------------------------------------
 
 
 def load_data(config: TextDiffSegConfig) -> VolumeDataset:
-    """The data set of a configuration, with the structures that it asks for."""
-    names = tuple(name.strip() for name in config.structures.split(",") if name.strip())
-    return load_volumes(config.dataset, structures=names or None, **phantom_sizes(config))
+    """The data set of a configuration, with the structures that it asks for; phantoms are drawn."""
+    from textdiff.data import load_volumes
 
-
-def phantom_sizes(config: TextDiffSegConfig) -> dict[str, tuple[int, int, int]]:
-    """Of a data set that is drawn: ``sizes`` of its training, validation and test part, so that all that is asked for is there."""
-    if not config.dataset.endswith("phantoms"):
-        return {}
-    train, val, test = PHANTOM_SIZES
-    return {"sizes": (max(train, config.n_labels), min(config.max_val, 100) or val, min(config.max_test, 100) or test)}
+    if not config.entry.synthetic:
+        return load_volumes(config.dataset, structures=config.class_names[1:])
+    train, val, test = PHANTOM_SPLITS
+    wanted = config.n_labels if isinstance(config.n_labels, int) else 0
+    return load_volumes(config.dataset, structures=config.class_names[1:], sizes=(max(train, wanted), val, test))
 
 
 def labelled_cases(config: TextDiffSegConfig, data: VolumeDataset) -> list[VolumeCase]:
-    """The labelled training cases: a draw of ``n_labels`` by the seed, or all."""
-    return draw_labelled(data.train, config.n_labels, config.seed) if config.n_labels else list(data.train)
+    """The labelled training volumes: a draw of ``n_labels`` by the seed, or all."""
+    return list(data.train) if config.n_labels == "all" else draw_labelled(data.train, config.n_labels, config.seed)
+
+
+def validation_cases(config: TextDiffSegConfig, data: VolumeDataset) -> list[VolumeCase]:
+    """The validation volumes, at most ``max_val``."""
+    return limited(data.val, config.max_val)
+
+
+def test_cases(config: TextDiffSegConfig, data: VolumeDataset) -> list[VolumeCase]:
+    """The test volumes, at most ``max_test``."""
+    return limited(data.test, config.max_test)
 
 
 def preprocessing_of(config: TextDiffSegConfig, data: VolumeDataset) -> Preprocessing:
-    """The task's grid and window of intensities; segmented in windows of a training patch's size."""
-    return Preprocessing(data.task.spacing, data.task.window, patch_of(config, data))
+    """The data set's grid and window of intensities; segmented in windows of a training patch's size."""
+    from textdiff.data.volumes.patches import Preprocessing
 
-
-def patch_of(config: TextDiffSegConfig, data: VolumeDataset) -> tuple[int, ...]:
-    """Voxels of a training patch."""
-    return numbers(config.patch) or tuple(data.task.patch)
+    return Preprocessing(data.task.spacing, data.task.window, numbers(config.patch))
 
 
 def build_model(config: TextDiffSegConfig, data: VolumeDataset) -> nn.Module:
-    """The model of a configuration, freshly initialised from its seed, on its device."""
-    from textdiff.models.baselines import build_baseline_3d
+    """The model of a configuration, freshly initialised from its seed (or from ``start_from``), on its device."""
+    import torch
+
+    from textdiff.models.baselines import VolumeNetwork, build_baseline_3d
     from textdiff.models.text import TextEncoder
     from textdiff.models.textdiffseg import TextDiffSeg
 
-    preprocessing = preprocessing_of(config, data)
-    device = resolve_device(config.device)
-    if config.model in SCRATCH_3D:
-        torch.manual_seed(config.seed)
-        patch = preprocessing.patch
-        net = build_baseline_3d(config.model, len(data.class_names), IMAGE_CHANNELS, patch, config.precision)
-        return _started(Network(net, data.class_names, preprocessing), config).to(device)
+    preprocessing, device = preprocessing_of(config, data), resolve_device(config.device)
     text = TextEncoder.from_pretrained(config.text_encoder, max_length=64) if config.reads else None
     torch.manual_seed(config.seed)
-    settings = {
-        "latent_channels": config.latent_channels,
-        "prediction": config.prediction,
-        "schedule": config.noise_schedule,
-        "denoise_weight": config.denoise_weight,
-        "autoencode": config.autoencode,
-        "from_noise": config.from_noise,
-        "precision": config.precision,
-    }
-    model = TextDiffSeg(
-        text, data.class_names, preprocessing, **settings | SIZES[config.size] | ABLATIONS[config.model]
-    )
-    return _started(model, config).to(device)
-
-
-def _started(model: nn.Module, config: TextDiffSegConfig) -> nn.Module:
-    """The model with the weights that it is to go on from, if any."""
-    from textdiff.base.checkpoints import find_model
-
-    if not config.start_from:
-        return model
-    folder = paths.cache_dir() / "models" / config.start_from
-    if not (folder / "model.safetensors").is_file():
-        folder = find_model(config.start_from, "TextDiffSeg")
-    state = read_checkpoint(folder / "model.safetensors")
-    if isinstance(model, Network):
-        load_strict(model, state, str(folder))
+    if config.from_scratch:
+        net = build_baseline_3d(
+            config.model, len(data.class_names), patch=preprocessing.patch, precision=config.precision
+        )
+        model = VolumeNetwork(net, data.class_names, preprocessing)
     else:
+        settings = {
+            "latent_channels": config.latent_channels,
+            "prediction": config.prediction,
+            "noise_schedule": config.noise_schedule,
+            "denoise_weight": config.denoise_weight,
+            "autoencode": config.autoencode,
+            "from_noise": config.from_noise,
+            "precision": config.precision,
+        }
+        settings |= SIZES[config.size] | ABLATIONS.get(config.model, {})
+        model = TextDiffSeg(text, data.class_names, preprocessing, **settings)
+    if config.start_from:
+        _load_weights(model, _weights_folder(config.start_from))
+    return model.to(device)
+
+
+def _weights_folder(name: str) -> Path:
+    """Where ``start_from`` lies: a run of this machine, a folder, or a known model."""
+    from textdiff.models.store import find_model
+
+    kept = kept_model(name)
+    return kept if (kept / "model.safetensors").is_file() else find_model(name, "TextDiffSeg")
+
+
+def _load_weights(model: Any, folder: Path) -> None:
+    from textdiff.base.checkpoints import load_strict, read_checkpoint
+    from textdiff.models.textdiffseg import TextDiffSeg
+
+    state = read_checkpoint(folder / "model.safetensors")
+    if isinstance(model, TextDiffSeg):
         model.load_own(state, str(folder))
-    return model
+    else:
+        load_strict(model, state, str(folder))
+
+
+# --- training --------------------------------------------------------------------------------------------
 
 
 def training_volumes(config: TextDiffSegConfig, data: VolumeDataset, cases: Sequence[VolumeCase]) -> TrainingVolumes:
-    """Patches of the labelled cases; networks that do not read are always asked for every structure."""
+    """Random patches of the labelled cases; networks that do not read are always asked for every structure."""
+    from textdiff.data.volumes.patches import TrainingVolumes
+
+    affine = config.augmentation == "affine"
     return TrainingVolumes(
         cases,
         data.class_names,
         preprocessing_of(config, data),
-        patch=patch_of(config, data),
+        patch=numbers(config.patch),
         prompts=config.prompts if config.reads else "",
         single=config.named_alone,
-        augment=config.augmentation == "affine",
-        mirror=config.augmentation == "affine" and not data.task.sided and config.prompts == "class",
+        augment=affine,
+        mirror=affine and not data.task.sided and config.prompts == "class",
         seed=config.seed,
+        distances=not config.from_scratch and config.model != "textdiffseg_no_label_encoder",
         cache=None if data.synthetic else paths.cache_dir() / "volumes",
     )
 
 
-def train_model(
-    model: nn.Module, config: TextDiffSegConfig, data: VolumeDataset, cases: Sequence[VolumeCase]
-) -> list[dict[str, float]]:
-    """Trains ``model`` on ``cases``; the averaged weights that are best on the validation cases stay.
+def train(
+    model: nn.Module, config: TextDiffSegConfig, data: VolumeDataset, cases: Sequence[VolumeCase], checkpoint: Path
+) -> list:
+    """Trains ``model`` on ``cases``; the averaged weights that are best on the validation volumes stay.
 
-    An interrupted run continues. Returns one row a validation (:func:`textdiff.training.fit3d.fit_volumes`).
+    An interrupted training continues from ``checkpoint``. Returns one row per validation (:func:`textdiff.training.fit.fit`).
     """
-    from textdiff.training.fit3d import fit_volumes
+    from textdiff.training.batches import workers_for
+    from textdiff.training.fit import Optimisation, fit
 
-    val = data.val[: config.max_val]
-    validate = partial(_mean_dice, config=config, data=data, cases=val) if val else None
-    scratch = paths.cache_dir() / "training" / config.run_id
-    history = fit_volumes(
-        model,
-        training_volumes(config, data, cases),
+    chosen, device = validation_cases(config, data), resolve_device(config.device)
+
+    def validate(trained: nn.Module) -> float:
+        table = score(trained, config, data, chosen, sampling_steps=VALIDATION_STEPS, surfaces=False, progress=False)
+        return float(table["dice"].mean())
+
+    how = Optimisation(
         iterations=config.iterations,
         batch_size=config.batch_size,
         accumulate=config.accumulate,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         ema_decay=config.ema_decay,
-        validate=validate,
         validate_every=config.validate_every,
         seed=config.seed,
-        device=resolve_device(config.device),
-        checkpoint=scratch / "checkpoint.safetensors",
     )
-    shutil.rmtree(scratch, ignore_errors=True)
-    return history
+    return fit(
+        model,
+        training_volumes(config, data, cases),
+        how,
+        validate=validate if chosen else None,
+        device=device,
+        checkpoint=checkpoint,
+        workers=workers_for(device) if config.workers == AUTO else config.workers,
+    )
 
 
-def _mean_dice(model: nn.Module, config: TextDiffSegConfig, data: VolumeDataset, cases: Sequence[VolumeCase]) -> float:
-    table = test_model(model, config, data, cases, steps=VALIDATION_STEPS, surfaces=False, progress=False)
-    return float(table["dice"].mean())
+# --- scores ----------------------------------------------------------------------------------------------
 
 
-def segmenter(model: nn.Module, config: TextDiffSegConfig, steps: int = 0) -> Callable[[Volume, str], Volume]:
-    """``(volume, sentence) -> labels`` on the volume's grid, sampled as the configuration says, or in ``steps``."""
+def segmenter(model: nn.Module, config: TextDiffSegConfig, sampling_steps: int = 0) -> Callable[[Volume, str], Volume]:
+    """``(volume, sentence) -> labels`` on the volume's grid, sampled as the configuration says, or in ``sampling_steps``."""
+    from textdiff.models.diffusion import Sampling
     from textdiff.models.inference import predict_volume
 
-    sampling = {
-        "steps": steps or config.steps,
-        "sampler": config.sampler,
-        "samples": config.samples if config.model not in SCRATCH_3D else 1,
-        "seed": config.seed,
-    }
-    return lambda volume, text: predict_volume(model, volume, text, progress=False, **sampling).labels
+    sampling = Sampling(sampling_steps or config.sampling_steps, config.sampler, config.samples, config.seed)
+    return lambda volume, text: predict_volume(model, volume, text, sampling, progress=False).labels
 
 
-def test_model(
+def score(
     model: nn.Module,
     config: TextDiffSegConfig,
     data: VolumeDataset,
     cases: Sequence[VolumeCase],
     prompts: Sequence[str] | None = None,
-    steps: int = 0,
+    sampling_steps: int = 0,
     surfaces: bool = True,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """The per-case table of ``model``: every structure at once, or what ``prompts`` (one a case) ask for."""
-    from textdiff.evaluation.volumes import evaluate_volumes
+    """The per-case table of ``model``: every structure at once, or what ``prompts`` (one per case) ask for."""
+    from textdiff.evaluation.volumes import score_volumes
 
-    prompts = prompts or prompts_for(cases, data.class_names, "class" if config.prompts == "mixed" else config.prompts)
-    return evaluate_volumes(
-        segmenter(model, config, steps),
+    return score_volumes(
+        segmenter(model, config, sampling_steps),
         cases,
-        prompts=prompts,
+        prompts=prompts or prompts_for(cases, data.class_names, config.test_prompts),
         class_names=data.class_names,
         surfaces=surfaces,
         progress=progress,
     )
 
 
-test_model.__test__ = False  # the name says what it does; it is no test
-
-
-def prompts_for(
-    cases: Sequence[VolumeCase], class_names: Sequence[str], kind: str = "class", names: Sequence[str] = ()
-) -> list[str]:
-    """The sentence of every case that asks for ``names`` (all structures if empty); "report" is made from its label."""
-    wanted = list(names or class_names[1:])
-    if kind != "report":
-        return [prompt(kind, wanted)] * len(cases)
-    return [prompt(kind, wanted, case.pair()[1], class_names) for case in cases]
-
-
-def measure(
-    model: nn.Module, config: TextDiffSegConfig, data: VolumeDataset, history: Sequence[Mapping[str, float]]
-) -> tuple[dict[str, float], pd.DataFrame]:
-    """A trained model's metrics on the test and validation cases, and its per-case table of the test.
+def measure(model: nn.Module, config: TextDiffSegConfig, data: VolumeDataset) -> tuple[dict[str, float], pd.DataFrame]:
+    """A trained model's scores on test and validation volumes, its reading test, and the per-case table of the test.
 
     Validation scores chose the best weights: the test scores count.
+
+    Raises:
+        ValueError: the model was trained on one of the test volumes.
     """
     from textdiff.evaluation.volumes import summarise_volumes
 
-    per_case = test_model(model, config, data, data.test[: config.max_test])
-    validated = test_model(model, config, data, data.val[: config.max_val], surfaces=False)
-    best = max(history, key=lambda row: row["score"])
-    return {
-        **{f"test/{name}": value for name, value in summarise_volumes(per_case).items()},
-        **{f"val/{name}": value for name, value in summarise_volumes(validated).items()},
-        "model/trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "train/best_step": best["step"],
-        "train/seconds": history[-1]["seconds"],
-    }, per_case
+    cases = test_cases(config, data)
+    check_unseen(getattr(model, "trained_on", {}), cases)
+    per_case = score(model, config, data, cases)
+    metrics = {f"test/{name}": value for name, value in summarise_volumes(per_case).items()}
+    validated = validation_cases(config, data)
+    if validated:
+        table = score(model, config, data, validated, surfaces=False)
+        metrics |= {f"val/{name}": value for name, value in summarise_volumes(table).items()}
+    if config.reads:
+        read, columns = reading_test(model, config, data, cases)
+        metrics, per_case = metrics | read, per_case.join(columns)
+    return metrics, per_case
 
 
-def read_prompts(
+def reading_test(
     model: nn.Module, config: TextDiffSegConfig, data: VolumeDataset, cases: Sequence[VolumeCase]
 ) -> tuple[dict[str, float], pd.DataFrame]:
-    """The reading test: Dice of every structure under the prompt that names only it, and under those that name another.
+    """Dice of every structure under the prompt that names only it, and under those that name another.
 
     Metrics: ``test/dice_<b>_asked_for_<a>`` for every pair, ``test/dice_one_by_one`` (mean of a = b),
     ``test/dice_swapped`` (mean of a != b: what stays where it should not), and for models trained on all kinds of prompts
-    ``test/dice_prompt_<kind>``. Of a structure, the cases that have it count. The table has one row a case.
+    ``test/dice_prompt_<kind>``. Of a structure, the cases that have it count. The table has one row per case.
     """
     import pandas as pd
 
     from textdiff.evaluation.volumes import column
 
     names, columns = data.class_names[1:], {}
-    kind = "class" if config.prompts == "mixed" else config.prompts
-    for asked in names:
-        table = test_model(
-            model, config, data, cases, prompts_for(cases, data.class_names, kind, [asked]), surfaces=False
-        )
+
+    def asked(kind: str, wanted: Sequence[str] = ()) -> pd.DataFrame:
+        prompts = prompts_for(cases, data.class_names, kind, wanted)
+        return score(model, config, data, cases, prompts, surfaces=False)
+
+    for named in names:
+        table = asked(config.test_prompts, [named])
         for name in names:
             # A structure that the patient does not have, and that is not marked, says nothing about reading
-            there = table[f"actual_{column(name)}"] > 0
-            dice = table[f"dice_{column(name)}"].where(there)
-            columns[f"dice_{column(name)}_asked_for_{column(asked)}"] = dice.to_numpy()
-    others = KINDS if config.prompts == "mixed" else ()
-    for one in others:
-        table = test_model(model, config, data, cases, prompts_for(cases, data.class_names, one), surfaces=False)
-        columns[f"dice_prompt_{one}"] = table["dice"].to_numpy()
+            dice = table[f"dice_{column(name)}"].where(table[f"actual_{column(name)}"] > 0)
+            columns[f"dice_{column(name)}_asked_for_{column(named)}"] = dice.to_numpy()
+    for kind in KINDS if config.prompts == "mixed" else ():
+        columns[f"dice_prompt_{kind}"] = asked(kind)["dice"].to_numpy()
     frame = pd.DataFrame(columns)
     metrics = {f"test/{name}": float(values.mean()) for name, values in frame.items()}
     alike = [f"dice_{column(name)}_asked_for_{column(name)}" for name in names]
@@ -312,63 +431,45 @@ def read_prompts(
     return metrics, frame
 
 
-def keep_model(model: nn.Module, config: TextDiffSegConfig) -> Path:
-    """Writes trained weights to :func:`textdiff.experiments.images.model_folder`."""
+def figures(
+    model: nn.Module, config: TextDiffSegConfig, data: VolumeDataset, per_case: pd.DataFrame, history: Sequence[Mapping]
+) -> dict[str, Figure]:
+    """The training curve, and the best and the worst test volume."""
+    import numpy as np
+
+    from textdiff.figures.volumes import slices
+
+    cases, order = test_cases(config, data), np.argsort(per_case["dice"].to_numpy())
+    drawn, segment = {"training": training_figure(history, config)}, segmenter(model, config)
+    for name, place in (("best", order[-1]), ("worst", order[0])):
+        image, truth = cases[place].pair()
+        found = segment(image, prompts_for([cases[place]], data.class_names, config.test_prompts)[0])
+        drawn[name] = slices(image, found, truth, class_names=data.class_names, title=cases[place].name)
+    return drawn
+
+
+# --- trained weights -------------------------------------------------------------------------------------
+
+
+def load_trained(config: TextDiffSegConfig, data: VolumeDataset, folder: Path) -> nn.Module:
+    """The model whose weights a run kept in ``folder``, in eval mode."""
     from textdiff.models.textdiffseg import TextDiffSeg
 
-    folder = model_folder(config)
-    if isinstance(model, TextDiffSeg):
-        model.save_pretrained(folder)
-    else:
-        write_checkpoint(folder / "model.safetensors", model.state_dict())
-    return folder
-
-
-def load_trained(config: TextDiffSegConfig, data: VolumeDataset) -> nn.Module:
-    """The model that :func:`keep_model` wrote for this configuration, in eval mode.
-
-    Raises:
-        FileNotFoundError: the run was not made on this machine, or its cache is gone.
-    """
-    from textdiff.models.textdiffseg import TextDiffSeg
-
-    folder = model_folder(config)
-    if not (folder / "model.safetensors").is_file():
-        raise FileNotFoundError(
-            f"no trained weights of {config.run_id}: they stay on the machine that made them (TEXTDIFF_CACHE); run it again"
-        )
-    if config.model not in SCRATCH_3D:
+    if not config.from_scratch:
         return TextDiffSeg.from_pretrained(folder, resolve_device(config.device))
-    model = build_model(config, data)
-    load_strict(model, read_checkpoint(folder / "model.safetensors"), source=str(folder))
+    model = build_model(replace(config, start_from=""), data)
+    _load_weights(model, folder)
     return model.eval()
-
-
-def run_textdiffseg(config: TextDiffSegConfig, out_dir: str | Path = "") -> Run:
-    """One run of notebook 22 without its pictures: train, test, reading test, record. A recorded run is not made again."""
-    return recorded(config, out_dir, _make)
-
-
-def _make(run: Run, config: TextDiffSegConfig) -> None:
-    data = load_data(config)
-    model = build_model(config, data)
-    history = train_model(model, config, data, labelled_cases(config, data))
-    keep_model(model, config)
-    metrics, per_case = measure(model, config, data, history)
-    if config.reads:
-        metrics |= (read := read_prompts(model, config, data, data.test[: config.max_test]))[0]
-        per_case = per_case.join(read[1])
-    run.save(metrics, per_case, {"training": training_figure(config, history)})
 
 
 def saved_model(config: Config, folder: str) -> tuple[TextDiffSeg, TextDiffSegConfig, VolumeDataset]:
     """A trained TextDiffSeg for a notebook that asks something of one, the settings of its data set, and the data.
 
     Args:
-        folder: where it was saved, or a name in ``weights/``. The data have the structures that the model knows.
+        folder: where it was saved, or the name of a shipped model. The data have the structures that the model knows.
 
     Raises:
-        ValueError: no folder.
+        ValueError: no folder, or a model that was trained on one of the test volumes.
         FileNotFoundError: no such model.
     """
     from textdiff.models.textdiffseg import TextDiffSeg
@@ -384,6 +485,9 @@ def saved_model(config: Config, folder: str) -> tuple[TextDiffSeg, TextDiffSegCo
         dataset=config.dataset,
         seed=config.seed,
         device=config.device,
-        **COMMON_3D.get(config.dataset, {}) | {"structures": ",".join(model.class_names[1:])},
+        text_encoder="tiny" if model.text is None else model.text.name,
+        structures=",".join(model.class_names[1:]),
     )
-    return model, settings, load_data(settings)
+    data = load_data(settings)
+    check_unseen(model.trained_on, data.test)
+    return model, settings, data

@@ -14,6 +14,8 @@ from itertools import product
 
 import numpy as np
 
+from textdiff.data.cases import Case
+
 LEVELS = ("upper", "middle", "lower")
 SIDES = ("left", "right")
 COUNTS = ("zero", "one", "two", "three", "four", "five", "six")
@@ -147,3 +149,18 @@ def same_count(captions: Sequence[str], seed: int) -> list[str]:
         others = [other for other in groups[kind(caption)] if other != caption]
         result.append(others[rng.integers(len(others))] if others else caption)
     return result
+
+
+def other_sentences(cases: Sequence[Case], seed: int) -> dict[str, list[str]]:
+    """What a reading test puts in the place of the cases' sentences, by name.
+
+    "shuffled": another image's; "same_count": another image's that names as many areas (or is of the same kind); "empty";
+    "swapped": the image's own with left and right swapped.
+    """
+    own = [case.caption for case in cases]
+    return {
+        "shuffled": shuffled(own, seed),
+        "same_count": same_count(own, seed),
+        "empty": [""] * len(own),
+        "swapped": [swap_left_right(caption) for caption in own],
+    }

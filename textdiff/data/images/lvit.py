@@ -8,13 +8,11 @@ order.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
-from textdiff.data.cases import Case, picture_size
+from textdiff.data.cases import ON_ERROR, Case, complain, picture_size
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
-ON_ERROR = ("raise", "skip")
 
 
 def match_key(file_name: str) -> str:
@@ -52,12 +50,6 @@ def _pictures(folder: Path, what: str) -> dict[str, Path]:
     return pictures
 
 
-def _complain(message: str, on_error: str, kind: type[Exception] = ValueError) -> None:
-    if on_error == "raise":
-        raise kind(message)
-    warnings.warn(f"skipped: {message}", stacklevel=4)
-
-
 def _read_table(folder: Path) -> tuple[Path, list[tuple[str, str]]]:
     """The text table of a split: its path and its rows (image, description)."""
     import pandas as pd
@@ -93,11 +85,11 @@ def read_text(folder: Path, on_error: str = "raise") -> dict[str, str]:
         if not key and not caption:
             continue
         if not caption:
-            _complain(f"{table}, row {row}: empty caption for {image!r}", on_error)
+            complain(f"{table}, row {row}: empty caption for {image!r}", on_error)
         elif not key:
-            _complain(f"{table}, row {row}: empty file name in column 'Image'", on_error)
+            complain(f"{table}, row {row}: empty file name in column 'Image'", on_error)
         elif key in captions:
-            _complain(f"{table}, row {row}: second caption for {image!r}; every image needs one row", on_error)
+            complain(f"{table}, row {row}: second caption for {image!r}; every image needs one row", on_error)
             twice.add(key)
         else:
             captions[key] = caption
@@ -141,7 +133,7 @@ def read_split(folder: str | Path, on_error: str = "raise") -> list[Case]:
         read_text(folder, on_error),
     )
     for key in sorted(captions.keys() - images.keys()):
-        _complain(
+        complain(
             f"{folder}: the text table has a row for {key!r} but there is no such image",
             on_error,
             FileNotFoundError,
@@ -149,16 +141,16 @@ def read_split(folder: str | Path, on_error: str = "raise") -> list[Case]:
     cases = []
     for key, image in sorted(images.items()):
         if key not in masks:
-            _complain(f"{image}: no mask of that name in {folder / 'labelcol'}", on_error, FileNotFoundError)
+            complain(f"{image}: no mask of that name in {folder / 'labelcol'}", on_error, FileNotFoundError)
             continue
         if key not in captions:
-            _complain(f"{image}: no caption in the text table of {folder}", on_error)
+            complain(f"{image}: no caption in the text table of {folder}", on_error)
             continue
         case = Case(name=image.stem, caption=captions[key], image_path=image, mask_path=masks[key])
         try:
             _check_readable(case, thorough=on_error == "skip")
         except (ValueError, OSError) as error:
-            _complain(str(error), on_error)
+            complain(str(error), on_error)
             continue
         cases.append(case)
     if not cases:

@@ -1,162 +1,49 @@
-"""Volumes with labels by the name of a task: a folder in the layout its publisher gave it in, a `VolumeDataset` out.
+"""Volumes with labels by name: a folder in the layout its publisher gave it in, a `VolumeDataset` out.
 
 Layouts: the Medical Segmentation Decathlon (MSD), KiTS, AMOS, BTCV ("Beyond the Cranial Vault"),
-TotalSegmentator. What the tasks are about, and how labels are numbered, stands in `tasks`.
+TotalSegmentator. What the data sets are about, and how their labels are numbered, stands in the registry.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
+from textdiff.base.checkpoints import read_json
+from textdiff.data.cases import ON_ERROR, complain
+from textdiff.data.entries import DatasetEntry
+from textdiff.data.registry import dataset
+from textdiff.data.splits import FIRST_INDEX, SPLITS, check_sizes, hashed_split, manifest_split
+from textdiff.data.volumes.cases import VolumeCase, VolumeDataset
+from textdiff.data.volumes.volume import NIFTI_SUFFIXES, check_places, read_place
 
-from textdiff.base.paths import find_dataset
-from textdiff.data.volumes.tasks import TASKS, TOTALSEGMENTATOR, Task, totalsegmentator_labels
-from textdiff.data.volumes.volume import (
-    NIFTI_SUFFIXES,
-    Volume,
-    check_pair,
-    check_places,
-    read_image,
-    read_labels,
-    read_place,
-    turned,
-)
-
-ON_ERROR = ("raise", "skip")
-SPLITS = ("train", "val", "test")
 PHANTOM_SIZES = (24, 8, 16)
-# Index ranges that can never overlap, so that no phantom of one split is met in another.
-FIRST_INDEX = {"train": 0, "val": 10_000_000, "test": 20_000_000}
-VAL_SHARE, TEST_SHARE = 0.1, 0.2  # of a set without a split of its own
-
-
-# --- cases ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class VolumeCase:
-    """A volume and its labels, as files or (synthetic cases) in memory.
-
-    label_path: one label map. masks: our label -> file with that structure alone, instead. values: value in
-    the label map -> our label (None: it is numbered our way). report: a sentence about this patient, if any.
-    """
-
-    name: str
-    image_path: Path | None = None
-    label_path: Path | None = None
-    masks: Mapping[int, Path] = field(default_factory=dict, compare=False)
-    values: Mapping[int, int] | None = field(default=None, compare=False)
-    image_volume: Volume | None = field(default=None, repr=False, compare=False)
-    label_volume: Volume | None = field(default=None, repr=False, compare=False)
-    report: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.name:
-            raise ValueError("a case needs a name")
-        if self.image_path is None and self.image_volume is None:
-            raise ValueError(f"case {self.name!r} has neither image_path nor image_volume")
-
-    @property
-    def labelled(self) -> bool:
-        """Whether the case has labels."""
-        return self.label_path is not None or bool(self.masks) or self.label_volume is not None
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files behind the case; none for a case in memory."""
-        return tuple(path for path in (self.image_path, self.label_path, *self.masks.values()) if path is not None)
-
-    def image(self) -> Volume:
-        """Grey values, float32, in the file's own voxel order. Errors name the file."""
-        return self.image_volume if self.image_volume is not None else read_image(self.image_path)
-
-    def labels(self) -> Volume:
-        """Label map, uint8, 0..K in our numbering, in the file's own voxel order.
-
-        Raises ValueError without labels, for a file that cannot be read, and for values that the task does
-        not know (it lists them).
-        """
-        if self.label_volume is not None:
-            return self._numbered(self.label_volume)
-        if self.label_path is not None:
-            return self._numbered(read_labels(self.label_path))
-        if not self.masks:
-            raise ValueError(f"case {self.name!r} has no labels")
-        return self._gathered()
-
-    def pair(self) -> tuple[Volume, Volume]:
-        """Image and labels, voxel on voxel; labels stored in another axis order are turned to the image's.
-
-        Raises ValueError, naming the case, when they differ in shape or place.
-        """
-        image, labels = self.image(), self.labels()
-        if labels.axes != image.axes:
-            labels = turned(labels, image.axes)
-        check_pair(image, labels, f"case {self.name!r}")
-        return image, labels
-
-    def _numbered(self, labels: Volume) -> Volume:
-        if self.values is None:
-            return replace(labels, array=labels.array.astype(np.uint8, copy=False))
-        counts = np.bincount(labels.array.ravel())
-        table = np.zeros(len(counts), np.uint8)
-        unknown = []
-        for value in np.flatnonzero(counts):
-            if value and int(value) not in self.values:
-                unknown.append(f"{value} ({counts[value]} voxels)")
-            table[value] = self.values.get(int(value), 0)
-        if unknown:
-            known = ", ".join(str(value) for value in sorted(self.values))
-            raise ValueError(
-                f"case {self.name!r}: {self.label_path or 'labels'} holds values that the task does not know: "
-                f"{', '.join(unknown)}; known: 0, {known}"
-            )
-        return replace(labels, array=table[labels.array])
-
-    def _gathered(self) -> Volume:
-        """One label map out of single masks; where two overlap the later structure stays."""
-        whole: Volume | None = None
-        for label, path in self.masks.items():
-            mask = read_labels(path)
-            if whole is None:
-                whole = replace(mask, array=np.zeros(mask.shape, np.uint8))
-            check_pair(whole, mask, f"case {self.name!r}, {path.name}")
-            whole.array[mask.array > 0] = label
-        return whole
-
-
-@dataclass(frozen=True)
-class VolumeDataset:
-    """A task's cases with their splits."""
-
-    name: str
-    task: Task
-    train: list[VolumeCase]
-    val: list[VolumeCase]
-    test: list[VolumeCase]
-    licence: str
-    synthetic: bool
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """("background", *structures)."""
-        return self.task.class_names
-
+# Our name -> name of its mask file in TotalSegmentator, and value in its multi-label files of version 1, version 2 and for MR.
+TOTALSEGMENTATOR: dict[str, tuple[str, int, int, int]] = {
+    "spleen": ("spleen", 1, 1, 1),
+    "right kidney": ("kidney_right", 2, 2, 2),
+    "left kidney": ("kidney_left", 3, 3, 3),
+    "gallbladder": ("gallbladder", 4, 4, 4),
+    "liver": ("liver", 5, 5, 5),
+    "stomach": ("stomach", 6, 6, 6),
+    "pancreas": ("pancreas", 10, 7, 7),
+    "right adrenal gland": ("adrenal_gland_right", 11, 8, 8),
+    "left adrenal gland": ("adrenal_gland_left", 12, 9, 9),
+    "oesophagus": ("esophagus", 42, 15, 12),
+    "duodenum": ("duodenum", 56, 19, 14),
+    "small bowel": ("small_bowel", 55, 18, 13),
+    "colon": ("colon", 57, 20, 15),
+    "bladder": ("urinary_bladder", 104, 21, 16),
+    "aorta": ("aorta", 7, 52, 23),
+    "inferior vena cava": ("inferior_vena_cava", 8, 63, 24),
+    "portal and splenic vein": ("portal_vein_and_splenic_vein", 9, 64, 25),
+}
+TOTALSEGMENTATOR_CLASSES = {"v1": 104, "v2": 117, "mr": 50}  # the others are background here
 
 # --- layouts -------------------------------------------------------------------------------------------
-
-
-def _complain(message: str, on_error: str, kind: type[Exception] = ValueError) -> None:
-    if on_error == "raise":
-        raise kind(message)
-    warnings.warn(f"skipped: {message}", stacklevel=4)
 
 
 def case_name(file_name: str) -> str:
@@ -184,7 +71,7 @@ def _need_folders(folder: Path, *names: str) -> None:
         raise FileNotFoundError(f"{folder}: no folder {' and no folder '.join(missing)}; is this the right data set?")
 
 
-def _names(images: Mapping[str, Path], labels: Mapping[str, Path], task: Task) -> set[str]:
+def _names(images: Mapping[str, Path], labels: Mapping[str, Path], task: DatasetEntry) -> set[str]:
     """Names of all cases but those numbered higher than the task's last one."""
     names = images.keys() | labels.keys()
     if task.last_case is None:
@@ -201,15 +88,15 @@ def _pairs(
         if name in images and name in labels:
             cases.append(VolumeCase(name, image_path=images[name], label_path=labels[name]))
         elif name in images:
-            _complain(f"case {name!r}: image {images[name]} has no label map in {where}", on_error, FileNotFoundError)
+            complain(f"case {name!r}: image {images[name]} has no label map in {where}", on_error, FileNotFoundError)
         elif name in labels:
-            _complain(f"case {name!r}: label map {labels[name]} has no image in {where}", on_error, FileNotFoundError)
+            complain(f"case {name!r}: label map {labels[name]} has no image in {where}", on_error, FileNotFoundError)
         else:
-            _complain(f"case {name!r} is listed in {where} but has neither file", on_error, FileNotFoundError)
+            complain(f"case {name!r} is listed in {where} but has neither file", on_error, FileNotFoundError)
     return cases
 
 
-def _collect_msd(folder: Path, task: Task, on_error: str) -> list[VolumeCase]:
+def _collect_msd(folder: Path, task: DatasetEntry, on_error: str) -> list[VolumeCase]:
     """imagesTr/, labelsTr/; split.json or dataset.json say which files belong, where there is one."""
     _need_folders(folder, "imagesTr", "labelsTr")
     images, labels = _volumes(folder / "imagesTr"), _volumes(folder / "labelsTr")
@@ -223,15 +110,13 @@ def _listed(folder: Path) -> set[str] | None:
     path = folder / "dataset.json"
     if not path.is_file():
         return None
-    from textdiff.base.checkpoints import read_json
-
     try:
         return {case_name(row["image"]) for row in read_json(path)["training"]} or None
     except (KeyError, TypeError) as error:
         raise ValueError(f'{path}: expected "training": [{{"image": ..., "label": ...}}, ...]') from error
 
 
-def _collect_amos(folder: Path, task: Task, on_error: str) -> list[VolumeCase]:
+def _collect_amos(folder: Path, task: DatasetEntry, on_error: str) -> list[VolumeCase]:
     """imagesTr/, labelsTr/, and where they are there imagesVa/, labelsVa/."""
     _need_folders(folder, "imagesTr", "labelsTr")
     images = _volumes(folder / "imagesTr") | _volumes(folder / "imagesVa")
@@ -239,7 +124,7 @@ def _collect_amos(folder: Path, task: Task, on_error: str) -> list[VolumeCase]:
     return _pairs(images, labels, _names(images, labels, task), str(folder), on_error)
 
 
-def _collect_btcv(folder: Path, task: Task, on_error: str) -> list[VolumeCase]:
+def _collect_btcv(folder: Path, task: DatasetEntry, on_error: str) -> list[VolumeCase]:
     """img/img0001.nii.gz, label/label0001.nii.gz, also below RawData/Training/."""
     folder = next((inner for inner in sorted(folder.glob("**/Training")) if (inner / "img").is_dir()), folder)
     _need_folders(folder, "img", "label")
@@ -255,7 +140,7 @@ def _first(folder: Path, *stems: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _collect_kits(folder: Path, task: Task, on_error: str) -> list[VolumeCase]:
+def _collect_kits(folder: Path, task: DatasetEntry, on_error: str) -> list[VolumeCase]:
     """case_00000/imaging.nii.gz and segmentation.nii.gz (KiTS19, KiTS23) or aggregated_MAJ_seg.nii.gz (KiTS21)."""
     cases = sorted(path for path in (*folder.glob("case_*"), *folder.glob("*/case_*")) if path.is_dir())
     images = {case.name: path for case in cases if (path := _first(case, "imaging"))}
@@ -263,7 +148,7 @@ def _collect_kits(folder: Path, task: Task, on_error: str) -> list[VolumeCase]:
     return _pairs(images, labels, _names(images, labels, task), str(folder), on_error)
 
 
-def _collect_totalsegmentator(folder: Path, task: Task, on_error: str) -> list[VolumeCase]:
+def _collect_totalsegmentator(folder: Path, task: DatasetEntry, on_error: str) -> list[VolumeCase]:
     """A folder a case: ct.nii.gz (or dicom/) or mr.nii.gz, and one multi-label file or a mask a structure in segmentations/."""
     cases = []
     for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
@@ -278,13 +163,13 @@ def _collect_totalsegmentator(folder: Path, task: Task, on_error: str) -> list[V
         except (ValueError, OSError) as error:
             if on_error == "raise":
                 raise
-            _complain(str(error), on_error)
+            complain(str(error), on_error)
             continue
         cases.append(case)
     return cases
 
 
-def _totalsegmentator_case(place: Path, image: Path | None, task: Task) -> VolumeCase:
+def _totalsegmentator_case(place: Path, image: Path | None, task: DatasetEntry) -> VolumeCase:
     if image is None:
         raise FileNotFoundError(f"case {place.name!r}: no {task.modality.lower()}.nii.gz and no dicom/ in {place}")
     whole = [path for name, path in _volumes(place).items() if name.lower().startswith(("seg", "label"))]
@@ -306,6 +191,13 @@ def _totalsegmentator_case(place: Path, image: Path | None, task: Task) -> Volum
             "leave them out with structures=(...)"
         )
     return VolumeCase(place.name, image_path=image, masks=masks)
+
+
+def totalsegmentator_labels(numbering: str, structures: Sequence[str] = tuple(TOTALSEGMENTATOR)) -> dict[int, int]:
+    """Value in a multi-label file of "v1", "v2" or "mr" -> place in `structures`, 0 for the other classes."""
+    column = 1 + list(TOTALSEGMENTATOR_CLASSES).index(numbering)
+    labels = dict.fromkeys(range(1, TOTALSEGMENTATOR_CLASSES[numbering] + 1), 0)
+    return labels | {TOTALSEGMENTATOR[name][column]: number for number, name in enumerate(structures, start=1)}
 
 
 def _numbering(path: Path) -> str:
@@ -332,8 +224,6 @@ COLLECT = {
 
 def _read_split(folder: Path) -> dict[str, str] | None:
     """Case name -> "train", "val" or "test" from split.json, or TotalSegmentator's meta.csv; None without either."""
-    from textdiff.base.checkpoints import read_json
-
     path = folder / "split.json"
     if path.is_file():
         content = read_json(path)
@@ -358,24 +248,24 @@ def _read_split(folder: Path) -> dict[str, str] | None:
     return split
 
 
-def _hashed_split(names: Sequence[str]) -> dict[str, str]:
-    """About 70 % train, 10 % val, 20 % test by a hash of the name: the same on every machine and in any order."""
-    ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-    test = max(1, round(TEST_SHARE * len(ranked))) if len(ranked) > 2 else 0
-    val = max(1, round(VAL_SHARE * len(ranked))) if len(ranked) > 2 else 0
-    return {name: "test" if k < test else "val" if k < test + val else "train" for k, name in enumerate(ranked)}
-
-
-def _divide(cases: list[VolumeCase], folder: Path, on_error: str) -> dict[str, list[VolumeCase]]:
-    """Cases by split, as the folder says, else by hash."""
-    split = _read_split(folder) or _hashed_split([case.name for case in cases])
+def _divide(cases: list[VolumeCase], folder: Path, task: DatasetEntry, on_error: str) -> VolumeDataset:
+    """Cases by the shipped split, else as the folder says, else by a hash of the name."""
+    shipped = manifest_split(task.manifest) if task.manifest else {}
+    own = _read_split(folder)
     divided: dict[str, list[VolumeCase]] = {name: [] for name in SPLITS}
     for case in sorted(cases, key=lambda case: case.name):
-        if case.name not in split:
-            _complain(f"case {case.name!r} stands in no split of {folder}", on_error)
+        if case.name in shipped:
+            split = shipped[case.name]
+        elif own is None:
+            split = hashed_split(case.name)
+        elif case.name in own:
+            split = own[case.name]
+        else:
+            complain(f"case {case.name!r} stands in no split of {folder}", on_error)
             continue
-        divided[split[case.name]].append(case)
-    return divided
+        divided[split].append(case)
+    absent = tuple(sorted(shipped.keys() - {case.name for case in cases}))
+    return VolumeDataset(task, **divided, absent=absent)
 
 
 # --- loading -------------------------------------------------------------------------------------------
@@ -391,7 +281,7 @@ def _check(case: VolumeCase, thorough: bool) -> None:
         check_places(read_place(case.image_path), read_place(labels), f"case {case.name!r}")
 
 
-def _load_real(folder: Path, task: Task, on_error: str) -> dict[str, list[VolumeCase]]:
+def _load_real(folder: Path, task: DatasetEntry, on_error: str) -> VolumeDataset:
     found = COLLECT[task.layout](folder, task, on_error)
     cases = []
     for case in found:
@@ -402,24 +292,24 @@ def _load_real(folder: Path, task: Task, on_error: str) -> dict[str, list[Volume
         except (ValueError, OSError) as error:
             if on_error == "raise":
                 raise
-            _complain(str(error), on_error)
+            complain(str(error), on_error)
             continue
         cases.append(case)
     if not cases:
         raise ValueError(f"{folder}: no case with image and labels found in the layout of {task.name!r}")
-    return _divide(cases, folder, on_error)
+    return _divide(cases, folder, task, on_error)
 
 
-def _load_phantoms(task: Task, seed: int, sizes: tuple[int, int, int]) -> dict[str, list[VolumeCase]]:
-    from textdiff.data.volumes import phantoms as synthetic3d
+def _load_phantoms(task: DatasetEntry, seed: int, sizes: tuple[int, int, int]) -> VolumeDataset:
+    from textdiff.data.volumes import phantoms
 
-    if len(sizes) != 3 or min(sizes) < 0:
-        raise ValueError(f"sizes must be three numbers (train, val, test), none negative; got {sizes!r}")
-    make = getattr(synthetic3d, task.name)
-    return {
+    check_sizes(sizes)
+    make = getattr(phantoms, task.name)
+    splits = {
         split: [replace(case, values=task.labels) for case in make(n, seed, start=FIRST_INDEX[split])]
         for split, n in zip(SPLITS, sizes, strict=True)
     }
+    return VolumeDataset(task, **splits)
 
 
 def load_volumes(
@@ -430,40 +320,37 @@ def load_volumes(
     sizes: tuple[int, int, int] | None = None,
     structures: Sequence[str] | None = None,
 ) -> VolumeDataset:
-    """Load a 3D data set by the name of its task.
+    """Load a 3D data set by its name in the registry.
 
-    The split is that of the folder's split.json ({"train": [names], "val": [...], "test": [...]}) or meta.csv
-    (TotalSegmentator), else about 70/10/20 % by a hash of the case name.
+    The split is the shipped one where there is one (hippocampus), else that of the folder's split.json
+    ({"train": [names], "val": [...], "test": [...]}) or meta.csv (TotalSegmentator). A case of which none of them says
+    anything is placed by a hash of its name alone, 70/15/15 %: no case is moved by another that is there or absent.
 
     Args:
-        name: one of `TASKS`.
+        name: a data set of volumes (`textdiff.data.registry.names("volumes")`).
         root: folder of the data set; default: found under `textdiff.base.paths.data_dir()`.
         on_error: "raise" stops at the first bad case; only headers are read, so a file broken further in is
             named when the case is used. "skip" warns, leaves the case out, and reads every file once.
         seed: seed of the phantoms.
         sizes: (train, val, test) numbers of phantoms, default (24, 8, 16).
-        structures: some of the task's structures, renumbered 1, 2, ... in this order; the others become
-            background.
+        structures: some of the structures, renumbered 1, 2, ... in this order; the others become background.
 
     Raises ValueError for an unknown name or structure, an argument that does not apply, two volumes that do
     not lie on each other, a split that names a case twice; FileNotFoundError when the data are not there, or
     an image has no labels or the reverse. The message names the case.
     """
-    if name not in TASKS:
-        raise ValueError(f"unknown 3D data set {name!r}; known: {', '.join(TASKS)}")
+    task = dataset(name, "volumes")
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error must be one of {ON_ERROR}, got {on_error!r}")
-    task = TASKS[name] if structures is None else TASKS[name].only(structures)
-    synthetic = task.layout == "phantoms"
-    if synthetic:
+    if structures is not None:
+        task = task.only(structures)
+    if task.synthetic:
         if root is not None:
             raise ValueError(f"{name!r} is synthetic and has no folder, got root={str(root)!r}")
-        splits = _load_phantoms(task, seed, sizes or PHANTOM_SIZES)
-    else:
-        if sizes is not None:
-            raise ValueError(f"sizes is for synthetic data sets; {name!r} is real")
-        folder = Path(root).expanduser() if root is not None else find_dataset(name)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no such data set folder: {folder}")
-        splits = _load_real(folder, task, on_error)
-    return VolumeDataset(name, task, **splits, licence=task.licence, synthetic=synthetic)
+        return _load_phantoms(task, seed, sizes or PHANTOM_SIZES)
+    if sizes is not None:
+        raise ValueError(f"sizes is for synthetic data sets; {name!r} is real")
+    folder = Path(root).expanduser() if root is not None else task.folder()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such data set folder: {folder}")
+    return _load_real(folder, task, on_error)

@@ -1,35 +1,25 @@
-"""Synthetic volumes for demo mode and tests: a number and a seed in, a list of `VolumeCase` or a folder of files out.
+"""Synthetic volumes for demo mode and tests: a number and a seed in, a list of `VolumeCase` out.
 
-Abdomen: CT in HU with organs, vessels, bones and bowel, and tumours whose side, size and place are drawn by chance; in some
-cases both kidneys hold one, so that "left kidney tumour" is a question which only the sentence answers. Hippocampus: a bent
-rod in MR, its front third the head. Geometry and numbers are ours: likenesses for programs, not for physicians.
+CT of the abdomen in HU with organs, vessels, bones and bowel, and tumours whose side, size and place are drawn by chance; in
+some cases both kidneys hold one, so that "left kidney tumour" is a question which only the sentence answers. Geometry and
+numbers are ours: likenesses for programs, not for physicians.
 
 World axes as everywhere here (RAS+, mm): x grows to the patient's right, so the left kidney has the smaller x.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from textdiff.data.registry import DATASETS
+from textdiff.data.volumes.cases import VolumeCase
 from textdiff.data.volumes.prompts import prompt
+from textdiff.data.volumes.volume import Volume
 
-if TYPE_CHECKING:
-    from textdiff.data.volumes.layouts import VolumeCase
-    from textdiff.data.volumes.tasks import Task
-    from textdiff.data.volumes.volume import Volume
-
-# The structures of `abdomen_phantoms`, labels 1, 2, ...: sides are apart, so that one of two kidneys or of two look-alike
-# tumours can be asked for.
-ABDOMEN = (
-    *("liver", "pancreas", "left kidney", "right kidney"),
-    *("liver tumour", "pancreas tumour", "left kidney tumour", "right kidney tumour", "colon tumour"),
-)
+ABDOMEN = DATASETS["abdomen_phantoms"].structures
 # Everything that is drawn with a label of its own; what a task does not ask for is background, except for parts.
 DRAWN = (
     *ABDOMEN,
@@ -37,7 +27,7 @@ DRAWN = (
     *("aorta", "inferior vena cava", "portal and splenic vein", "oesophagus"),
     *("left adrenal gland", "right adrenal gland", "bladder", "prostate or uterus"),
 )
-ABDOMEN_STREAM, HIPPOCAMPUS_STREAM = 11, 12
+ABDOMEN_STREAM = 11
 NOMINAL = (288.0, 288.0, 240.0)  # mm that the body is laid out in; other fields of view scale it
 MIN_SIDE = 20  # voxels
 
@@ -289,12 +279,10 @@ def _stands_for(drawn: str, structures: Sequence[str]) -> int:
     return next((structures.index(name) + 1 for name in (drawn, unsided, *organs) if name in structures), 0)
 
 
-def _volumes(
+def abdomen(
     index: int, seed: int, shape: tuple[int, ...], spacing: tuple[float, ...], structures: Sequence[str]
 ) -> tuple[Volume, Volume]:
-    """One abdomen: HU, float32, and labels 1..K of `structures`, uint8; RAS, the origin at the middle of the volume."""
-    from textdiff.data.volumes.volume import Volume
-
+    """Abdomen number `index`: HU, float32, and labels 1..K of `structures`, uint8; RAS, the origin at the middle of the volume."""
     scene = _abdomen(shape, spacing, _rng(ABDOMEN_STREAM, seed, index))
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = [-(size - 1) / 2 * step for size, step in zip(shape, spacing, strict=True)]
@@ -334,168 +322,12 @@ def abdomen_phantoms(
 
     Raises ValueError for a negative number, too small a shape or a spacing that is not positive.
     """
-    from textdiff.data.volumes.layouts import VolumeCase
-
     _check(n, start, shape, spacing)
     cases = []
     for index in range(start, start + n):
-        image, labels = _volumes(index, seed, tuple(shape), tuple(spacing), ABDOMEN)
+        image, labels = abdomen(index, seed, tuple(shape), tuple(spacing), ABDOMEN)
         present = [name for k, name in enumerate(ABDOMEN, 1) if name.endswith("tumour") and (labels.array == k).any()]
         report = prompt("report", present, labels, ("background", *ABDOMEN)) if present else "no tumour"
         name = f"abdomen-{seed}-{index:08d}"
         cases.append(VolumeCase(name, image_volume=image, label_volume=labels, report=f"{report}."))
     return cases
-
-
-# --- the hippocampus -----------------------------------------------------------------------------------
-
-
-def _hippocampus(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One hippocampus of either side in MR: grey values float32 and labels 1 (head), 2 (body and tail)."""
-    scene = _empty_scene(shape, (1.0, 1.0, 1.0), scale=1.0)
-    texture = _smooth_noise(rng, shape, 8)
-    side = rng.choice([-1, 1])
-    shift = rng.uniform(-2, 2, 3)
-    middle = np.array([(1, 13, -4), (2, 6, -6), (2, -2, -4), (0, -10, 1), (-4, -16, 7)]) * (side, 1, 1) + shift
-    middle *= rng.uniform(0.9, 1.08)
-    head = scene.ball(middle[0], np.array([7.5, 8.5, 6.5]) * rng.uniform(0.9, 1.1)) + 0.6 * texture
-    rest = scene.tube(middle, [5.0, 4.6, 4.0, 3.0]) + 0.4 * texture
-    front = scene.axes[1] > middle[1, 1] + rng.uniform(-1, 1)
-    scene.hu[:] = 130 + 14 * texture
-    ventricle = scene.tube(middle + (side * 8, -3, 5), [4.0, 3.0])
-    scene.tint(ventricle, 35)
-    scene.tint(np.minimum(head, rest), rng.uniform(88, 104))
-    scene.hu += rng.uniform(4, 8) * rng.standard_normal(shape, dtype=np.float32)
-    inside = np.minimum(head, rest) < 0
-    return scene.hu * rng.uniform(0.6, 3), np.where(inside, np.where(front, 1, 2), 0).astype(np.uint8)
-
-
-def hippocampus_phantoms(
-    n: int, seed: int, shape: tuple[int, int, int] = (36, 50, 35), start: int = 0
-) -> list[VolumeCase]:
-    """Make `n` MR volumes of one hippocampus each, left or right, with labels 1 (anterior) and 2 (posterior).
-
-    Grey values without unit, voxels of 1 mm, RAS. n, seed and start as for `abdomen_phantoms`. Raises ValueError likewise.
-    """
-    from textdiff.data.volumes.layouts import VolumeCase
-    from textdiff.data.volumes.volume import Volume
-
-    _check(n, start, shape, (1.0, 1.0, 1.0))
-    affine = np.eye(4)
-    affine[:3, 3] = 1.0
-    structures = ("anterior hippocampus", "posterior hippocampus")
-    cases = []
-    for index in range(start, start + n):
-        image, array = _hippocampus(tuple(shape), _rng(HIPPOCAMPUS_STREAM, seed, index))
-        labels = Volume(array, affine)
-        report = f"{prompt('report', structures, labels, ('background', *structures))}."
-        name = f"hippocampus-{seed}-{index:08d}"
-        cases.append(VolumeCase(name, image_volume=Volume(image, affine), label_volume=labels, report=report))
-    return cases
-
-
-# --- files ---------------------------------------------------------------------------------------------
-
-# Order of the voxels in the published files.
-AXES = {"msd": "RAS", "kits": "IPL", "amos": "LAS", "btcv": "LAS", "totalsegmentator": "RAS"}
-
-
-def write_layout(
-    folder: str | Path,
-    task: str,
-    n: int,
-    seed: int,
-    shape: tuple[int, int, int] = (48, 48, 40),
-    spacing: tuple[float, float, float] = (6.0, 6.0, 6.0),
-) -> Path:
-    """Write `n` phantoms as files in the layout in which a task's data are published; `load_volumes` reads them back.
-
-    MSD: dataset.json, imagesTr/, labelsTr/. KiTS: case_00000/imaging.nii.gz with segmentation.nii.gz (KiTS21:
-    aggregated_MAJ_seg.nii.gz). AMOS: as MSD, names with numbers. BTCV: img/, label/. TotalSegmentator: s0000/ct.nii.gz (or
-    mr.nii.gz), segmentations/ with a mask a structure, meta.csv with the split. The voxels stand in the order in which the
-    publisher stores them.
-
-    Args:
-        folder: where to; new or empty.
-        task: a real data set of `textdiff.data.volumes.tasks.TASKS`.
-        n: how many, at least 1. seed: see `abdomen_phantoms`; case i is the same for any n.
-        shape, spacing: grid of the abdomen; the hippocampus has its own.
-
-    Returns the folder. Raises ValueError for an unknown task or no case; FileExistsError for a folder with something in it.
-    """
-    from textdiff.data.volumes.tasks import TASKS
-
-    known = [name for name, candidate in TASKS.items() if candidate.layout in AXES]
-    if task not in known:
-        raise ValueError(f"no file layout for {task!r}; known: {', '.join(known)}")
-    if n < 1:
-        raise ValueError(f"expected at least one case, got n={n}")
-    folder = Path(folder).expanduser()
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty; phantoms are written to a new or empty folder")
-    chosen = TASKS[task]
-    _check(n, 0, shape, spacing)
-    for index in range(n):
-        if task == "hippocampus":
-            image, labels = hippocampus_phantoms(1, seed, start=index)[0].pair()
-        else:
-            image, labels = _volumes(index, seed, tuple(shape), tuple(spacing), chosen.structures)
-        _write_case(folder, chosen, index, image, labels)
-    _write_tables(folder, chosen, n)
-    return folder
-
-
-def _file_names(task: Task, index: int) -> tuple[str, str]:
-    """Image and label map of case `index` in the folder of a data set."""
-    if task.layout == "msd":
-        name = f"{task.name.removesuffix('_tumour')}_{index:03d}.nii.gz"
-        return f"imagesTr/{name}", f"labelsTr/{name}"
-    if task.layout == "amos":
-        return f"imagesTr/amos_{index + 1:04d}.nii.gz", f"labelsTr/amos_{index + 1:04d}.nii.gz"
-    if task.layout == "btcv":
-        return f"img/img{index + 1:04d}.nii.gz", f"label/label{index + 1:04d}.nii.gz"
-    if task.layout == "kits":
-        labels = "aggregated_MAJ_seg" if task.name == "kits21" else "segmentation"
-        return f"case_{index:05d}/imaging.nii.gz", f"case_{index:05d}/{labels}.nii.gz"
-    return f"s{index:04d}/{task.modality.lower()}.nii.gz", f"s{index:04d}/segmentations"
-
-
-def _write_case(folder: Path, task: Task, index: int, image: Volume, labels: Volume) -> None:
-    from textdiff.data.volumes.tasks import TOTALSEGMENTATOR
-    from textdiff.data.volumes.volume import Volume, turned, write_image, write_labels
-
-    image, labels = (turned(volume, AXES[task.layout]) for volume in (image, labels))
-    image_path, label_path = (folder / name for name in _file_names(task, index))
-    grey = image.array - image.array.min() if task.modality == "MR" else image.array
-    write_image(image_path, Volume(np.rint(grey).astype(np.int16), image.affine))
-    if task.layout != "totalsegmentator":
-        in_file = {label: value for value, label in task.labels.items() if label}
-        table = np.array([0, *(in_file[label] for label in range(1, len(task.structures) + 1))], np.uint8)
-        write_labels(label_path, Volume(table[labels.array], labels.affine))
-        return
-    for label, name in enumerate(task.structures, start=1):
-        mask = Volume((labels.array == label).astype(np.uint8), labels.affine)
-        write_labels(label_path / f"{TOTALSEGMENTATOR[name][0]}.nii.gz", mask)
-
-
-def _write_tables(folder: Path, task: Task, n: int) -> None:
-    """What stands beside the volumes: dataset.json (MSD, AMOS), meta.csv (TotalSegmentator)."""
-    from textdiff.base.checkpoints import write_text
-
-    if task.layout in ("msd", "amos"):
-        pairs = [_file_names(task, index) for index in range(n)]
-        content = {
-            "name": f"{task.title} (phantoms)",
-            "tensorImageSize": "3D",
-            "modality": {"0": "MRI" if task.modality == "MR" else "CT"},
-            "labels": {str(number): name for number, name in enumerate(task.class_names)},
-            "numTraining": n,
-            "numTest": 0,
-            "training": [{"image": f"./{image}", "label": f"./{labels}"} for image, labels in pairs],
-            "test": [],
-        }
-        write_text(folder / "dataset.json", json.dumps(content, indent=1))
-    elif task.layout == "totalsegmentator":
-        splits = ["train"] * (n - 2) + ["val", "test"]
-        rows = [f"s{index:04d};{split}" for index, split in enumerate(splits[-n:])]
-        write_text(folder / "meta.csv", "\n".join(["image_id;split", *rows, ""]))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from textdiff.data.volumes.cases import VolumeCase
     from textdiff.data.volumes.volume import Volume
 
 KINDS = ("class", "anatomy", "report")
@@ -307,6 +308,20 @@ def prompt(
     if labels is None:
         raise ValueError("a report is made from the label map; give labels and class_names")
     return "; ".join(_finding(name, labels, list(class_names), variant % VARIANTS["report"]) for name in names)
+
+
+def prompts_for(
+    cases: Sequence[VolumeCase], class_names: Sequence[str], kind: str = "class", names: Sequence[str] = ()
+) -> list[str]:
+    """The sentence of every case that asks for `names` (all structures if empty); "report" is made from its label.
+
+    Args:
+        class_names: "background" first. kind, names: as `prompt` takes them.
+    """
+    wanted = list(names or class_names[1:])
+    if kind != "report":
+        return [prompt(kind, wanted)] * len(cases)
+    return [prompt(kind, wanted, case.pair()[1], class_names) for case in cases]
 
 
 def _listed(parts: list[str]) -> str:

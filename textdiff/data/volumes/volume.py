@@ -375,6 +375,22 @@ def normalised(array: np.ndarray, window: tuple[float, float] | None) -> np.ndar
     return clipped / np.float32(deviation) if deviation > 0 else clipped
 
 
+def widest_planes(labels: np.ndarray) -> tuple[int, int, int]:
+    """Where to cut a label map [X, Y, Z]: along each axis the index at which its structures are widest.
+
+    Each structure counts by the share of its own widest cut, however large it is. The middle of each axis if there is none.
+    """
+    names = np.unique(labels[labels > 0])
+    if names.size == 0:
+        return tuple(side // 2 for side in labels.shape)
+    found = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        profiles = [(labels == name).sum(axis=others) for name in names]
+        found.append(int(sum(profile / profile.max() for profile in profiles).argmax()))
+    return tuple(found)
+
+
 # --- writing -------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,39 @@
+"""What a wheel holds beside the package's own folder: small models, published records, notebooks, paper tables.
+
+In a checkout they lie where people look for them, in the package under the names below; `textdiff.base.paths.shipped`
+finds them in both places. All the rest is in pyproject.toml.
+"""
+
+import shutil
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+SHIPPED = {
+    "weights/abdomen_small": "shipped/weights/abdomen_small",
+    "weights/hippocampus_small": "shipped/weights/hippocampus_small",
+    "results/published": "shipped/published",
+    "notebooks": "shipped/notebooks",
+    "book/paper_tables.csv": "shipped/book/paper_tables.csv",
+}
+
+
+class BuildWithShipped(build_py):
+    """Copies what is shipped into the package that is being built; an editable package reads the checkout."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return
+        for source, target in SHIPPED.items():
+            to = Path(self.build_lib, "textdiff", target)
+            if Path(source).is_dir():
+                shutil.rmtree(to, ignore_errors=True)
+                shutil.copytree(source, to, ignore=shutil.ignore_patterns(".*", "*.tmp"))
+            else:
+                to.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, to)
+
+
+setup(cmdclass={"build_py": BuildWithShipped})

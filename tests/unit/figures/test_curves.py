@@ -1,0 +1,144 @@
+"""Curves, bars and heat maps: the numbers that they draw and tell."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from textdiff.evaluation.calibration import Reliability
+from textdiff.figures import curves
+from textdiff.figures.style import description
+
+HISTORY = pd.DataFrame({"epoch": [0, 1, 2], "loss": [1.0, 0.5, 0.25], "val/dice": [np.nan, 0.4, 0.6]})
+HEAT = pd.DataFrame([[0.5, np.nan], [0.6, 0.7]], index=pd.Index([6, 8], name="block"), columns=[50, 150])
+SPREAD = pd.DataFrame([[0.01, np.nan], [0.02, 0.03]], index=HEAT.index, columns=HEAT.columns)
+LOSSES = pd.DataFrame(
+    [("ours", "another image's", 0.2, 0.1, 0.3), ("ours", "none", 0.3, np.nan, np.nan), ("not run", "none", *[np.nan] * 3)],
+    columns=["row", "reading", "difference", "low", "high"],
+)  # fmt: skip
+RUNS = pd.DataFrame(
+    {"row": ["ours", "ours", "ours", "U-Net"], "n_labels": [1, 1, 10, 5], "test/dice": [0.4, 0.6, 0.7, 0.3]}
+)
+
+
+def alt(fig):
+    return description(fig)["alt"]
+
+
+def written(fig):
+    return [text.get_text().strip() for text in fig.axes[0].texts]
+
+
+def ticks(axis, which="x"):
+    return [tick.get_text() for tick in getattr(axis, f"get_{which}ticklabels")()]
+
+
+def test_loss_curve_panels_follow_the_history():
+    fig = curves.loss_curve(HISTORY)
+    assert [axis.get_ylabel() for axis in fig.axes] == ["loss", "score (0 to 1)"]
+    assert fig.axes[1].lines[0].get_xdata().tolist() == [1, 2]
+    assert "loss from 1.000 to 0.250; val/dice from 0.400 to 0.600" in alt(fig)
+    assert len(curves.loss_curve(HISTORY[["epoch", "loss"]].to_dict("records")).axes) == 1
+
+
+@pytest.mark.parametrize("history", [[], [{"loss": 1.0}], [{"epoch": 0, "dice": 1.0}]])
+def test_loss_curve_refuses_a_history_without_losses(history):
+    with pytest.raises(ValueError, match="epoch|loss"):
+        curves.loss_curve(history)
+
+
+def test_heatmap_marks_what_was_not_run():
+    fig = curves.dice_heatmap(HEAT)
+    assert written(fig).count("not run yet") == 1 and "70.0" in written(fig)
+    assert "From 50.0 at 6 and 50 to 70.0 at 8 and 150; cells not run yet: 1" in alt(fig)
+
+
+def test_heatmap_writes_the_spread_under_the_mean():
+    fig = curves.dice_heatmap(HEAT.fillna(0.4), spread=SPREAD, limits=(0, 1))
+    assert written(fig) == ["50.0\n± 1.0", "40.0", "60.0\n± 2.0", "70.0\n± 3.0"]
+    assert fig.axes[0].collections[0].get_clim() == (0, 100)
+    assert "From 40.0 at 6 and 150 to 70.0 at 8 and 150." in alt(fig)
+
+
+def test_signed_heatmap_has_zero_in_the_middle():
+    fig = curves.dice_heatmap(HEAT - 0.45, spread=SPREAD, signed=True)
+    assert fig.axes[0].collections[0].get_clim() == pytest.approx((-25, 25))
+    assert written(fig)[0].startswith("+5.0")
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "message"),
+    [
+        (HEAT * 100, {}, "outside 0..1"),
+        (HEAT - 1, {}, "outside 0..1"),
+        (HEAT - 2, {"signed": True}, "outside -1..1"),
+        (HEAT, {"spread": SPREAD.iloc[:1]}, "same rows and columns"),
+    ],
+)
+def test_heatmap_refuses(table, options, message):
+    with pytest.raises(ValueError, match=message):
+        curves.dice_heatmap(table, **options)
+
+
+def test_reading_bars_leave_out_what_was_not_run():
+    fig = curves.reading_bars(LOSSES)
+    assert ticks(fig.axes[0], "y") == ["ours"]
+    assert sorted(bar.get_width() for bar in fig.axes[0].patches) == pytest.approx([20, 30])
+    assert alt(fig).endswith("ours, another image's: +20.0; ours, none: +30.0.")
+
+
+def test_a_row_is_a_line_over_the_number_of_labels():
+    fig = curves.label_efficiency_curve(RUNS)
+    (axis,) = fig.axes
+    assert axis.get_xscale() == "log" and ticks(axis) == ["1", "5", "10"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["ours", "U-Net"]
+    assert axis.containers[0].lines[0].get_ydata() == pytest.approx([50, 70])
+    bar = axis.containers[0].lines[2][0].get_segments()[0]
+    assert bar[:, 1] == pytest.approx([50 - 200**0.5, 50 + 200**0.5])
+    assert alt(fig).endswith("ours: 50.0 % with 1, 70.0 % with 10; U-Net: 30.0 % with 5.")
+
+
+def test_all_labels_stand_behind_the_numbers():
+    fig = curves.label_efficiency_curve(RUNS.assign(n_labels=RUNS["n_labels"].replace(10, 0)), "volumes")
+    assert ticks(fig.axes[0]) == ["1", "5", "all"]
+    assert fig.axes[0].get_xlabel() == "labelled volumes (logarithmic)"
+    assert "50.0 % with 1, 70.0 % with all" in alt(fig)
+
+
+def test_pretraining_curve_joins_means_and_draws_controls_level():
+    runs = pd.DataFrame({"iterations": [10, 10, 20, 20], "dice": [0.3, 0.5, 0.5, 0.7]})
+    fig = curves.pretraining_curve(runs, {"untrained": 0.25})
+    line, *_, level = fig.axes[0].get_lines()
+    assert line.get_xdata().tolist() == [10, 20] and line.get_ydata().tolist() == pytest.approx([40, 60])
+    assert set(level.get_ydata()) == {25}
+    assert "40.0 % after 10 iterations; 60.0 % after 20 iterations; untrained 25.0 %" in alt(fig)
+
+
+def test_steps_curve_tells_dice_and_seconds():
+    scores = pd.DataFrame({"sampling_steps": [1, 5, 1, 5], "dice": [0.5, 0.8, 0.6, 0.9], "seconds": [1, 5, 1, 6]})
+    assert "dice: 55.0 at 1, 85.0 at 5; seconds: 1.0 at 1, 5.5 at 5" in alt(curves.steps_curve(scores))
+
+
+def test_reliability_tells_the_calibration_error():
+    def table(confidence, right):
+        kept = Reliability()
+        kept.add(np.tile([[1 - confidence], [confidence]], 10), (np.arange(10) < right).astype(int))
+        return kept.table()
+
+    assert "a: ECE 0.400; b: ECE 0.000" in alt(curves.reliability_curve({"a": table(0.9, 5), "b": table(0.6, 6)}))
+
+
+def test_switches_are_dots_with_intervals_and_the_base_is_not_drawn():
+    made = {"difference": [0, 0.05], "low": [-0.01, 0.04], "high": [0.02, 0.07], "images": 3}
+    worth = pd.DataFrame(made, index=["base", "BGR"]).assign(draws=[(0.0, 0.04)] * 2)
+    worth.loc["ten tokens"] = [np.nan, np.nan, np.nan, 0, ()]
+    fig = curves.worth_of_switches({"256 px": worth, "native": worth}, "base")
+    (axis,) = fig.axes
+    assert ticks(axis, "y") == ["BGR", "ten tokens"]
+    intervals = [line.get_xdata() for line in axis.lines if len(line.get_xdata()) == 2 and line.get_marker() == "None"]
+    assert [np.round(one, 6).tolist() for one in intervals[1:]] == [[4, 7], [4, 7]]
+    assert written(fig) == ["not run yet"]
+    assert "BGR, native: +5.0" in alt(fig)

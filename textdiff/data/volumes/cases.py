@@ -1,0 +1,148 @@
+"""A volume with its labels (`VolumeCase`), a whole data set (`VolumeDataset`): files or arrays in, volumes out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from textdiff.data.entries import DatasetEntry
+from textdiff.data.volumes.volume import Volume, check_pair, read_image, read_labels, turned
+
+
+@dataclass(frozen=True)
+class VolumeCase:
+    """A volume and its labels, as files or (synthetic cases) in memory.
+
+    label_path: one label map. masks: our label -> file with that structure alone, instead. values: value in
+    the label map -> our label (None: it is numbered our way). report: a sentence about this patient, if any.
+    """
+
+    name: str
+    image_path: Path | None = None
+    label_path: Path | None = None
+    masks: Mapping[int, Path] = field(default_factory=dict, compare=False)
+    values: Mapping[int, int] | None = field(default=None, compare=False)
+    image_volume: Volume | None = field(default=None, repr=False, compare=False)
+    label_volume: Volume | None = field(default=None, repr=False, compare=False)
+    report: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("a case needs a name")
+        if self.image_path is None and self.image_volume is None:
+            raise ValueError(f"case {self.name!r} has neither image_path nor image_volume")
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the case has labels."""
+        return self.label_path is not None or bool(self.masks) or self.label_volume is not None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files behind the case; none for a case in memory."""
+        return tuple(path for path in (self.image_path, self.label_path, *self.masks.values()) if path is not None)
+
+    def image(self) -> Volume:
+        """Grey values, float32, in the file's own voxel order. Errors name the file."""
+        return self.image_volume if self.image_volume is not None else read_image(self.image_path)
+
+    def labels(self) -> Volume:
+        """Label map, uint8, 0..K in our numbering, in the file's own voxel order.
+
+        Raises ValueError without labels, for a file that cannot be read, and for values that the task does
+        not know (it lists them).
+        """
+        if self.label_volume is not None:
+            return self._numbered(self.label_volume)
+        if self.label_path is not None:
+            return self._numbered(read_labels(self.label_path))
+        if not self.masks:
+            raise ValueError(f"case {self.name!r} has no labels")
+        return self._gathered()
+
+    def pair(self) -> tuple[Volume, Volume]:
+        """Image and labels, voxel on voxel; labels stored in another axis order are turned to the image's.
+
+        Raises ValueError, naming the case, when they differ in shape or place.
+        """
+        image, labels = self.image(), self.labels()
+        if labels.axes != image.axes:
+            labels = turned(labels, image.axes)
+        check_pair(image, labels, f"case {self.name!r}")
+        return image, labels
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that stand for the voxels of the image.
+
+        Neither file format nor compression, number type or order of the axes in the file changes them.
+        """
+        array = np.ascontiguousarray(turned(self.image()).array, dtype="<f4") + np.float32(0)  # -0 counts as 0
+        return hashlib.sha256(f"{array.shape}".encode() + array.tobytes()).hexdigest()[:16]
+
+    def _numbered(self, labels: Volume) -> Volume:
+        if self.values is None:
+            return replace(labels, array=labels.array.astype(np.uint8, copy=False))
+        counts = np.bincount(labels.array.ravel())
+        table = np.zeros(len(counts), np.uint8)
+        unknown = []
+        for value in np.flatnonzero(counts):
+            if value and int(value) not in self.values:
+                unknown.append(f"{value} ({counts[value]} voxels)")
+            table[value] = self.values.get(int(value), 0)
+        if unknown:
+            known = ", ".join(str(value) for value in sorted(self.values))
+            raise ValueError(
+                f"case {self.name!r}: {self.label_path or 'labels'} holds values that the task does not know: "
+                f"{', '.join(unknown)}; known: 0, {known}"
+            )
+        return replace(labels, array=table[labels.array])
+
+    def _gathered(self) -> Volume:
+        """One label map out of single masks; where two overlap the later structure stays."""
+        whole: Volume | None = None
+        for label, path in self.masks.items():
+            mask = read_labels(path)
+            if whole is None:
+                whole = replace(mask, array=np.zeros(mask.shape, np.uint8))
+            check_pair(whole, mask, f"case {self.name!r}, {path.name}")
+            whole.array[mask.array > 0] = label
+        return whole
+
+
+@dataclass(frozen=True)
+class VolumeDataset:
+    """A data set's cases with their splits.
+
+    task: its entry in the registry, narrowed to the structures asked for. absent: cases of the shipped split that this
+    copy of the data lacks.
+    """
+
+    task: DatasetEntry
+    train: list[VolumeCase]
+    val: list[VolumeCase]
+    test: list[VolumeCase]
+    absent: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its name in the registry."""
+        return self.task.name
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """("background", *structures)."""
+        return self.task.class_names
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the cases are drawn by this package."""
+        return self.task.synthetic
+
+    @property
+    def licence(self) -> str:
+        """Under what terms the data may be used."""
+        return self.task.licence

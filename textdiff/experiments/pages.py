@@ -1,0 +1,335 @@
+"""The small configurations of single notebooks: those that show, ask or compare rather than train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from textdiff.data import registry
+from textdiff.experiments.config import (
+    AUTO,
+    Config,
+    Count,
+    ImageSet,
+    Limit,
+    Listed,
+    NoiseSteps,
+    SamplingSteps,
+    VolumeSet,
+    Within,
+)
+
+Side = Annotated[int, Within(least=8)]
+Blocks = Annotated[str, Listed(words=("all",))]
+
+
+@dataclass(frozen=True)
+class DataConfig(Config):
+    """Notebook 10: the data and its sentences."""
+
+    experiment: ClassVar[str] = "data"
+    notebook: ClassVar[str] = "10_data_and_sentences"
+
+    n_shown: Count = 4
+    n_labels: Count = AUTO
+
+    def _resolve(self) -> DataConfig:
+        return self._fill({"n_labels": self.entry.n_labels})
+
+
+def _backbone(config: Any) -> Any:
+    """The configuration with the data set's own backbone where none is named, its image size, and all blocks."""
+    from textdiff.models.store import architecture_of
+
+    config = config._fill({"backbone": config.entry.backbone})
+    about = registry.backbones().get(architecture_of(config.backbone))
+    return config._fill({"image_size": about.image_size if about else 256, "blocks": "all"})._with_weights()
+
+
+@dataclass(frozen=True)
+class FeaturesConfig(Config):
+    """Notebook 12: what the frozen features see, block by step. ``n_images``: half to fit a probe, half to measure it."""
+
+    experiment: ClassVar[str] = "features"
+    notebook: ClassVar[str] = "12_what_features_see"
+    renamed: ClassVar[Mapping[str, str]] = {"steps": "noise_steps"}
+    derived: ClassVar[Mapping[str, str]] = {"backbone_weights": "backbone"}
+
+    backbone: str = AUTO
+    blocks: Blocks = AUTO
+    noise_steps: NoiseSteps = "0,50,150,250,500,900"
+    image_size: Side = AUTO
+    n_images: Annotated[int, Within(least=2)] = AUTO
+    pixels: Count = 4000
+    backbone_weights: str = AUTO
+
+    def _resolve(self) -> FeaturesConfig:
+        return _backbone(self._fill({"n_images": 6 if self.mode == "demo" else 12}))
+
+
+@dataclass(frozen=True)
+class PredictConfig(Config):
+    """Notebook 14: your own image and sentence. Without a model folder, a small one is trained first."""
+
+    experiment: ClassVar[str] = "predict"
+    notebook: ClassVar[str] = "14_your_own_image"
+    derived: ClassVar[Mapping[str, str]] = {"model_weights": "model_folder"}
+
+    dataset: ImageSet = "chest_phantoms"
+    model_folder: str = ""
+    image: str = ""
+    text: str = ""
+    model_weights: str = AUTO
+
+    def _resolve(self) -> PredictConfig:
+        return self._with_weights()
+
+    def _check_here(self) -> None:
+        super()._check_here()
+        _must_exist("image", self.image)
+
+
+def _must_exist(name: str, path: str) -> None:
+    if path and not Path(path).expanduser().exists():
+        raise ValueError(f"{name}={path!r}: there is no such file")
+
+
+@dataclass(frozen=True)
+class TableConfig(Config):
+    """Notebooks 15, 16, 18 and 19: tables of the runs of a grid (:mod:`textdiff.experiments.grids`), drawn from their records.
+
+    ``n_seeds``: draws of the labelled images; "auto" for the grid's own number.
+    """
+
+    experiment: ClassVar[str] = "table"
+    notebook: ClassVar[str] = "15_comparison"
+
+    dataset: ImageSet = "chest_phantoms"
+    n_seeds: Count = AUTO
+
+    def _resolve(self) -> TableConfig:
+        return self._fill({"n_seeds": 1 if self.entry.synthetic else 3})
+
+
+@dataclass(frozen=True)
+class BlocksConfig(Config):
+    """Notebook 17: every decoder block at every noise step, and sets of them, by a linear probe.
+
+    ``sets``: blocks and steps together, such as "1,4,7@50,150,250;1,4,7@50"; "auto" for the backbone's own blocks at the
+    paper's three steps and at each of them alone.
+    """
+
+    experiment: ClassVar[str] = "blocks_steps"
+    notebook: ClassVar[str] = "17_blocks_and_steps"
+    renamed: ClassVar[Mapping[str, str]] = {"steps": "noise_steps"}
+    derived: ClassVar[Mapping[str, str]] = {"backbone_weights": "backbone"}
+
+    backbone: str = AUTO
+    blocks: Blocks = AUTO
+    noise_steps: NoiseSteps = AUTO
+    sets: str = AUTO
+    image_size: Side = AUTO
+    n_labels: Count = AUTO
+    n_draws: Count = AUTO
+    max_test: Limit = AUTO
+    pixels: Count = 20_000
+    backbone_weights: str = AUTO
+
+    def _slug(self) -> str:
+        backbone = Path(self.backbone.replace(":", "-")).name  # a folder may be given
+        return f"{self.dataset}-{backbone}-n{self.n_labels}-s{self.seed}"
+
+    def _resolve(self) -> BlocksConfig:
+        from textdiff.models.store import architecture_of
+
+        demo, config = self.mode == "demo", _backbone(self)
+        about = registry.backbones().get(architecture_of(config.backbone))
+        taps = about.blocks_for(config.dataset) if about else ""
+        paper = ("50,150,250", "50", "150", "250")
+        return config._fill(
+            {
+                "noise_steps": "50,150,250,500" if demo else "0,25,50,100,150,200,250,350,500,700,900",
+                "sets": ";".join(f"{taps}@{steps}" for steps in paper) if taps else "",
+                "n_labels": 5,
+                "n_draws": 1 if demo else 3,
+                "max_test": 6 if demo else 100,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class ReadingConfig(Config):
+    """Notebook 1a: does the model read? ``model_folder``: a saved TextDiff to look into; "" for one that is trained briefly."""
+
+    experiment: ClassVar[str] = "reading"
+    notebook: ClassVar[str] = "1a_reading_test"
+    derived: ClassVar[Mapping[str, str]] = {"model_weights": "model_folder"}
+
+    dataset: ImageSet = "chest_phantoms"
+    model_folder: str = ""
+    model_weights: str = AUTO
+
+    def _resolve(self) -> ReadingConfig:
+        return self._with_weights()
+
+
+@dataclass(frozen=True)
+class QualitativeConfig(Config):
+    """Notebook 1b: test images from the worst to the best, side by side for several models."""
+
+    experiment: ClassVar[str] = "qualitative"
+    notebook: ClassVar[str] = "1b_qualitative"
+
+    dataset: ImageSet = "chest_phantoms"
+    n_shown: Count = 6
+
+
+@dataclass(frozen=True)
+class VolumeTableConfig(Config):
+    """Notebooks 23 and 24: tables of the runs of 3D grids (:mod:`textdiff.experiments.grids`), drawn from their records.
+
+    ``n_seeds``: draws of the labelled volumes; "auto" for the grid's own number.
+    ``base``: label of the row that the others are compared with; "" for the notebook's own choice.
+    """
+
+    experiment: ClassVar[str] = "table3d"
+    notebook: ClassVar[str] = "23_comparison3d"
+
+    dataset: VolumeSet = "abdomen_phantoms"
+    n_seeds: Count = AUTO
+    base: str = ""
+
+    def _resolve(self) -> VolumeTableConfig:
+        return self._fill({"n_seeds": 1 if self.entry.synthetic else 3})
+
+
+@dataclass(frozen=True)
+class ShippedModelConfig(Config):
+    """What notebooks share that ask something of one trained TextDiffSeg.
+
+    ``model_folder``: where it was saved; "auto" for the one that ships for the data set.
+    """
+
+    derived: ClassVar[Mapping[str, str]] = {"model_weights": "model_folder"}
+
+    dataset: VolumeSet = "abdomen_phantoms"
+    model_folder: str = AUTO
+    model_weights: str = AUTO
+
+    def _resolve(self) -> Any:
+        return self._fill({"model_folder": self.entry.model, **self._preset(self.mode == "demo")})._with_weights()
+
+    def _preset(self, demo: bool) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
+class SamplingConfig(ShippedModelConfig):
+    """Notebook 25: one trained TextDiffSeg under several numbers of denoising steps, both samplers, and several samples.
+
+    ``sampling_steps``: numbers of denoising steps; more than 100 are measured on ``max_long`` test volumes, others on
+    ``max_test``. ``samples``, ``uncertainty_steps``: how often a volume is drawn for its uncertainty, and in how many steps.
+    """
+
+    experiment: ClassVar[str] = "sampling3d"
+    notebook: ClassVar[str] = "25_steps_and_uncertainty"
+    renamed: ClassVar[Mapping[str, str]] = {"steps": "sampling_steps", "sample_steps": "uncertainty_steps"}
+
+    sampling_steps: Annotated[str, Listed(Within(least=1, most=1000))] = AUTO
+    samples: Annotated[int, Within(least=2)] = AUTO
+    uncertainty_steps: SamplingSteps = 5
+    max_test: Limit = AUTO
+    max_long: Count = AUTO
+
+    def _preset(self, demo: bool) -> dict[str, Any]:
+        if demo:
+            return {"sampling_steps": "1,2,5,10,50", "samples": 4, "max_test": 3, "max_long": 1}
+        return {"sampling_steps": "1,2,5,10,50,1000", "samples": 8, "max_test": "all", "max_long": 4}
+
+
+@dataclass(frozen=True)
+class PromptsConfig(ShippedModelConfig):
+    """Notebook 26: one trained TextDiffSeg under many sentences.
+
+    ``texts``: sentences of your own to try on one volume, with ";" between them.
+    """
+
+    experiment: ClassVar[str] = "prompts3d"
+    notebook: ClassVar[str] = "26_prompts"
+
+    max_test: Limit = AUTO
+    texts: str = ""
+
+    def _preset(self, demo: bool) -> dict[str, Any]:
+        return {"max_test": 3 if demo else "all"}
+
+
+@dataclass(frozen=True)
+class QualitativeVolumesConfig(Config):
+    """Notebook 27: the best, the middle and the worst test volume, side by side for several models.
+
+    ``models``: labels of rows of the comparison, with ";" between them; "" for all that were trained on this machine.
+    ``margin``: mm shown around the structures.
+    """
+
+    experiment: ClassVar[str] = "qualitative3d"
+    notebook: ClassVar[str] = "27_qualitative3d"
+
+    dataset: VolumeSet = "abdomen_phantoms"
+    models: str = ""
+    margin: Annotated[float, Within(least=0)] = 15.0
+
+
+@dataclass(frozen=True)
+class VolumeDataConfig(Config):
+    """Notebook 20: volumes, their place in the patient, and the kinds of sentences. ``n_cases``: training cases that are read."""
+
+    experiment: ClassVar[str] = "volume_data"
+    notebook: ClassVar[str] = "20_volumes_and_sentences"
+
+    dataset: VolumeSet = "abdomen_phantoms"
+    n_cases: Count = AUTO
+
+    def _resolve(self) -> VolumeDataConfig:
+        return self._fill({"n_cases": 12 if self.mode == "demo" else 40})
+
+
+@dataclass(frozen=True)
+class LabelLatentConfig(ShippedModelConfig):
+    """Notebook 21: what the label latent holds, and what noise leaves of it.
+
+    ``noise_steps``: how far the latent is noised, 0 to 999.
+    """
+
+    experiment: ClassVar[str] = "label_latent"
+    notebook: ClassVar[str] = "21_label_latent"
+    renamed: ClassVar[Mapping[str, str]] = {"timesteps": "noise_steps"}
+
+    n_volumes: Count = AUTO
+    noise_steps: NoiseSteps = "100,200,300,400,500,600,750,900,999"
+
+    def _preset(self, demo: bool) -> dict[str, Any]:
+        return {"n_volumes": 4 if demo else 16}
+
+
+@dataclass(frozen=True)
+class VolumePredictConfig(ShippedModelConfig):
+    """Notebook 28: your own volume and sentence. Without a volume, one is drawn (full mode: the first test case).
+
+    ``volume``: a NIfTI file, or a folder with the slices of one DICOM series.
+    """
+
+    experiment: ClassVar[str] = "predict_volume"
+    notebook: ClassVar[str] = "28_your_own_volume"
+    renamed: ClassVar[Mapping[str, str]] = {"steps": "sampling_steps"}
+
+    volume: str = ""
+    text: str = ""
+    sampling_steps: SamplingSteps = 5
+    samples: Count = 5
+
+    def _check_here(self) -> None:
+        super()._check_here()
+        _must_exist("volume", self.volume)

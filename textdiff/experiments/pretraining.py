@@ -1,0 +1,136 @@
+"""Pre-training of a small backbone: its configuration, and from a configuration the network, its images and its training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from textdiff.base.parsing import numbers
+from textdiff.base.precision import Precision, resolve_device
+from textdiff.data import load_dataset
+from textdiff.experiments.config import AUTO, Config, Count, Listed, Rate, SamplingSteps, Within
+
+if TYPE_CHECKING:
+    from textdiff.data.cases import Case
+    from textdiff.models.unet import UNet
+
+PHANTOMS = {"demo": 40, "full": 200}  # synthetic images to learn from
+
+
+@dataclass(frozen=True)
+class PretrainConfig(Config):
+    """Notebook 11: pre-train a small unconditional DDPM on unlabelled training images.
+
+    ``scales``: whole images are resized to ``image_size`` times each of these before crops are cut.
+    ``symmetries``: turns and flips that a crop may take (chest films: only 0 and 4, left-right).
+    ``start_from``: a backbone of the same architecture to go on from, "" for random weights.
+    """
+
+    experiment: ClassVar[str] = "pretraining"
+    notebook: ClassVar[str] = "11_pretrain_backbone"
+    renamed: ClassVar[Mapping[str, str]] = {"steps": "iterations", "sampler_steps": "sampling_steps"}
+    derived: ClassVar[Mapping[str, str]] = {"start_from_weights": "start_from"}
+
+    image_size: Annotated[int, Within(least=8)] = AUTO
+    crop: Annotated[int, Within(least=8)] = AUTO
+    scales: Annotated[str, Listed(Within(above=0), kind=float)] = AUTO
+    symmetries: Annotated[str, Listed(Within(least=0, most=7))] = AUTO
+    model_channels: Annotated[int, Within(least=32)] = 32
+    channel_mult: Annotated[str, Listed(Within(least=1))] = AUTO
+    num_res_blocks: Count = AUTO
+    attention_resolutions: Annotated[str, Listed(Within(least=1))] = AUTO
+    iterations: Count = AUTO
+    batch_size: Count = 8
+    learning_rate: Rate = 4e-4
+    precision: Precision = "bfloat16"
+    start_from: str = ""
+    n_samples: Count = AUTO
+    sampling_steps: SamplingSteps = AUTO
+    start_from_weights: str = AUTO
+
+    def _resolve(self) -> PretrainConfig:
+        real = not self.entry.synthetic
+        large = {"channel_mult": "1,2,3,4", "num_res_blocks": 2, "attention_resolutions": "8", "crop": 64}
+        small = {"channel_mult": "1,2,3", "num_res_blocks": 1, "attention_resolutions": "4", "crop": 48}
+        length = {"iterations": 2400, "n_samples": 8, "sampling_steps": 50}
+        short = {"iterations": 40, "n_samples": 4, "sampling_steps": 25}
+        return self._fill(
+            {
+                **(large if real else small),
+                **(length if self.mode == "full" else short),
+                "image_size": 128,
+                "scales": "0.5,0.75,1",
+                "symmetries": "0,4",
+                **self.entry.pretraining,
+            }
+        )._with_weights()
+
+
+def new_backbone(config: PretrainConfig) -> UNet:
+    """The UNet that a pre-training begins with (three channels in, three out: the noise).
+
+    Raises:
+        ValueError: ``start_from`` has another architecture.
+    """
+    import torch
+
+    from textdiff.base.checkpoints import load_strict
+    from textdiff.models.store import load_backbone
+    from textdiff.models.unet import UNet
+
+    torch.manual_seed(config.seed)
+    unet = UNet(
+        image_size=config.crop,
+        in_channels=3,
+        model_channels=config.model_channels,
+        out_channels=3,
+        num_res_blocks=config.num_res_blocks,
+        attention_resolutions=numbers(config.attention_resolutions),
+        channel_mult=numbers(config.channel_mult),
+        num_head_channels=32,
+        use_scale_shift_norm=True,
+        resblock_updown=True,
+    )
+    if config.start_from:
+        load_strict(unet, load_backbone(config.start_from).state_dict(), source=config.start_from)
+    return unet
+
+
+def unlabelled_images(config: PretrainConfig) -> list[Case]:
+    """Training images of the configuration's data set without their masks."""
+    if not config.entry.synthetic:
+        return load_dataset(config.dataset).unlabelled
+    sizes = (PHANTOMS[config.mode], 1, 1)
+    return load_dataset(config.dataset, sizes=sizes, image_size=config.image_size).unlabelled
+
+
+def pretrained(config: PretrainConfig, checkpoint: Path | None = None) -> tuple[UNet, list]:
+    """The averaged network of a configuration, trained on crops of its images, and the loss curve.
+
+    An interrupted training continues from ``checkpoint``.
+    """
+    from textdiff.training.fit import Optimisation
+    from textdiff.training.pretraining import CropPool, pretrain
+
+    pool = CropPool(
+        unlabelled_images(config),
+        config.image_size,
+        config.crop,
+        numbers(config.scales, float),
+        numbers(config.symmetries),
+        seed=config.seed,
+    )
+    how = Optimisation(
+        iterations=config.iterations,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        warmup=100,
+        ema_decay=0.999,
+        validate_every=10,
+        checkpoint_every=200,
+        seed=config.seed,
+    )
+    device = resolve_device(config.device)
+    return pretrain(new_backbone(config), pool, how, device=device, checkpoint=checkpoint, precision=config.precision)

@@ -1,0 +1,122 @@
+"""The one way to make a run. In: a configuration. Out: its record; trained weights are kept beside it on this machine.
+
+Notebooks 13 and 22, ``textdiff train``, ``textdiff sweep`` and Snakemake all come through here: a record is the same
+whoever asked for it, nothing is run twice, and two processes never make the same run at once.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from textdiff.base import paths
+from textdiff.experiments import images, volumes
+from textdiff.experiments.config import Config, kept_model
+from textdiff.experiments.images import TextDiffConfig
+from textdiff.experiments.records import Run
+from textdiff.experiments.volumes import TextDiffSegConfig
+from textdiff.training.fit import best_row
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from torch import nn
+
+# The steps of a run, by the class of its configuration
+WORK: dict[type[Config], Any] = {TextDiffConfig: images, TextDiffSegConfig: volumes}
+
+
+def make_run(config: Config, out_dir: str | Path = "") -> Run:
+    """The run of a configuration: read where it has a record, else made: train, keep the weights, test, draw, record.
+
+    Raises:
+        ValueError: a configuration that is not one of a run, or test cases that the model was trained on.
+        FloatingPointError: the training diverged.
+    """
+    if type(config) not in WORK:
+        raise ValueError(f"{type(config).__name__} describes no run; runs: {', '.join(c.__name__ for c in WORK)}")
+    with locked(config):
+        run = Run.open(config, out_dir)
+        if not run.finished:
+            _make(run, config, WORK[type(config)])
+    return run
+
+
+def _make(run: Run, config: Any, work: Any) -> None:
+    data = work.load_data(config)
+    labelled = work.labelled_cases(config, data)
+    model = work.build_model(config, data)
+    seen = [case.fingerprint() for case in labelled]
+    model.trained_on = {"dataset": config.dataset, "cases": seen}
+    checkpoint = scratch_dir() / config.run_id / "checkpoint.safetensors"
+    history = work.train(model, config, data, labelled, checkpoint)
+    keep_model(model, config)
+    metrics, per_case = work.measure(model, config, data)
+    best = best_row(history)
+    metrics |= {
+        "model/trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "train/n": len(labelled),
+        "train/best_step": best["step"],
+        "train/seconds": history[-1]["seconds"],
+    }
+    drawn = work.figures(model, config, data, per_case, history)
+    run.save(metrics, per_case, drawn, about={"training_cases": seen})
+    shutil.rmtree(checkpoint.parent, ignore_errors=True)  # scratch: the record is whole now
+
+
+def record(
+    config: Config,
+    metrics: Mapping[str, float],
+    table: pd.DataFrame,
+    figures: Mapping[str, Figure] | None = None,
+) -> Run:
+    """Keeps what a notebook has found out as the record of its configuration; a whole record stays as it is."""
+    with locked(config):
+        run = Run.open(config)
+        if not run.finished:
+            run.save(metrics, table, figures)
+    return run
+
+
+@contextmanager
+def locked(config: Config) -> Iterator[None]:
+    """Within this context no other process of this machine makes the same run; one that does is waited for."""
+    scratch_dir().mkdir(parents=True, exist_ok=True)
+    with FileLock(scratch_dir() / f"{config.run_id}.lock"):
+        yield
+
+
+def scratch_dir() -> Path:
+    """Folder of locks and checkpoints of runs that are not finished."""
+    return paths.cache_dir() / "training"
+
+
+def keep_model(model: nn.Module, config: Config) -> Path:
+    """Writes trained weights to :func:`~textdiff.experiments.config.kept_model`: a whole model, or a network's weights."""
+    from textdiff.base.checkpoints import write_checkpoint
+
+    folder = kept_model(config.run_id)
+    if hasattr(model, "save_pretrained"):
+        model.save_pretrained(folder)
+    else:
+        write_checkpoint(folder / "model.safetensors", model.state_dict())
+    return folder
+
+
+def trained_model(config: Config, data: Any = None) -> nn.Module:
+    """The model that :func:`make_run` trained, in eval mode.
+
+    Raises:
+        FileNotFoundError: the run was not made on this machine, or its cache is gone.
+    """
+    folder, work = kept_model(config.run_id), WORK[type(config)]
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no trained weights of {config.run_id}: they stay on the machine that made them (TEXTDIFF_CACHE); run it again"
+        )
+    return work.load_trained(config, data if data is not None else work.load_data(config), folder)

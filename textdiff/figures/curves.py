@@ -1,0 +1,293 @@
+"""Curves, bars and heat maps. In: tables of scores (0..1). Out: matplotlib Figures with alt text and caption.
+
+Scores are drawn in percent. What has not been run is drawn too, as a place that says "not run yet".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from textdiff.figures.style import NOT_RUN, described, figure, findings, looks, say_not_run, wrapped
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def loss_curve(history: pd.DataFrame | Sequence[Mapping[str, float]], along: str = "epoch") -> Figure:
+    """Training history: losses over the column `along`, and beside them the scores where there are any.
+
+    Columns of `history` with "loss" in their name go left, those with "dice" or "iou" (0..1) right. Raises ValueError for an
+    empty history, one without `along` or one without losses.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(history)
+    if along not in table.columns or len(table) == 0:
+        raise ValueError(f"a history needs rows and a column {along!r}; its columns are {list(table.columns)}")
+    numeric = [c for c in table.select_dtypes("number").columns if c != along and table[c].notna().any()]
+    losses = [name for name in numeric if "loss" in name]
+    scores = [name for name in numeric if "dice" in name or "iou" in name]
+    if not losses:
+        raise ValueError(f"the history has no column with 'loss' in its name; its columns are {list(table.columns)}")
+    panels = [(losses, "loss"), (scores, "score (0 to 1)")][: 2 if scores else 1]
+    fig, axes = figure(1, len(panels), (4.6 * len(panels), 3.2))
+    said = []
+    for axis, (names, label) in zip(axes, panels, strict=True):
+        for name, look in zip(names, looks(), strict=False):
+            known = table[[along, name]].dropna()
+            axis.plot(known[along], known[name], markevery=0.2, markersize=4, label=name, **look)
+            said.append(f"{name} from {known[name].iloc[0]:.3f} to {known[name].iloc[-1]:.3f}")
+        axis.set(xlabel=along, ylabel=label)
+        axis.legend(frameon=False)
+    return described(fig, f"Curves of {len(table)} points: {'; '.join(said)}.", "Training history.")
+
+
+def dice_heatmap(
+    mean: pd.DataFrame,
+    caption: str = "",
+    *,
+    spread: pd.DataFrame | None = None,
+    limits: tuple[float, float] | None = None,
+    signed: bool = False,
+) -> Figure:
+    """Dice by row and column, in percent; cells without a run are hatched and say so.
+
+    `mean`: shares 0..1 (`signed`: differences, -1..1), nan where not run; its index and column names label the axes.
+    `spread`: standard deviations, written under the means where they are known. `limits`: ends of the colour scale as shares,
+    by default the table's own; a signed scale is symmetrical about zero. Raises ValueError for values out of range, and for a
+    spread with other rows or columns.
+    """
+    import seaborn as sns
+
+    if spread is not None and not (mean.index.equals(spread.index) and mean.columns.equals(spread.columns)):
+        raise ValueError("mean and spread must have the same rows and columns")
+    lowest = -1 if signed else 0
+    if ((mean < lowest) | (mean > 1)).any(axis=None):
+        raise ValueError(f"the table holds values outside {lowest}..1: give Dice as a share, not in percent")
+    known = mean.stack().dropna()
+    low, high = limits or ((known.min(), known.max()) if len(known) else (0, 1))
+    if signed:
+        low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
+    written = mean.map(lambda value: f"{100 * value:{'+' if signed else ''}.1f}")
+    if spread is not None:
+        written += spread.map(lambda value: "" if np.isnan(value) else f"\n± {100 * value:.1f}")
+    unit = "difference in Dice (points)" if signed else "Dice (%)"
+    rows, columns = ([wrapped(str(label), 14) for label in labels] for labels in (mean.index, mean.columns))
+    widest = [max(len(line) for label in labels for line in label.split("\n")) for labels in (rows, columns)]
+    size = (max(0.75, 0.11 * widest[1]) * mean.shape[1] + 0.09 * widest[0] + 1.9, 0.52 * mean.shape[0] + 1.4)
+    fig, (axis,) = figure(1, 1, size)
+    sns.heatmap(
+        mean.astype(float) * 100, vmin=100 * low, vmax=100 * high, ax=axis, annot=written, fmt="", annot_kws={"size": 8},
+        cmap="PuOr" if signed else "cividis", cbar_kws={"label": unit}, xticklabels=columns, yticklabels=rows,
+    )  # fmt: skip
+    missing = np.argwhere(mean.isna().to_numpy())
+    for row, column in missing:
+        _hatch(axis, column, row)
+    axis.set(xlabel=mean.columns.name or "", ylabel=mean.index.name or "")
+    axis.tick_params(length=0, rotation=0)
+    said = []
+    if len(known):
+        ends = [
+            f"{written.loc[at].splitlines()[0]} at {' and '.join(map(str, at))}"
+            for at in (known.idxmin(), known.idxmax())
+        ]
+        said = [f"From {ends[0]} to {ends[1]}", f"cells not run yet: {len(missing)}"][: 2 if len(missing) else 1]
+    alt = f"Table of {unit}, {mean.index.name or 'rows'} by {mean.columns.name or 'columns'}"
+    return described(fig, findings(alt, said), caption or f"{unit}.")
+
+
+def _hatch(axis: Axes, column: int, row: int) -> None:
+    from matplotlib.patches import Rectangle
+
+    axis.add_patch(Rectangle((column, row), 1, 1, facecolor="white", edgecolor="0.7", hatch="///", linewidth=0))
+    place = {"ha": "center", "va": "center", "fontsize": "x-small", "backgroundcolor": "white"}
+    axis.text(column + 0.5, row + 0.5, NOT_RUN, **place)
+
+
+def reading_bars(losses: pd.DataFrame, caption: str = "") -> Figure:
+    """Points of Dice lost with another sentence: a group of bars per model, one bar per kind of sentence, whiskers the interval.
+
+    `losses`: columns `row`, `reading`, `difference`, `low`, `high` (shares), in the order to be drawn; rows without a
+    difference are left out.
+    """
+    known = losses.dropna(subset=["difference"])
+    labels, readings = list(dict.fromkeys(known["row"])), list(dict.fromkeys(known["reading"]))
+    fig, (axis,) = figure(1, 1, (7.5, 1.3 + 0.15 * len(labels) * (len(readings) + 1)))
+    axis.set_xlabel("points of Dice lost")
+    if known.empty:
+        say_not_run(axis)
+    thick = 0.8 / max(1, len(readings))
+    for k, (reading, look, hatch) in enumerate(zip(readings, looks(), ("", "///", "...", "xxx"), strict=False)):
+        part = known[known["reading"] == reading]
+        at = [labels.index(row) + thick * (k + 0.5) - 0.4 for row in part["row"]]
+        values = 100 * part["difference"]
+        whiskers = np.nan_to_num([values - 100 * part["low"], 100 * part["high"] - values])
+        axis.barh(
+            at, values, thick, xerr=whiskers.clip(0), color=look["color"], edgecolor="white", hatch=hatch, label=reading,
+            error_kw={"elinewidth": 1, "capsize": 2},
+        )  # fmt: skip
+    if len(known):
+        axis.axvline(0, color="0.3", linewidth=0.8)
+        axis.set_yticks(range(len(labels)), [wrapped(label, 28) for label in labels])
+        axis.invert_yaxis()
+        fig.legend(loc="outside upper center", ncols=len(readings), frameon=False, fontsize="small")
+    said = [f"{one.row}, {one.reading}: {100 * one.difference:+.1f}" for one in known.itertuples()]
+    alt = findings("Bars of the points of Dice lost", said)
+    return described(fig, alt, caption or "Points of Dice lost with another sentence.")
+
+
+def _series(axis: Axes, along: pd.Series, values: pd.Series, look: Mapping[str, str], label: str, aside: float = 1):
+    """Mean and sample standard deviation of `values` at each place `along` the axis, and every value as a small mark.
+
+    Places are multiplied by `aside`. Returns the means by place.
+    """
+    points = values.groupby(along).agg(["mean", "std"])
+    axis.errorbar(points.index * aside, points["mean"], points["std"], capsize=3, label=label or None, **look)
+    marks = {"color": look["color"], "marker": look["marker"], "s": 12, "alpha": 0.5, "linewidths": 0}
+    axis.scatter(along * aside, values, **marks)
+    return points["mean"]
+
+
+def _logarithmic(axis: Axes, places: Sequence[int], names: Mapping[int, str] | None = None) -> None:
+    """A logarithmic axis with a tick at each of `places`; without any it says that nothing was run."""
+    if len(places) == 0:
+        say_not_run(axis)
+        return
+    axis.set_xscale("log")
+    axis.set_xticks(places, [(names or {}).get(place, str(place)) for place in places])
+    axis.minorticks_off()
+
+
+def label_efficiency_curve(runs: pd.DataFrame, what: str = "images") -> Figure:
+    """Test Dice against the number of labelled images, on a logarithmic axis: one line per row of a grid.
+
+    `runs`: one row per run, as `report.tables.grid_records` gives them: `row` (the line's name), `n_labels` (0: all there are,
+    drawn to the right of the others) and `test/dice` (0..1). Points are means over the runs of a row and number, bars their
+    sample standard deviation, small marks the runs. `what`: the word for what is labelled.
+    """
+    runs = runs.reindex(columns=["row", "n_labels", "test/dice"]).dropna()
+    runs = runs.astype({"n_labels": int, "test/dice": float})
+    behind = 2 * max(runs["n_labels"].max(), 1) if len(runs) else 0
+    runs, names = runs.replace({"n_labels": {0: behind}}), {behind: "all"}
+    fig, (axis,) = figure(1, 1, (6.4, 3.8))
+    said = []
+    for place, (name, look) in enumerate(zip(runs["row"].unique(), looks(), strict=False)):
+        one = runs[runs["row"] == name]
+        # Each line stands a little aside, so that bars at one number of images do not cover each other
+        means = _series(axis, one["n_labels"], 100 * one["test/dice"], look, name, 1.03**place)
+        said.append(f"{name}: " + ", ".join(f"{mean:.1f} % with {names.get(n, n)}" for n, mean in means.items()))
+    _logarithmic(axis, sorted(runs["n_labels"].unique()), names)
+    if said:
+        axis.legend(frameon=False)
+    axis.set(xlabel=f"labelled {what} (logarithmic)", ylabel="test Dice (%)")
+    alt = findings(f"Test Dice against the number of labelled {what}", said)
+    return described(fig, alt, f"Test Dice by number of labelled {what}: mean and standard deviation over draws.")
+
+
+def pretraining_curve(runs: pd.DataFrame, controls: Mapping[str, float]) -> Figure:
+    """Dice of frozen features against the iterations of their pre-training; untrained networks are level lines.
+
+    `runs`: one row per backbone and draw of labelled images, with `iterations` and `dice` (0..1); the line joins means over
+    draws. `controls`: Dice (0..1) by name.
+    """
+    fig, (axis,) = figure(1, 1, (6.4, 3.4))
+    said, series = [], looks()
+    if len(runs):
+        means = _series(axis, runs["iterations"], 100 * runs["dice"], next(series), "pre-trained")
+        said = [f"{mean:.1f} % after {iterations} iterations" for iterations, mean in means.items()]
+        for (name, dice), look in zip(controls.items(), series, strict=False):
+            axis.axhline(100 * dice, color=look["color"], ls=look["ls"], label=name)
+            said.append(f"{name} {100 * dice:.1f} %")
+        axis.legend(frameon=False)
+    else:
+        say_not_run(axis)
+    axis.set(xlabel="iterations of pre-training", ylabel="test Dice (%)")
+    alt = findings("Test Dice of a probe against iterations of pre-training", said)
+    return described(fig, alt, "Dice of frozen features by length of pre-training; marks are draws of labelled images.")
+
+
+def steps_curve(scores: pd.DataFrame) -> Figure:
+    """Dice, and seconds per volume, against the number of sampling steps: one line per sampler.
+
+    `scores`: `sampling_steps`, `dice` (0..1), `seconds`, and, where there are several, `sampler`. Of several rows with the same
+    sampler and steps, mean and sample standard deviation are drawn.
+    """
+    fig, axes = figure(1, 2, (9.2, 3.4))
+    said, table = [], scores if "sampler" in scores.columns else scores.assign(sampler="")
+    for (name, one), look in zip(table.groupby("sampler", sort=False), looks(), strict=False):
+        for axis, score, scale in zip(axes, ("dice", "seconds"), (100, 1), strict=True):
+            means = _series(axis, one["sampling_steps"], scale * one[score], look, name)
+            said.append(f"{name} {score}: ".lstrip() + ", ".join(f"{m:.1f} at {n}" for n, m in means.items()))
+    for axis, label in zip(axes, ("test Dice (%)", "seconds per volume"), strict=True):
+        axis.set(xlabel="sampling steps", ylabel=label)
+        _logarithmic(axis, sorted(table["sampling_steps"].unique()))
+        if table["sampler"].nunique() > 1:
+            axis.legend(frameon=False)
+    alt = findings("Dice and seconds against sampling steps", said)
+    return described(fig, alt, "Test Dice and seconds per volume by number of sampling steps.")
+
+
+def reliability_curve(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Accuracy against confidence, and below how many voxels have that confidence.
+
+    `tables`: of `calibration.Reliability.table`, by name. On the diagonal the model is right as often as it says; below it, it
+    is overconfident. The legend gives each expected calibration error.
+    """
+    fig, (upper, lower) = figure(2, 1, (5.2, 5.6))
+    said = []
+    for (name, table), look in zip(tables.items(), looks(), strict=False):
+        known = table[table["n"] > 0]
+        gap = (known["confidence"] - known["accuracy"]).abs()
+        ece = f"ECE {(known['n'] * gap).sum() / known['n'].sum():.3f}" if len(known) else "no voxels"
+        said.append(f"{name}: {ece}")
+        upper.plot(known["confidence"], known["accuracy"], markersize=5, label=said[-1], **look)
+        shares = table["n"] / max(1, table["n"].sum())
+        lower.stairs(shares, [*table["low"], *table["high"][-1:]], color=look["color"], linewidth=1.6)
+    if said:
+        upper.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="perfectly calibrated")
+        upper.legend(frameon=False, fontsize="small")
+        if any(table["n"].any() for table in tables.values()):
+            lower.set_yscale("log")
+    else:
+        say_not_run(upper)
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    lower.set(xlim=(0, 1), xlabel="confidence", ylabel="share of voxels (log)")
+    alt = findings("Reliability: accuracy of voxels against confidence", said)
+    return described(fig, alt, "Accuracy by confidence, and the share of voxels at each confidence.")
+
+
+def worth_of_switches(worth: Mapping[str, pd.DataFrame], base: str) -> Figure:
+    """What each switch, set alone, changes in the Dice: a dot and its interval, one or two series (ways of scoring).
+
+    `worth`: {name of the series: table of `report.tables.differences`}, all with the same rows; `base`: the row that they
+    are compared with, which is not drawn. Small upright marks are the draws. A row without a run says so.
+    """
+    rows = [label for label in next(iter(worth.values())).index if label != base]
+    fig, (axis,) = figure(1, 1, (7.2, 0.48 * len(rows) + 1.5))
+    axis.axvline(0, color="0.6", linewidth=1)
+    said = []
+    for (name, table), look, height in zip(worth.items(), looks(), (-0.15, 0.15), strict=False):
+        for row, label in enumerate(rows):
+            if table.loc[label, "images"]:
+                _dot_and_interval(axis, row + height, table.loc[label], look)
+                said.append(f"{label}, {name}: {100 * table.loc[label, 'difference']:+.1f}")
+        axis.plot([], [], look["marker"], color=look["color"], label=name)
+    for row in np.flatnonzero(next(iter(worth.values())).loc[rows, "images"] == 0):
+        axis.text(0, row, f" {NOT_RUN}", va="center", fontsize="small", color="0.4")
+    axis.set_yticks(range(len(rows)), rows)
+    axis.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"points of test Dice above “{base}”")
+    fig.legend(loc="outside upper center", ncols=len(worth), frameon=False)
+    alt = findings(f"Difference in Dice to “{base}”, in points", said)
+    return described(fig, alt, "Difference in test Dice, 95 % paired bootstrap interval over images, and single draws.")
+
+
+def _dot_and_interval(axis: Axes, height: float, one: pd.Series, look: Mapping[str, str]) -> None:
+    """One row of `report.tables.differences`, in points, at `height`."""
+    axis.plot([100 * one["low"], 100 * one["high"]], [height, height], color=look["color"], linewidth=2)
+    axis.plot([100 * one["difference"]], [height], look["marker"], color=look["color"], markersize=7)
+    axis.plot([100 * draw for draw in one["draws"]], [height] * len(one["draws"]), "|", color="black", markersize=7)

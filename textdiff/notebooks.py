@@ -1,0 +1,204 @@
+"""Notebooks from outside and from within: found, their parameters checked and run; and `configure`, what their first cell calls.
+
+In: a number, a name or a path, and parameters. Out: an executed notebook; within a notebook: its checked configuration.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import html
+import inspect
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from textdiff.base import paths
+from textdiff.experiments.catalogue import CONFIGS
+from textdiff.experiments.config import AUTO, Config, Parameter, parameters_of, unknown_parameter
+
+Scalar = bool | int | float | str
+C = TypeVar("C", bound=Config)
+INJECTED = "# Parameters"  # the first line of the cell that papermill puts in
+
+
+def find_notebook(name: str) -> Path:
+    """The notebook behind a path, a name (13_textdiff) or a number (13).
+
+    A name or a number is looked up in the book's own notebooks: those of the checkout, or those that came with the package.
+
+    Raises:
+        FileNotFoundError: no such notebook; there are the ones listed.
+        ValueError: a number that stands for several.
+    """
+    if name.endswith(".ipynb"):
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"no notebook {name}")
+        return Path(name)
+    known = sorted(paths.shipped("notebooks").glob("*.ipynb"))
+    found = [path for path in known if path.stem == name or path.stem.split("_")[0] == name]
+    if len(found) > 1:
+        raise ValueError(f"{name} stands for several notebooks: {', '.join(path.stem for path in found)}")
+    if not found:
+        raise FileNotFoundError(f"no notebook {name}; there are {', '.join(path.stem for path in known)}")
+    return found[0]
+
+
+def notebook_parameters(path: Path) -> dict[str, Parameter]:
+    """Names, types and defaults in the cell tagged "parameters".
+
+    Raises:
+        ValueError: the file is no notebook, has not exactly one such cell, or a default is no scalar.
+    """
+    cells = [cell for cell in _read(path).cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise ValueError(f"{path.name} has {len(cells)} cells tagged 'parameters', it must have one")
+    config = notebook_config(path)
+    declared = parameters_of(config) if config else {}
+    parameters = {}
+    for line in ast.parse(cells[0].source).body:
+        name, default = _assignment(path, line)
+        parameters[name] = declared.get(name) or Parameter(name, default, type(default), (), (), ())
+    return parameters
+
+
+def _assignment(path: Path, line: ast.stmt) -> tuple[str, Scalar]:
+    target = line.targets[0] if isinstance(line, ast.Assign) and len(line.targets) == 1 else None
+    try:
+        default = ast.literal_eval(line.value) if isinstance(line, ast.Assign) else None
+    except ValueError:
+        default = None
+    if not isinstance(target, ast.Name) or not isinstance(default, (bool, int, float, str)):
+        raise ValueError(f"{path.name}: in the parameters cell, {ast.unparse(line)!r} is not `name = scalar`")
+    return target.id, default
+
+
+def notebook_config(path: Path) -> type[Config] | None:
+    """The configuration class that the notebook's metadata names, or None where it names none."""
+    name = _read(path).metadata.get("textdiff", {}).get("config")
+    if name is not None and name not in CONFIGS:
+        raise ValueError(f"{path.name} names the config {name}; there are {', '.join(CONFIGS)}")
+    return CONFIGS[name] if name else None
+
+
+def checked_parameters(path: Path, given: Mapping[str, str]) -> dict[str, Scalar]:
+    """The given parameters with their types, checked against the notebook's cell and its configuration class.
+
+    Raises:
+        ValueError: an unknown name (with the new name or the nearest), a wrong type, or a value that is not possible.
+    """
+    known, config = notebook_parameters(path), notebook_config(path)
+    values = {}
+    for name, text in given.items():
+        if name not in known:
+            if config is not None and (name in config.renamed or name not in parameters_of(config)):
+                raise ValueError(f"{path.name}: {unknown_parameter(config, name)}")
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{path.name} has no parameter {name}.{hint} It has {', '.join(known)}.")
+        values[name] = known[name].read(text)
+    if config is not None:
+        config.from_params(**_defaults(path) | values)
+    return values
+
+
+def _defaults(path: Path) -> dict[str, Scalar]:
+    """The defaults in the notebook's cell, which may differ from the class's (another data set)."""
+    source = next(cell.source for cell in _read(path).cells if "parameters" in cell.metadata.get("tags", []))
+    return dict(_assignment(path, line) for line in ast.parse(source).body)
+
+
+def execute_notebook(path: Path, out: Path, values: Mapping[str, Scalar]) -> None:
+    """Run a notebook through papermill.
+
+    Raises:
+        RuntimeError: naming the error and the copy that shows where it happened.
+    """
+    _needs_book("running notebooks", "papermill")
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    try:
+        papermill.execute_notebook(
+            path, out, parameters=dict(values), kernel_name="python3", progress_bar=sys.stderr.isatty()
+        )
+    except PapermillExecutionError as error:
+        raise RuntimeError(f"{path.name} stopped: {error.ename}: {error.evalue} (see {out})") from None
+
+
+def _read(path: Path) -> Any:
+    _needs_book("reading notebooks", "nbformat")
+    import nbformat
+
+    try:
+        return nbformat.read(path, as_version=4)
+    except Exception as error:  # nbformat raises many kinds, all meaning the same here
+        raise ValueError(f"{path} is not a notebook: {error}") from None
+
+
+def _needs_book(what: str, module: str) -> None:
+    try:
+        __import__(module)
+    except ImportError:
+        raise ImportError(f"{what} needs {module}: pip install 'textdiff[book]'") from None
+
+
+def choices_of(config: type[Config]) -> dict[str, tuple[str, ...]]:
+    """Field -> its choices, where they are few; "auto" first where a preset may choose. What `# @param [...]` lists."""
+    found = {}
+    for name, parameter in parameters_of(config).items():
+        named = next((check.names for check in parameter.checks if hasattr(check, "names")), parameter.choices)
+        if named:
+            found[name] = (AUTO, *named) if parameter.default == AUTO else tuple(named)
+    return found
+
+
+# --- within a notebook -----------------------------------------------------------------------------------
+
+
+def configure(cls: type[C]) -> C:
+    """The configuration of the notebook that calls this: its parameters checked, shown as a folded table.
+
+    Also gives the figures their style.
+
+    Raises:
+        ValueError: a parameter that papermill put in and the notebook does not have (papermill itself only warns), or a
+            value that is not possible.
+        TypeError: a value of another type than the parameter's.
+    """
+    from textdiff.figures.style import style
+
+    frame = inspect.currentframe()
+    space = frame.f_back.f_globals if frame and frame.f_back else {}
+    for name in injected_names(space.get("In", [])):
+        if name not in parameters_of(cls):
+            raise ValueError(unknown_parameter(cls, name))
+    own = [name for name in parameters_of(cls) if name not in cls.derived]
+    config = cls.from_params(**{name: space[name] for name in own if name in space})
+    style()
+    _show(config)
+    return config
+
+
+def injected_names(cells: list[str]) -> list[str]:
+    """The names that papermill assigned in the cells that a kernel has run."""
+    injected = [source for source in cells if source.lstrip().startswith(INJECTED)]
+    return [name for source in injected for name in re.findall(r"^(\w+) *=", source, flags=re.MULTILINE)]
+
+
+def _show(config: Config) -> None:
+    """A folded table in a notebook; nothing elsewhere."""
+    try:
+        from IPython import get_ipython
+        from IPython.display import HTML, display
+    except ImportError:
+        return
+    if get_ipython() is None:
+        return
+    values = {name: value for name, value in config.to_dict().items() if name != "out_dir"}
+    rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v))}</td></tr>" for k, v in values.items())
+    head = "<thead><tr><th>parameter</th><th>value in effect</th></tr></thead>"
+    summary = f"Run {config.run_id}: every parameter in effect"
+    display(HTML(f"<details><summary>{summary}</summary><table>{head}<tbody>{rows}</tbody></table></details>"))
