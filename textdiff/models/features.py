@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -84,16 +84,12 @@ class FeatureExtractor(nn.Module, ABC):
 
     @contextmanager
     def caching(self, cache: FeatureCache | None) -> Iterator[None]:
-        """Within this context maps are kept in ``cache``, or nowhere."""
+        """Within this context maps are kept in ``cache``; with None nothing is read from or written to the disk."""
         before, self.cache = self.cache, cache
         try:
             yield
         finally:
             self.cache = before
-
-    def uncached(self) -> AbstractContextManager[None]:
-        """Within this context nothing is read from or written to the cache (for images that are seen only once)."""
-        return self.caching(None)
 
     def _rounded(self, images: Tensor) -> list[Tensor]:
         with mixed_precision(images.device, self.precision):

@@ -47,8 +47,8 @@ class HeadSpec:
     positions: give the pixels' places to the fusion (ours, see :class:`~textdiff.models.fusion.CrossModalAttention`).
     normalise: bring every feature channel of every image to mean 0 and variance 1 before the projection, and use group
         instead of batch normalisation in the classifier (ours): a handful of images has no batch statistics to trust.
-    init: "official" draws every weight from N(0, 0.02), "default" is PyTorch's. With the former queries and keys start
-        so small that the attention is uniform and takes hundreds of steps to turn to any word.
+    init: "official" draws every weight from N(0, 0.02), "default" is PyTorch's. After the former the attention is uniform
+        at first and takes hundreds of steps to turn to any word.
 
     Raises ValueError for a choice that does not exist or not two hidden widths.
     """
@@ -71,6 +71,10 @@ class HeadSpec:
                 raise ValueError(f"{name}={getattr(self, name)!r}: known are {', '.join(get_args(kind))}")
         if len(self.hidden) != 2:
             raise ValueError(f"hidden={list(self.hidden)}: the classifier has two hidden widths")
+
+
+COMPACT = HeadSpec(64, (32, 16), 4, 16, merge="sum", attend=2, normalise=True, init="default")
+HEADS = {"official": HeadSpec(), "compact": COMPACT, "decoder": replace(COMPACT, merge="decoder")}
 
 
 class TextDiffHead(nn.Module):
@@ -130,7 +134,7 @@ class TextDiffHead(nn.Module):
         """Logits ``[B, num_classes, *size]``.
 
         Args:
-            maps: one ``[B, C_k, h_k, w_k]`` per scale.
+            maps: ``[B, C_k, h_k, w_k]`` of each scale.
             tokens: ``[B, L, text_dim]``; may be None only where ``fusion`` is "none".
             mask: ``[B, L]`` bool, True where a token is to be read; None reads all, padding too (as the authors do).
             size: height and width of the logits.
@@ -243,8 +247,6 @@ class TextDiff(Pretrained, nn.Module):
         text_mask: hide padding from the attention (the authors' code does not).
         class_names: for the record; default background, class 1, ...
         criterion: the training loss.
-
-    What loads and saves a model, and its ``trained_on``, is :class:`~textdiff.models.store.Pretrained`.
     """
 
     SPECS: ClassVar = {"head": HeadSpec, "image": ImageSpec, "criterion": DiceCE}
@@ -263,7 +265,7 @@ class TextDiff(Pretrained, nn.Module):
         super().__init__()
         self.features, self.text = features, text
         self.head = TextDiffHead(features.channels, text.dim if text else 1, num_classes, head)
-        if text is None and self.head.spec.fusion != "none":
+        if text is None and head.fusion != "none":
             raise ValueError("without a text encoder, fusion must be 'none'")
         self.image = replace(image, num_classes=num_classes)
         self.text_mask, self.criterion = text_mask, criterion

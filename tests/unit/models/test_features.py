@@ -214,10 +214,10 @@ def test_weights_loaded_later_are_noticed(tmp_path):
 
 def test_uncached_neither_reads_nor_writes(tmp_path):
     features = cached(tmp_path)
-    with features.uncached():
+    with features.caching(None):
         features(pictures(1))
     assert not entries(tmp_path) and features.cache is not None
-    with pytest.raises(RuntimeError), features.uncached():
+    with pytest.raises(RuntimeError), features.caching(None):
         raise RuntimeError
     assert features.cache is not None
 
