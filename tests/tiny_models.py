@@ -54,7 +54,13 @@ def tiny_textdiff(text: TextEncoder | None, seed: int = 0, **changes: object) ->
     options = {"image_size": 16, **SMALL_HEAD, **changes}
     kinds = {"head": HeadSpec, "image": ImageSpec}
     specs = {
-        name: kind(**{one.name: options.pop(one.name) for one in fields(kind) if one.name in options and one.name != "num_classes"})
+        name: kind(
+            **{
+                one.name: options.pop(one.name)
+                for one in fields(kind)
+                if one.name in options and one.name != "num_classes"
+            }
+        )
         for name, kind in kinds.items()
         if name not in options
     }
