@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from textdiff.data.registry import dataset, names
+from textdiff.data.registry import DATASETS
 from textdiff.data.volumes.prompts import KINDS, VARIANTS, WORDINGS, named_structures, prompt, swap_structures
 from textdiff.data.volumes.volume import Volume
 
@@ -183,7 +183,7 @@ def test_kinds_are_three():
 
 
 def test_every_structure_of_every_task_can_be_asked_for_in_words():
-    for task in map(dataset, names("volumes")):
+    for task in (entry for entry in DATASETS.values() if entry.kind == "volumes"):
         for kind in ("class", "anatomy"):
             for variant in range(VARIANTS[kind]):
                 for name in task.structures:
