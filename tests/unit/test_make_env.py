@@ -37,10 +37,10 @@ def install(tmp_path):
         (CPU, ["--torch-backend"], "wheels", LOCAL),
         (CPU, ["--torch-backend"], "", PIP),
         (CPU, ["--torch-backend cpu -r"], "", PIP),
-        (CPU, ["-m uv"], "wheels", PIP),
+        (CPU, ["-m uv pip"], "wheels", PIP),
         (CPU, ["install --quiet uv"], "wheels", PIP),
         (CUDA, [], "", "uv"),
-        (CUDA, ["-m uv"], "", PIP),
+        (CUDA, ["-m uv pip"], "", PIP),
     ],
 )
 def test_the_best_way_that_works_is_taken(install, lock, fails, find_links, way):
