@@ -166,14 +166,16 @@ def _logarithmic(axis: Axes, places: Sequence[int], names: Mapping[int, str] | N
 def label_efficiency_curve(runs: pd.DataFrame, what: str = "images") -> Figure:
     """Test Dice against the number of labelled images, on a logarithmic axis: one line per row of a grid.
 
-    `runs`: one row per run, as `report.tables.grid_records` gives them: `row` (the line's name), `n_labels` (0: all there are,
-    drawn to the right of the others) and `test/dice` (0..1). Points are means over the runs of a row and number, bars their
+    `runs`: one row per run, as `report.rows.grid_records` gives them: `row` (the line's name), `n_labels` ("all" is drawn to
+    the right of the numbers) and `test/dice` (0..1). Points are means over the runs of a row and number, bars their
     sample standard deviation, small marks the runs. `what`: the word for what is labelled.
     """
-    runs = runs.reindex(columns=["row", "n_labels", "test/dice"]).dropna()
-    runs = runs.astype({"n_labels": int, "test/dice": float})
-    behind = 2 * max(runs["n_labels"].max(), 1) if len(runs) else 0
-    runs, names = runs.replace({"n_labels": {0: behind}}), {behind: "all"}
+    import pandas as pd
+
+    runs = runs.reindex(columns=["row", "n_labels", "test/dice"]).dropna().astype({"test/dice": float})
+    counts = pd.to_numeric(runs["n_labels"], errors="coerce")
+    behind = 2 * int(counts.max()) if counts.notna().any() else 1
+    runs, names = runs.assign(n_labels=counts.fillna(behind).astype(int)), {behind: "all"}
     fig, (axis,) = figure(1, 1, (6.4, 3.8))
     said = []
     for place, (name, look) in enumerate(zip(runs["row"].unique(), looks(), strict=False)):
@@ -273,11 +275,11 @@ def worth_of_switches(worth: Mapping[str, pd.DataFrame], base: str) -> Figure:
     said = []
     for (name, table), look, height in zip(worth.items(), looks(), (-0.15, 0.15), strict=False):
         for row, label in enumerate(rows):
-            if table.loc[label, "images"]:
+            if table.loc[label, "cases"]:
                 _dot_and_interval(axis, row + height, table.loc[label], look)
                 said.append(f"{label}, {name}: {100 * table.loc[label, 'difference']:+.1f}")
         axis.plot([], [], look["marker"], color=look["color"], label=name)
-    for row in np.flatnonzero(next(iter(worth.values())).loc[rows, "images"] == 0):
+    for row in np.flatnonzero(next(iter(worth.values())).loc[rows, "cases"] == 0):
         axis.text(0, row, f" {NOT_RUN}", va="center", fontsize="small", color="0.4")
     axis.set_yticks(range(len(rows)), rows)
     axis.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"points of test Dice above “{base}”")
