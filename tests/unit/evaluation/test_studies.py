@@ -29,9 +29,9 @@ def model():
 def cases():
     from dataclasses import replace
 
-    from textdiff.data.volumes.layouts import TASKS
+    from textdiff.data.registry import DATASETS
 
-    values = TASKS["abdomen_phantoms"].only(NAMES).labels
+    values = DATASETS["abdomen_phantoms"].only(NAMES).labels
     made = abdomen_phantoms(2, seed=0, shape=(24, 24, 24), spacing=(12.0, 12.0, 10.0))
     return [replace(case, values=values) for case in made]
 
