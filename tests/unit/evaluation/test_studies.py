@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -54,8 +56,8 @@ class Quick:
     def __init__(self, diffusion):
         self.diffusion = diffusion
 
-    def sample(self, denoise, shape, batch, steps, *rest):
-        return self.diffusion.sample(denoise, shape, batch, 1, *rest)
+    def sample(self, denoise, shape, batch, sampling, *rest):
+        return self.diffusion.sample(denoise, shape, batch, replace(sampling, sampling_steps=1), *rest)
 
 
 def test_every_question_is_asked_in_every_kind(model, cases):
