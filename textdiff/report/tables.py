@@ -30,20 +30,11 @@ class Table:
     frame: pd.DataFrame
     caption: str
 
-    def to_html(self) -> str:
+    def _repr_html_(self) -> str:
         """HTML with the caption on top; numbers are text, so nothing is rounded again."""
         body = self.frame.to_html(index=False, border=0, classes="table", justify="left")
         head, rest = body.split(">", 1)
         return f"{head}>\n  <caption>{html.escape(self.caption)}</caption>{rest}"
-
-    def to_markdown(self) -> str:
-        """A pipe table with the caption under it."""
-        rows = [list(self.frame.columns), ["---"] * self.frame.shape[1], *self.frame.to_numpy().tolist()]
-        lines = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
-        return "\n".join([*lines, "", self.caption, ""])
-
-    def _repr_html_(self) -> str:
-        return self.to_html()
 
 
 # --- cells -----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What is asked of one trained model: a row a volume and question, and slices hung as radiologists hang them."""
+"""What is asked of one trained model: one row per volume and question, and slices hung as radiologists hang them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from textdiff.data.registry import DATASETS
 from textdiff.data.volumes.patches import Preprocessing
 from textdiff.data.volumes.phantoms import abdomen_phantoms
 from textdiff.data.volumes.volume import Volume
@@ -29,10 +30,6 @@ def model():
 
 @pytest.fixture(scope="module")
 def cases():
-    from dataclasses import replace
-
-    from textdiff.data.registry import DATASETS
-
     values = DATASETS["abdomen_phantoms"].only(NAMES).labels
     made = abdomen_phantoms(2, seed=0, shape=(24, 24, 24), spacing=(12.0, 12.0, 10.0))
     return [replace(case, values=values) for case in made]

@@ -1,9 +1,5 @@
 """Curves, bars and heat maps: the numbers that they draw and tell."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,9 +1,6 @@
 """What holds for every figure: it carries words, leaves nothing behind in pyplot, and says so where nothing was run."""
 
 import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd

@@ -11,11 +11,9 @@ from textdiff.report.rows import grid_records
 from textdiff.report.tables import Table, differences, goals_table, mean_sd, paired_differences, row_mean
 
 
-def test_html_and_markdown_carry_caption_and_cells():
-    result = Table(pd.DataFrame({"a|b": ["1 < 2"]}), "5 % & more")
-    assert "<caption>5 % &amp; more</caption>" in result._repr_html_()
-    assert "1 &lt; 2" in result.to_html()
-    assert result.to_markdown().splitlines() == ["| a\\|b |", "| --- |", "| 1 < 2 |", "", "5 % & more"]
+def test_a_table_is_shown_with_its_caption():
+    shown = Table(pd.DataFrame({"a": ["1 < 2"]}), "5 % & more")._repr_html_()
+    assert "<caption>5 % &amp; more</caption>" in shown and "1 &lt; 2" in shown
 
 
 @pytest.mark.parametrize(
