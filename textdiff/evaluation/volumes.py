@@ -165,7 +165,7 @@ def summarise_volumes(per_case: pd.DataFrame) -> dict[str, float | int]:
     structures = [name.removeprefix("intersection_") for name in per_case.columns if name.startswith("intersection_")]
     scores = [name for name in (*OVERLAPS, *DISTANCES) if name in per_case.columns]
     low, high = bootstrap_interval(per_case["dice"])
-    pooled = iou_of_counts([[per_case[f"{count}_{name}"].sum() for count in COUNTS] for name in structures])
+    pooled = iou_of_counts(np.array([[per_case[f"{count}_{name}"].sum() for count in COUNTS] for name in structures]))
     summary: dict[str, float | int] = {"n": len(per_case)}
     summary |= {score: float(per_case[score].mean()) for score in (*scores, "seconds")}
     summary |= {"dice_ci_low": low, "dice_ci_high": high}

@@ -32,12 +32,12 @@ class RowRuns:
     """
 
     row: Row
-    configs: Sequence[Config]
+    configs: Sequence[Any]  # TextDiffConfig or TextDiffSegConfig
     draws: pd.DataFrame
     partial: bool
 
     @property
-    def missing(self) -> list[Config]:
+    def missing(self) -> list[Any]:
         """The configurations without a record."""
         made = set(self.draws["seed"]) if len(self.draws) else set()
         return [config for config in self.configs if config.seed not in made]
@@ -64,7 +64,7 @@ def by_row(grid: Grid, records: pd.DataFrame) -> list[RowRuns]:
     return found
 
 
-def _record(config: Config, records: pd.DataFrame) -> pd.DataFrame:
+def _record(config: Any, records: pd.DataFrame) -> pd.DataFrame:
     """The one record that answers a configuration, or no row."""
     same = _same(config, records, FREE)
     if same.empty:

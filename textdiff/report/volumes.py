@@ -100,7 +100,7 @@ def prompt_matrix(draws: pd.DataFrame) -> pd.DataFrame:
 
     Empty where no reading test was made.
     """
-    cells = {}
+    cells: dict[str, dict[str, float]] = {}
     for name in draws.columns:
         match = re.fullmatch(r"test/dice_(.+)_asked_for_(.+)", name)
         if match and draws[name].notna().any():
