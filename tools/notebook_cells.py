@@ -58,7 +58,7 @@ def setup_code(root: Path) -> str:
 def choices_of(config: str) -> Choices:
     """Field names of a config class, given by its name, with the values that each may take."""
     import textdiff.notebooks
-    from textdiff.experiments.config import CONFIGS
+    from textdiff.experiments.catalogue import CONFIGS
 
     return textdiff.notebooks.choices_of(CONFIGS[config])
 
