@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from textdiff.data.volumes.patches import place_channels
-from textdiff.data.volumes.prompts import KINDS, named_structures, prompts_for
+from textdiff.data.volumes.prompts import KINDS, named_structures, prompt, prompts_for, swap_structures
 from textdiff.data.volumes.volume import widest_planes
 from textdiff.evaluation.calibration import Reliability
 from textdiff.evaluation.volumes import column, score_volumes
@@ -164,6 +164,22 @@ def asked_only(labels: Volume, class_names: Sequence[str], asked: Sequence[str])
     """The label map without the structures that were not asked for."""
     kept = [class_names.index(name) for name in asked]
     return replace(labels, array=np.where(np.isin(labels.array, kept), labels.array, 0))
+
+
+def two_sentences(text: str, truth: Volume | None, class_names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """A sentence and another that asks for something else, each with the structures that it names.
+
+    `text`: the first; "" for the name of the largest structure of the truth (of all where there is none). In the second, the first
+    structure that it names is exchanged for the largest (or first) one that it does not name, where that is possible.
+    """
+    known = class_names[1:]
+    amounts = dict.fromkeys(known, 0.0) if truth is None else dict(zip(known, _amounts(truth, known), strict=True))
+    largest = sorted(known, key=lambda name: -amounts[name])
+    text = text or prompt("class", known if truth is None else largest[:1])
+    named = named_structures(text, known)
+    others = [name for name in largest if name not in named]
+    other = swap_structures(text, named[0], others[0]) if named and others else prompt("class", known)
+    return {one: named_structures(one, known) for one in (text, other)}
 
 
 def worst_middle_best(

@@ -91,7 +91,9 @@ def coarse_dice(
     """
     import pandas as pd
 
-    scores: dict[str, dict[str, list[float]]] = {name: {f"{factor:g} times": [] for factor in factors} for name in names}
+    scores: dict[str, dict[str, list[float]]] = {
+        name: {f"{factor:g} times": [] for factor in factors} for name in names
+    }
     for one in labels:
         own = to_grid(one, None, "labels").spacing
         for factor in factors:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from textdiff.experiments.grids import grid
 from textdiff.experiments.pages import QualitativeVolumesConfig
 from textdiff.experiments.run import trained_model
-from textdiff.experiments.volumes import TextDiffSegConfig, load_data, saved_model, segmenter
+from textdiff.experiments.volumes import load_data, saved_model, segmenter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,4 +57,3 @@ def shown_models(
     # Networks that were trained on other structures cannot stand beside it
     alike = found if data is not None and data.class_names == shipped.class_names else {}
     return {SHIPPED: segmenter(model, settings)} | alike, SHIPPED, shipped
-

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from textdiff.evaluation.metrics import case_scores
-from textdiff.report.images import NOT_GIVEN, Table
+from textdiff.report.missing import NOT_GIVEN
+from textdiff.report.tables import Table
 
 if TYPE_CHECKING:
     from textdiff.data.volumes.volume import Volume
