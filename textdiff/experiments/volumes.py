@@ -21,7 +21,7 @@ from textdiff.base.parsing import numbers
 from textdiff.base.precision import resolve_device
 from textdiff.data.splits import draw_labelled
 from textdiff.data.volumes.layouts import VolumeCase, VolumeDataset, load_volumes
-from textdiff.data.volumes.patches import IMAGE_CHANNELS, Batch, Preprocessing, TrainingVolumes
+from textdiff.data.volumes.patches import IMAGE_CHANNELS, Preprocessing, TrainingVolumes, VolumeBatch
 from textdiff.data.volumes.prompts import KINDS, prompt
 from textdiff.experiments.config import SCRATCH_3D, Config, TextDiffSegConfig
 from textdiff.experiments.grids import COMMON_3D
@@ -65,7 +65,7 @@ class Network(nn.Module):
     def device(self) -> torch.device:
         return next(self.net.parameters()).device
 
-    def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def loss(self, batch: VolumeBatch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Cross-entropy plus Dice, as TextDiffSeg's L_seg."""
         return {"loss": dice_ce_loss(self.net(batch.images), batch.labels, dice_over="image")}
 

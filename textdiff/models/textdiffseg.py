@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from textdiff.base.checkpoints import find_model, load_strict, read_checkpoint, read_json, write_checkpoint, write_text
 from textdiff.base.precision import mixed_precision
-from textdiff.data.volumes.patches import DIVISOR, IMAGE_CHANNELS, Batch, Preprocessing
+from textdiff.data.volumes.patches import DIVISOR, IMAGE_CHANNELS, Preprocessing, VolumeBatch
 from textdiff.models.diffusion import LatentDiffusion
 from textdiff.models.fusion import CrossModalAttention
 from textdiff.models.losses import dice_ce_loss
@@ -211,7 +211,7 @@ class TextDiffSeg(nn.Module):
     def device(self) -> torch.device:
         return self.decoder.classify.weight.device
 
-    def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def loss(self, batch: VolumeBatch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The joint loss ``L = L_seg + lambda * L_denoise`` and its parts, as scalars by name ("loss" is the sum).
 
         L_seg is cross-entropy plus Dice of the decoded labels; for a share ``autoencode`` of the volumes they are decoded

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from textdiff import TextDiffSeg
-from textdiff.data.volumes.patches import Batch, Preprocessing, place_channels, signed_distances
+from textdiff.data.volumes.patches import Preprocessing, VolumeBatch, place_channels, signed_distances
 from textdiff.models.text import TextEncoder
 
 NAMES = ("background", "liver", "left kidney")
@@ -28,7 +28,7 @@ def build(**options) -> TextDiffSeg:
     return TextDiffSeg(encoder, NAMES, Preprocessing(None, None, SHAPE), **TINY | options)
 
 
-def batch(prompts=("liver", "liver and left kidney")) -> Batch:
+def batch(prompts=("liver", "liver and left kidney")) -> VolumeBatch:
     """Two volumes with two boxes, of which only those that the prompt names are labelled."""
     images, labels, distances = [], [], []
     for k, prompt in enumerate(prompts):
@@ -41,7 +41,7 @@ def batch(prompts=("liver", "liver and left kidney")) -> Batch:
         images.append(torch.cat([shade[None], place_channels(SHAPE)]))
         labels.append(torch.from_numpy(label).long())
         distances.append(torch.from_numpy(signed_distances(label, 3, (1, 1, 1))))
-    return Batch(torch.stack(images), torch.stack(labels), torch.stack(distances), list(prompts))
+    return VolumeBatch(torch.stack(images), torch.stack(labels), torch.stack(distances), list(prompts))
 
 
 VARIANTS = [
@@ -103,7 +103,9 @@ def test_the_denoising_target_is_cut_off_from_the_label_encoder(prediction, monk
 def gradient(precision: str, swapped: bool) -> torch.Tensor:
     model, data = build(precision=precision), batch()
     if swapped:
-        data = Batch(*(part.transpose(-3, -2) for part in (data.images, data.labels, data.distances)), data.prompts)
+        data = VolumeBatch(
+            *(part.transpose(-3, -2) for part in (data.images, data.labels, data.distances)), data.prompts
+        )
     model.loss(data, torch.Generator().manual_seed(0))["loss"].backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
 
