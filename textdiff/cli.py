@@ -59,16 +59,21 @@ def _readable(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-@app.callback()
-def main(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
-) -> None:
-    """Text-guided diffusion models for medical image segmentation."""
-    if version:
+def _say_version(asked: bool) -> None:
+    if asked:
         from textdiff import __version__
 
         typer.echo(f"textdiff {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Text-guided diffusion models for medical image segmentation."""
 
 
 @app.command()
@@ -277,7 +282,9 @@ def read_grid(name: str, parameters: dict[str, str], seeds: str | None) -> Grid:
 
     for given in parameters:
         if given != "dataset":
-            raise ValueError(f"-p takes dataset=..., not {given}: for all runs of the table it is --set {given}=...")
+            raise ValueError(
+                f"-p takes dataset=..., not {given}: a parameter of all runs is --set NAME=VALUE, draws are --seeds 0,1"
+            )
     if "dataset" not in parameters:
         known = (*registry.names("images"), *registry.names("volumes"))
         raise ValueError(f"of which data set? -p dataset=..., one of {', '.join(known)}")
@@ -297,8 +304,10 @@ def typed(kind: type[Config], given: dict[str, str]) -> dict[str, Any]:
     known, values = parameters_of(kind), {}
     for name, text in given.items():
         if name in ("dataset", "mode", "seed"):
-            raise ValueError(f"{name} is not set for single runs: -p dataset=... and --seeds 0,1 choose them")
-        if name not in known:
+            raise ValueError(
+                f"--set cannot change {name}: -p dataset=... and --seeds 0,1 choose the runs, and all are in full mode"
+            )
+        if name not in known or name in kind.derived:
             raise ValueError(unknown_parameter(kind, name))
         values[name] = known[name].read(text)
     return values
