@@ -34,11 +34,7 @@ if TYPE_CHECKING:
     from textdiff.experiments.config import Config
     from textdiff.experiments.grids import Grid
 
-app = typer.Typer(
-    help="Text-guided diffusion features for medical image segmentation.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 Scalar = bool | int | float | str
 
 
@@ -59,8 +55,8 @@ def _readable(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def _say_version(asked: bool) -> None:
-    if asked:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         from textdiff import __version__
 
         typer.echo(f"textdiff {__version__}")
@@ -70,7 +66,7 @@ def _say_version(asked: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", callback=_say_version, is_eager=True)
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Text-guided diffusion models for medical image segmentation."""
@@ -94,11 +90,11 @@ def fetch(
     force: Annotated[bool, typer.Option("--force", help="Make it anew although it is there.")] = False,
 ) -> None:
     """Bring a data set or weights to this machine: checked, resumed after a break, whole or not at all."""
-    from textdiff.data.fetch import WEIGHTS
     from textdiff.data.fetch import fetch as bring
+    from textdiff.data.registry import BACKBONES, MODELS
 
     if root is not None:
-        os.environ["TEXTDIFF_WEIGHTS" if name in WEIGHTS else "TEXTDIFF_DATA"] = str(root)
+        os.environ["TEXTDIFF_WEIGHTS" if name in BACKBONES | MODELS else "TEXTDIFF_DATA"] = str(root)
     typer.echo(bring(name, source=source, force=force))
 
 

@@ -32,6 +32,7 @@ class GitHub:
     repository: str
     commit: str
     folder: str
+    layout: Literal["lvit", "sgseg"]
     manifest: str
     as_archive: bool
     size: int
@@ -43,6 +44,7 @@ class Decathlon:
 
     folder: str
     size: int  # bytes, about
+    layout: str = "msd"
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def bootstrap_interval(
 
 
 def summarise(per_case: pd.DataFrame) -> dict[str, float | int]:
-    """Summarise a per-case table (`evaluation.evaluate`) as flat numbers in 0..1.
+    """Summarise a per-case table (`evaluation.images.score_cases`) as flat numbers in 0..1.
 
     `dice`, `iou`: means over images; `dice_pooled`, `iou_pooled`: from the pixel counts of all images
     together (mean over classes where there are several); the same with `_native` at the images' own size;
@@ -141,7 +141,7 @@ def summarise(per_case: pd.DataFrame) -> dict[str, float | int]:
     missing = [name for name in needed if name not in per_case.columns]
     if missing:
         raise ValueError(
-            f"the per-case table lacks the columns {missing}: make it with textdiff.evaluation.images.evaluate"
+            f"the per-case table lacks the columns {missing}: make it with textdiff.evaluation.images.score_cases"
         )
     if len(per_case) == 0:
         raise ValueError("the per-case table has no rows: there is nothing to summarise")

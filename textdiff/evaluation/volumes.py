@@ -1,8 +1,8 @@
-"""Evaluation on volumes. In: something that segments a volume as a sentence asks, and labelled cases. Out: a table, one
-row a case, and its summary.
+"""Scoring on volumes. In: something that segments a volume as a sentence asks, and labelled cases. Out: a table, one row
+per case, and its summary.
 
 Everything is scored on the image's own grid against the labels as they were drawn. Dice and IoU follow `metrics`
-(1 where a structure is in neither map), distances follow `surface` (mm; nan there).
+(1 where a structure is in neither map), distances follow `surfaces` (mm; nan there).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def column(structure: str) -> str:
     return structure.replace(" ", "_")
 
 
-def evaluate_volumes(
+def score_volumes(
     segment: Segment,
     cases: Sequence[VolumeCase],
     *,
@@ -57,20 +57,20 @@ def evaluate_volumes(
     Args:
         segment: ``(image, prompt) -> labels`` on the image's own grid, values as in `class_names`; or a
             :class:`textdiff.models.inference.Prediction`, whose uncertainty and probabilities are then scored too.
-        prompts: one a case. Say in the record where they come from: those made from the labels leak them.
+        prompts: one per case. Say in the record where they come from: those made from the labels leak them.
         class_names: all classes, background first.
         asked: the structures that each prompt asks for (default: all). The others are neither scored nor averaged.
         surfaces: also measure distances; they take longest, so leave them out while a model is being chosen.
         reliability: gathers the probabilities of all cases, near true or predicted foreground.
 
-    Returns a DataFrame: `case`, `prompt`, `dice`, `iou`, `hd95_mm`, `assd_mm` (means over the structures asked for; nan
+    Returns a DataFrame with one row per case: `case`, `prompt`, `dice`, `iou`, `hd95_mm`, `assd_mm` (means over the structures asked for; nan
     distances left out), `missed` and `invented` (structures that are only in the truth, only in the prediction),
     `unasked` (voxels marked as a structure that was not asked for), `seconds` (of `segment`), and of every structure
     `dice_<structure>`, ..., `intersection_`, `predicted_`, `actual_` (voxels), `predicted_ml_`, `actual_ml_`; nan where it
     was not asked for. With uncertainty: `uncertainty` (`calibration.case_uncertainty`), `error_auroc`, `error_auprc`,
     `error_share`, with probabilities `ece`, all near true or predicted foreground.
 
-    Raises ValueError for no cases, prompts or `asked` that are not one a case, an unknown structure, labels on another
+    Raises ValueError for no cases, prompts or `asked` that are not one per case, an unknown structure, labels on another
     grid than the image, labels that have no class, and `reliability` without probabilities. Errors name the case.
     """
     import pandas as pd
@@ -101,12 +101,12 @@ def _check_request(
     asked: Sequence[Sequence[str]] | None,
 ) -> None:
     if len(cases) == 0:
-        raise ValueError("there are no cases to evaluate")
+        raise ValueError("there are no cases to score")
     if len(class_names) < 2:
         raise ValueError(f"class_names={list(class_names)}: name the background and at least one structure")
     for what, given in (("prompts", prompts), ("asked", asked)):
         if given is not None and (isinstance(given, str) or len(given) != len(cases)):
-            raise ValueError(f"{what}: give one a case, in the cases' order, for {len(cases)} cases")
+            raise ValueError(f"{what}: give one per case, in the cases' order, for {len(cases)} cases")
     for names in asked or ():
         unknown = [name for name in names if name not in class_names[1:]]
         if unknown or not names or isinstance(names, str):
@@ -189,11 +189,11 @@ def _certainty(result: Prediction, target: np.ndarray, reliability: Reliability 
 
 
 def summarise_volumes(per_case: pd.DataFrame) -> dict[str, float | int]:
-    """Summarise a per-case table (`evaluate_volumes`) as flat numbers.
+    """Summarise a per-case table (`score_volumes`) as flat numbers.
 
     `n` (cases); `dice`, `iou` (0..1), `hd95_mm`, `assd_mm`: means over cases; `dice_ci_low`, `dice_ci_high`: 95 %
     bootstrap over cases; `dice_pooled`, `iou_pooled`: from the voxels of all cases together, mean over structures;
-    `missed`, `invented`: structures in all; `seconds`: mean of a case; of every structure `dice_<structure>`, `iou_`,
+    `missed`, `invented`: structures in all; `seconds`: mean per case; of every structure `dice_<structure>`, `iou_`,
     `hd95_mm_`, `assd_mm_` (means over the cases that were asked for it). Where the table has them: distances, means of the
     columns of `CERTAINTY`, and `dice_vs_uncertainty` (`calibration.uncertainty_against_dice`). A distance without any value is nan.
 
@@ -202,7 +202,7 @@ def summarise_volumes(per_case: pd.DataFrame) -> dict[str, float | int]:
     missing = [name for name in (*OVERLAPS, "missed", "invented", "seconds") if name not in per_case.columns]
     if missing:
         raise ValueError(
-            f"the table lacks the columns {missing}: make it with textdiff.evaluation.volumes.evaluate_volumes"
+            f"the table lacks the columns {missing}: make it with textdiff.evaluation.volumes.score_volumes"
         )
     if len(per_case) == 0:
         raise ValueError("the per-case table has no rows: there is nothing to summarise")

@@ -100,7 +100,9 @@ def uncertainty_slices(
         wrong = labels.array != truth.array
         means = (float(uncertainty.array[where].mean()) if where.any() else math.nan for where in (wrong, ~wrong))
         said += "; mean uncertainty {:.2f} where it is wrong, {:.2f} elsewhere".format(*means)
-        caption = "Above, prediction and truth (dashed); below, the model's uncertainty, wrong voxels outlined in white."
+        caption = (
+            "Above, prediction and truth (dashed); below, the model's uncertainty, wrong voxels outlined in white."
+        )
     fig.colorbar(shown, ax=[*above, *below], label="uncertainty", shrink=0.6)
     _legend(fig, [found, scene.truth], class_names, truth is not None)
     return described(fig, f"Slices with outlines above, maps of uncertainty below. {said}.", caption)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from local_server import Server
 from msd_files import msd
+from textdiff.data.volumes.tasks import TASKS
 
 from textdiff.data import fetch as fetching
 from textdiff.data import load_volumes
 from textdiff.data.fetch import FetchError, WrongContentError, fetch
-from textdiff.data.volumes.tasks import TASKS
 
 FOLDER = "Task04_Hippocampus"
 ADDRESS = f"/{FOLDER}.tar"

@@ -1,4 +1,4 @@
-"""Evaluation of volumes with segmenters whose answers are known."""
+"""Scores of segmenters whose answers are known."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ import pytest
 from textdiff.data.volumes.layouts import VolumeCase
 from textdiff.data.volumes.volume import Volume
 from textdiff.evaluation.calibration import Reliability
-from textdiff.evaluation.volumes import evaluate_volumes, summarise_volumes
+from textdiff.evaluation.volumes import score_volumes, summarise_volumes
 from textdiff.models.inference import Prediction
 
 NAMES = ("background", "liver", "left kidney")
@@ -44,7 +44,7 @@ def only_liver(image, prompt):
 
 def run(segment=perfect, cases=CASES, **options):
     how = {"prompts": PROMPTS[: len(cases)], "class_names": NAMES, "progress": False}
-    return evaluate_volumes(segment, cases, **(how | options))
+    return score_volumes(segment, cases, **(how | options))
 
 
 def test_a_perfect_segmenter():
@@ -100,13 +100,6 @@ def test_distances_can_be_left_out():
     assert summary["dice_liver"] == pytest.approx(5 / 6, abs=1e-6) and "hd95_mm" not in summary
 
 
-def test_a_different_voxel_order_of_the_prediction_is_refused():
-    with pytest.raises(ValueError, match="case 'a': the prediction.*mm apart"):
-        run(lambda image, prompt: Volume(perfect(image, prompt).array, np.diag([2.0, 1.0, 5.0, 1.0])))
-    with pytest.raises(ValueError, match="case 'a': the prediction.*shape"):
-        run(lambda image, prompt: Volume(perfect(image, prompt).array[1:], image.affine))
-
-
 def predicted(confidence, wrong=0):
     """A segmenter with probabilities: `confidence` in its answer, which misses the first `wrong` voxels of the liver."""
 
@@ -156,19 +149,27 @@ def test_the_summary():
     assert "ece" not in summary
 
 
-def test_wrong_requests_are_refused():
-    with pytest.raises(ValueError, match="no cases"):
-        run(cases=[])
-    with pytest.raises(ValueError, match="prompts: give one a case"):
-        run(prompts=["liver"])
-    with pytest.raises(ValueError, match="prompts: give one a case"):
-        run(prompts="ab")
-    for asked in (["spleen"], [], "liver", ["background"]):
-        with pytest.raises(ValueError, match="at least one of liver, left kidney"):
-            run(asked=[asked] * 2)
-    with pytest.raises(ValueError, match="case 'a'.*only 0..1 are possible"):
-        run(class_names=NAMES[:2])
-    with pytest.raises(ValueError, match="lacks the columns"):
-        summarise_volumes(pd.DataFrame({"dice": [1.0]}))
-    with pytest.raises(ValueError, match="no rows"):
-        summarise_volumes(run()[:0])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cases": []}, "no cases"),
+        ({"prompts": ["liver"]}, "prompts: give one per case"),
+        ({"prompts": "ab"}, "prompts: give one per case"),
+        *(({"asked": [asked] * 2}, "at least one of liver, left kidney") for asked in (["spleen"], [], "liver", ["background"])),
+        ({"class_names": NAMES[:1]}, "at least one structure"),
+        ({"class_names": NAMES[:2]}, "case 'a'.*only 0..1 are possible"),
+        ({"segment": lambda image, prompt: Volume(perfect(image, prompt).array, np.diag([2.0, 1.0, 5.0, 1.0]))}, "case 'a': the prediction.*mm apart"),
+        ({"segment": lambda image, prompt: Volume(perfect(image, prompt).array[1:], image.affine)}, "case 'a': the prediction.*shape"),
+    ],
+)  # fmt: skip
+def test_wrong_requests_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        run(**options)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"), [(pd.DataFrame({"dice": [1.0]}), "lacks the columns"), (run()[:0], "no rows")]
+)
+def test_summary_refuses_what_is_no_case_table(table, message):
+    with pytest.raises(ValueError, match=message):
+        summarise_volumes(table)

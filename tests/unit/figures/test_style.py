@@ -116,7 +116,9 @@ def test_import_and_drawing_leave_the_style_alone_until_asked():
 
 def luminance(colour: str) -> float:
     """Relative luminance (WCAG): what is left of a colour in grey print."""
-    linear = np.array([c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in matplotlib.colors.to_rgb(colour)])
+    linear = np.array(
+        [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in matplotlib.colors.to_rgb(colour)]
+    )
     return float(linear @ [0.2126, 0.7152, 0.0722])  # fmt: skip
 
 

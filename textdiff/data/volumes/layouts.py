@@ -248,11 +248,11 @@ def _read_split(folder: Path) -> dict[str, str] | None:
     return split
 
 
-def _divide(cases: list[VolumeCase], folder: Path, task: DatasetEntry, on_error: str) -> VolumeDataset:
+def divided(cases: list[VolumeCase], folder: Path, task: DatasetEntry, on_error: str) -> VolumeDataset:
     """Cases by the shipped split, else as the folder says, else by a hash of the name."""
     shipped = manifest_split(task.manifest) if task.manifest else {}
     own = _read_split(folder)
-    divided: dict[str, list[VolumeCase]] = {name: [] for name in SPLITS}
+    by_split: dict[str, list[VolumeCase]] = {name: [] for name in SPLITS}
     for case in sorted(cases, key=lambda case: case.name):
         if case.name in shipped:
             split = shipped[case.name]
@@ -263,9 +263,9 @@ def _divide(cases: list[VolumeCase], folder: Path, task: DatasetEntry, on_error:
         else:
             complain(f"case {case.name!r} stands in no split of {folder}", on_error)
             continue
-        divided[split].append(case)
+        by_split[split].append(case)
     absent = tuple(sorted(shipped.keys() - {case.name for case in cases}))
-    return VolumeDataset(task, **divided, absent=absent)
+    return VolumeDataset(task, **by_split, absent=absent)
 
 
 # --- loading -------------------------------------------------------------------------------------------
@@ -297,7 +297,7 @@ def _load_real(folder: Path, task: DatasetEntry, on_error: str) -> VolumeDataset
         cases.append(case)
     if not cases:
         raise ValueError(f"{folder}: no case with image and labels found in the layout of {task.name!r}")
-    return _divide(cases, folder, task, on_error)
+    return divided(cases, folder, task, on_error)
 
 
 def _load_phantoms(task: DatasetEntry, seed: int, sizes: tuple[int, int, int]) -> VolumeDataset:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from textdiff.data.registry import dataset, names
 from textdiff.data.volumes.prompts import KINDS, VARIANTS, WORDINGS, named_structures, prompt, swap_structures
-from textdiff.data.volumes.tasks import TASKS
 from textdiff.data.volumes.volume import Volume
 
 HIPPOCAMPUS = ("anterior hippocampus", "posterior hippocampus")
@@ -183,7 +183,7 @@ def test_kinds_are_three():
 
 
 def test_every_structure_of_every_task_can_be_asked_for_in_words():
-    for task in TASKS.values():
+    for task in map(dataset, names("volumes")):
         for kind in ("class", "anatomy"):
             for variant in range(VARIANTS[kind]):
                 for name in task.structures:
