@@ -218,7 +218,7 @@ def test_a_save_that_fails_keeps_the_record_that_was_cut_short(run, monkeypatch)
 
 def writers(source: str) -> set[str]:
     """Methods that write a record, called in a module or notebook that works with runs."""
-    tree = ast.parse(re.sub(r"^\s*[%!].*$", "", source, flags=re.MULTILINE))
+    tree = ast.parse(re.sub(r"^( *)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
     called = {node.func.attr for node in ast.walk(tree) if isinstance(node, ast.Call) and hasattr(node.func, "attr")}
     return called & {"save", "replace_by"} if "Run" in imported else set()
