@@ -28,7 +28,8 @@ def write_notebook(path: Path, parameters: str = PARAMETERS, config: str | None 
 @pytest.fixture
 def notebook(tmp_path, monkeypatch) -> Path:
     """13_textdiff.ipynb in the folder where the book's own notebooks are."""
-    monkeypatch.setattr(paths, "shipped", lambda kind: tmp_path if kind == "notebooks" else None)
+    shipped = paths.shipped
+    monkeypatch.setattr(paths, "shipped", lambda kind: tmp_path if kind == "notebooks" else shipped(kind))
     return write_notebook(tmp_path / "13_textdiff.ipynb")
 
 
