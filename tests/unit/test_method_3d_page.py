@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from textdiff.data.registry import DATASETS
+from textdiff.data.registry import DATASETS, names
 from textdiff.data.volumes.prompts import prompt
-from textdiff.experiments.config import VOLUMES, TextDiffSegConfig
-from textdiff.experiments.volumes import SIZES
+from textdiff.experiments.volumes import SIZES, TextDiffSegConfig
+from textdiff.models.diffusion import Sampling
 from textdiff.models.textdiffseg import TextDiffSeg
 
 BOOK = Path(__file__).parents[2] / "book"
@@ -34,7 +34,7 @@ def model() -> TextDiffSeg:
 
 
 def test_defaults_are_those_of_the_configuration():
-    config = TextDiffSegConfig()
+    config = TextDiffSegConfig.resolved(dataset="hippocampus", mode="full")
     for name, value, _ in rows("parameter"):
         assert value == str(getattr(config, name.strip("`"))), name
 
@@ -65,7 +65,7 @@ def test_shapes_are_those_of_the_model(model):
     with torch.no_grad():
         x = torch.zeros(1, *shapes[0][0])
         assert [tuple(one.shape[1:]) for one in model.image_encoder(x)] == [shapes[k][0] for k in (1, 2, 3)]
-        found = model.segment(x, ["anterior hippocampus"], steps=1)
+        found = model.segment(x, ["anterior hippocampus"], Sampling(1))
     assert tuple(found.shape[1:]) == shapes[8][0]
     assert shapes[4][0] == (model.text.dim,)
     label_input = (2 * (len(model.class_names) - 1), *patches[0])
@@ -75,7 +75,7 @@ def test_shapes_are_those_of_the_model(model):
 def test_what_is_said_of_noise_and_steps_is_true(model):
     share = float(model.diffusion.alphas_cumprod[-1].sqrt())
     assert f"{share:.1%}".replace("%", " %") in PAGE
-    steps = ", ".join(str(step) for step in model.diffusion._scheduler(5).timesteps.tolist())
+    steps = ", ".join(map(str, model.diffusion.visited(5)))
     assert f"$t = {steps}$" in PAGE
 
 
@@ -88,9 +88,9 @@ def test_example_sentences_are_those_that_are_made(model):
 def test_table_of_volumes_is_that_of_the_tasks():
     page = (BOOK / "data.md").read_text(encoding="utf-8")
     said = {}
-    for names, *cells in rows("name", page[page.index("(volumes)=") :]):
-        said |= dict.fromkeys(re.findall(r"`(\w+)`", names), cells)
-    assert set(said) == set(VOLUMES)
+    for called, *cells in rows("name", page[page.index("(volumes)=") :]):
+        said |= dict.fromkeys(re.findall(r"`(\w+)`", called), cells)
+    assert set(said) == set(names("volumes"))
     for name, (_, structures, window, grid) in said.items():
         task = DATASETS[name]
         assert window == (
