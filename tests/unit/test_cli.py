@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,26 @@ def assert_one_line(result, *parts: str) -> None:
 def test_the_version(words):
     done = subprocess.run([*words, "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"textdiff {textdiff.__version__}\n", "")
+
+
+def test_beside_a_clone_called_textdiff_the_package_is_found(tmp_path):
+    """There, `import textdiff` was an empty namespace package although textdiff was installed."""
+    pytest.importorskip("setuptools", "77")
+    clone, site = tmp_path / "textdiff", tmp_path / "site"
+    (clone / "textdiff").mkdir(parents=True)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "textdiff/__init__.py"):
+        (clone / name).write_bytes((paths.PACKAGE.parent / name).read_bytes())
+    code = {
+        clone: f"from setuptools.build_meta import build_editable as build; build({str(site)!r})",
+        site: "import glob, zipfile; zipfile.ZipFile(*glob.glob('*.whl')).extractall()",
+        tmp_path: f"import site; site.addsitedir({str(site)!r}); import textdiff; print(textdiff.__version__)",
+    }
+    site.mkdir()
+    for place, words in code.items():
+        plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run([sys.executable, "-c", words], cwd=place, capture_output=True, text=True, env=plain)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{textdiff.__version__}\n"
 
 
 def disk_full(*args):

@@ -15,7 +15,9 @@ from textdiff.experiments.images import TextDiffConfig
 from textdiff.experiments.pages import DataConfig
 from textdiff.experiments.pretraining import PretrainConfig
 
-PARAMETERS = 'mode = "demo"  # @param ["demo", "full"]\nn_labels = "auto"\nlearning_rate = "auto"\nnoise_steps = "auto"\n'
+PARAMETERS = (
+    'mode = "demo"  # @param ["demo", "full"]\nn_labels = "auto"\nlearning_rate = "auto"\nnoise_steps = "auto"\n'
+)
 
 
 def write_notebook(path: Path, parameters: str = PARAMETERS, config: str | None = "TextDiffConfig") -> Path:
