@@ -77,7 +77,7 @@ def _write_case(folder: Path, task: DatasetEntry, index: int, image: Volume, lab
 
 def _write_split(folder: Path, task: DatasetEntry, n: int) -> None:
     """split.json, or TotalSegmentator's meta.csv."""
-    splits = (["train"] * (n - 2) + ["val", "test"])[-n:]
+    splits = (["train"] * max(n - 2, 1) + ["val", "test"])[:n]
     if task.layout == "totalsegmentator":
         rows = [f"s{index:04d};{split}" for index, split in enumerate(splits)]
         write_text(folder / "meta.csv", "\n".join(["image_id;split", *rows, ""]))

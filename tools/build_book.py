@@ -3,10 +3,12 @@
     python tools/build_book.py               # what `make book` does
     python tools/build_book.py --force       # run every notebook, also those that have not changed
 
-Every notebook runs in demo mode through papermill, one process each, in an empty folder of its own. The
-result is kept in _build/executed and used again until the notebook's code, the package or the lock changes;
-the tests of the notebooks and of the book use the same copies. Then prose and executed notebooks are put side
-by side in _build/source and Jupyter Book builds them with warnings as errors.
+The package is installed as a user's pip would do it (sdist, wheel, folder _build/site), and every notebook runs in
+demo mode through papermill with that copy alone, one process each, in an empty folder outside the checkout: the
+pages are the proof that an installed package runs every notebook. A notebook's reads of the package are recorded
+(site_recorder.py); its result is kept in _build/executed and used again until its code, the lock, or something that
+it read changes. The tests of the notebooks and of the book use the same copies. Then prose and executed notebooks
+are put side by side in _build/source and Jupyter Book builds them with warnings as errors.
 """
 
 import argparse
@@ -18,10 +20,11 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -34,15 +37,18 @@ ROOT = Path(__file__).resolve().parents[1]
 LOCAL_BADGE = "/book/_static/open-in-colab.svg"
 TABLE_MARK = "<!-- this-build -->"
 CELL_SECONDS = 900
-# What a notebook's output depends on besides its own code cells.
-INPUTS = (
-    "textdiff/**/*.py",
-    "textdiff/assets/**/*",
-    "textdiff/data/manifests/*",
-    "weights/**/*.safetensors",
+LOCK = "env/requirements-cpu.txt"
+# What the installed package is made of.
+PACKAGED = (
+    "pyproject.toml",
+    "setup.py",
+    "MANIFEST.in",
+    "tools/site_recorder.py",
+    "textdiff/**/*",
+    "weights/**/*",
     "results/published/**/*",
+    "notebooks/*.ipynb",
     "book/paper_tables.csv",
-    "env/requirements-cpu.txt",
 )
 
 
@@ -52,6 +58,46 @@ class NotebookFailed(RuntimeError):
 
 class BookFailed(RuntimeError):
     """Jupyter Book did not build, or its table of contents names a page that is not there."""
+
+
+class PackageFailed(RuntimeError):
+    """The package could not be installed; the message ends with the reason."""
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a notebook read of the installed package, as paths below it: modules, folders of data files, listings.
+
+    A data file stands for its folder: compiled libraries open the weights beside a config.json unseen.
+    """
+
+    modules: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    listed: tuple[str, ...] = ()
+
+    @classmethod
+    def from_log(cls, log: Path) -> "Reads":
+        """The lines that site_recorder.py wrote."""
+        lines = set(log.read_text(encoding="utf-8").splitlines()) if log.is_file() else set()
+        found = [line.split("\t", 1) for line in sorted(lines)]
+        return cls(
+            tuple(name for kind, name in found if kind == "module"),
+            tuple(sorted({os.path.dirname(name) for kind, name in found if kind == "file"})),
+            tuple(name for kind, name in found if kind == "folder"),
+        )
+
+    def digest(self, package: Path) -> bytes:
+        """Digest of all that was read, as it is now."""
+        files = {package / name for name in self.modules}
+        files |= {file for name in self.folders for file in (package / name).glob("*") if file.is_file()}
+        digest = hashlib.sha256()
+        for file in sorted(files):
+            content = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "gone"
+            digest.update(f"{file.relative_to(package).as_posix()} {content}\n".encode())
+        for name in self.listed:
+            entries = os.listdir(package / name) if (package / name).is_dir() else ["gone"]
+            digest.update(f"{name}: {sorted(set(entries) - {'__pycache__'})}\n".encode())
+        return digest.digest()
 
 
 @dataclass(frozen=True)
@@ -68,20 +114,57 @@ def sources(root: Path = ROOT) -> list[Path]:
     return sorted([*(root / "notebooks").glob("*.ipynb"), *(root / "book").glob("*.ipynb")])
 
 
-def fingerprint(path: Path, root: Path = ROOT) -> str:
-    """Digest of all that the notebook's outputs depend on: code cells, package, shipped files, lock."""
-    digest = hashlib.sha256()
+def fingerprint(path: Path, root: Path, reads: Reads) -> str:
+    """Digest of all that the notebook's outputs depend on: code cells, lock, what it read of the package."""
+    digest = hashlib.sha256((root / LOCK).read_bytes())
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "code":
             digest.update(cell.source.encode() + b"\0")
-    files = {file for pattern in INPUTS for file in root.glob(pattern) if file.is_file()}
-    for file in sorted(files):
-        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    digest.update(reads.digest(site(root) / "textdiff"))
     return digest.hexdigest()
 
 
+def site(root: Path = ROOT) -> Path:
+    """Folder that the package is installed into."""
+    return root / "_build" / "site"
+
+
+def install(root: Path = ROOT) -> Path:
+    """Install the package from its sdist into `site(root)`, unless the copy there is of the present sources.
+
+    Raises PackageFailed.
+    """
+    digest = hashlib.sha256()
+    files = {file for pattern in PACKAGED for file in root.glob(pattern) if file.is_file()}
+    for file in sorted(file for file in files if "__pycache__" not in file.parts):
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    target, record = site(root), root / "_build" / "site.sha256"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        if target.is_dir() and record.is_file() and record.read_text() == digest.hexdigest():
+            return target
+        record.unlink(missing_ok=True)
+        sdist = [
+            sys.executable,
+            "-c",
+            "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])",
+        ]
+        pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--target"]
+        for command in ([*sdist, folder], [*pip, f"{folder}/site"]):
+            done = subprocess.run(
+                [*command, *map(str, Path(folder).glob("*.tar.gz"))], cwd=root, capture_output=True, text=True
+            )
+            if done.returncode:
+                raise PackageFailed(f"the package could not be installed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        shutil.copyfile(root / "tools/site_recorder.py", f"{folder}/site/sitecustomize.py")
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(f"{folder}/site", target)
+        record.write_text(digest.hexdigest())
+    return target
+
+
 def execute(path: Path, root: Path = ROOT, force: bool = False, threads: int = 0) -> Executed:
-    """Run a notebook in demo mode, unless an executed copy of its present state is there.
+    """Run a notebook in demo mode with the installed package, unless an executed copy of its present state is there.
 
     `threads`: processor threads for the numerical libraries, 0 for all. Raises NotebookFailed.
     """
@@ -89,23 +172,30 @@ def execute(path: Path, root: Path = ROOT, force: bool = False, threads: int = 0
     folder.mkdir(parents=True, exist_ok=True)
     output, record = folder / path.name, folder / f"{path.stem}.json"
     with FileLock(folder / f"{path.stem}.lock"):
-        digest = fingerprint(path, root)
         if not force and output.is_file() and record.is_file():
             known = json.loads(record.read_text(encoding="utf-8"))
-            if known["fingerprint"] == digest:
+            if known["fingerprint"] == fingerprint(path, root, Reads(*map(tuple, known["reads"]))):
                 return Executed(output, known["seconds"], fresh=False)
         record.unlink(missing_ok=True)
         start = time.monotonic()
-        _papermill(path, output, root, threads)
+        with tempfile.TemporaryDirectory(prefix="textdiff-") as work:
+            reads = _papermill(path, output, root, Path(work).resolve(), threads)
+        if "__init__.py" not in reads.modules:
+            raise NotebookFailed(f"{path.name}: it did not import the textdiff that is installed in {site(root)}")
         seconds = round(time.monotonic() - start, 1)
-        _write_if_changed(record, json.dumps({"fingerprint": digest, "seconds": seconds}).encode())
+        kept = {"fingerprint": fingerprint(path, root, reads), "seconds": seconds, "reads": astuple(reads)}
+        _write_if_changed(record, json.dumps(kept).encode())
         return Executed(output, seconds, fresh=True)
 
 
 def execute_all(
     paths: Iterable[Path], root: Path = ROOT, force: bool = False, jobs: int = 0
 ) -> dict[Path, Executed | NotebookFailed]:
-    """Run several notebooks, `jobs` at a time (0: two where there are two cores). A failure is a value."""
+    """Run several notebooks, `jobs` at a time (0: two where there are two cores). A failure is a value.
+
+    Raises PackageFailed.
+    """
+    install(root)
     cores = os.cpu_count() or 1
     jobs = jobs or min(2, cores)
 
@@ -128,7 +218,7 @@ def execute_all(
 def build(root: Path = ROOT, force: bool = False, jobs: int = 0) -> Path:
     """Execute what has changed, build the book, and return the path of its first page.
 
-    Raises NotebookFailed or BookFailed; the book of an earlier build stays in place then.
+    Raises PackageFailed, NotebookFailed or BookFailed; the book of an earlier build stays in place then.
     """
     _check_contents(root)
     outcomes = execute_all(sources(root), root, force, jobs)
@@ -158,7 +248,7 @@ def stage(outcomes: dict[Path, Executed], root: Path = ROOT) -> Path:
         table = build_table(outcomes)
         files["book/this_build.md"] = page.replace(TABLE_MARK.encode(), table.encode())
     for path, executed in outcomes.items():
-        notebook = readable(nbformat.read(path, as_version=4), nbformat.read(executed.path, as_version=4), root)
+        notebook = readable(nbformat.read(path, as_version=4), nbformat.read(executed.path, as_version=4))
         files[path.relative_to(root).as_posix()] = nbformat.writes(notebook).encode()
 
     for file in target.rglob("*"):
@@ -169,21 +259,17 @@ def stage(outcomes: dict[Path, Executed], root: Path = ROOT) -> Path:
     return target
 
 
-def readable(
-    notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode, root: Path = ROOT
-) -> nbformat.NotebookNode:
+def readable(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The committed notebook with the outputs of its executed copy, made ready for the book.
 
-    The cell that papermill injects is left out, the badge's picture comes from the book, this machine's
-    folders are cut from the outputs, and alt text and caption that a figure carries go where Jupyter Book
-    looks for them.
+    The cell that papermill injects is left out, the badge's picture comes from the book, and alt text and caption
+    that a figure carries go where Jupyter Book looks for them.
     """
     ran = [cell for cell in executed.cells if cell.cell_type == "code"]
     ran = [cell for cell in ran if "injected-parameters" not in cell.metadata.get("tags", [])]
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell, done in zip(code, ran, strict=True):
-        text = json.dumps(done.outputs).replace(f"{root}/", "").replace(str(Path.home()), "~")
-        cell.outputs = [nbformat.from_dict(output) for output in json.loads(text)]
+        cell.outputs = done.outputs
         cell.execution_count = done.execution_count
         _describe_figures(cell)
     for cell in notebook.cells:
@@ -219,41 +305,39 @@ def build_table(outcomes: dict[Path, Executed]) -> str:
     return "\n".join(lines)
 
 
-def _papermill(path: Path, output: Path, root: Path, threads: int) -> None:
-    """Run one notebook in a process, an empty folder and an empty results folder of its own."""
-    work, results = root / "_build" / "run" / path.stem, root / "_build" / "results" / path.stem
-    for folder in (work, results):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    unfinished, log = output.with_suffix(".part.ipynb"), output.with_suffix(".log")
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(path),
-        str(unfinished),
-        "--kernel",
-        "python3",
-        "--cwd",
-        str(work),
-    ]
+def _papermill(path: Path, output: Path, root: Path, work: Path, threads: int) -> Reads:
+    """Run a copy of one notebook in the empty folder `work`, with the installed package and nothing of the checkout.
+
+    This machine's folders are cut from its outputs.
+    """
+    log, reads = output.with_suffix(".log"), work / "reads.txt"
+    copy, done = work / path.name, work / "done.ipynb"
+    shutil.copyfile(path, copy)
+    command = [sys.executable, "-m", "papermill", str(copy), str(done), "--kernel", "python3", "--cwd", str(work)]
     command += ["--no-progress-bar", "--execution-timeout", str(CELL_SECONDS)]
     if _has_mode(path):
         command += ["-r", "mode", "demo"]
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
         "JUPYTER_PREFER_ENV_PATH": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])),
-        "TEXTDIFF_RESULTS": str(results),
+        "PYTHONPATH": str(site(root)),
+        "TEXTDIFF_READS": str(reads),
+        "TEXTDIFF_RESULTS": str(work / "results"),
+        "TEXTDIFF_WEIGHTS": str(work / "weights"),
+        "TEXTDIFF_DATA": str(work / "data"),
         "TEXTDIFF_CACHE": str(root / "_build" / "cache"),
     }
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
     with open(log, "w", encoding="utf-8") as stream:
-        done = subprocess.run(command, env=environment, stdout=stream, stderr=subprocess.STDOUT)
-    if done.returncode:
+        ended = subprocess.run(command, env=environment, cwd=work, stdout=stream, stderr=subprocess.STDOUT)
+    if ended.returncode:
         raise NotebookFailed(f"{path.name}: {_last_error(log)} (log: {log})")
-    os.replace(unfinished, output)
+    text = done.read_text(encoding="utf-8")
+    for folder in (work, site(root), root):
+        text = text.replace(f"{folder}/", "")
+    _write_if_changed(output, text.replace(str(Path.home()), "~").encode())
+    return Reads.from_log(reads)
 
 
 def _has_mode(path: Path) -> bool:
@@ -334,6 +418,6 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     try:
         first_page = build(force=arguments.force, jobs=arguments.jobs)
-    except (NotebookFailed, BookFailed) as error:
+    except (PackageFailed, NotebookFailed, BookFailed) as error:
         sys.exit(str(error))
     print(f"The book is built. Open {first_page.as_uri()}")

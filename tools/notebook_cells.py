@@ -1,15 +1,19 @@
-"""Badge and setup cell of every notebook: _config.yml's repository comes in, refreshed notebooks go out.
+"""What is generated in every notebook: _config.yml and the config classes come in, refreshed notebooks go out.
 
     python tools/notebook_cells.py            # write them
     python tools/notebook_cells.py --check    # change nothing, fail when one is out of date
 
-The badge is one line of the first markdown cell; the setup cell carries the tag "setup" and stands right
-below. Outputs and execution counts are removed on the way, because notebooks are committed without them.
+Generated are the badge (a line of the first markdown cell), the setup cell (tag "setup", right below), and in the
+parameters cell the lists of choices after `# @param`. Outputs and execution counts are removed on the way, because
+notebooks are committed without them. The repository's address in pyproject.toml follows _config.yml too.
 """
 
 import argparse
+import json
 import os
+import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,39 +23,15 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 BADGE_IMAGE = "https://colab.research.google.com/assets/colab-badge.svg"
 BADGE_START = "[![Open in Colab]("
+Choices = Mapping[str, tuple[str, ...]]
 
 SETUP = """\
-try:
-    import textdiff
-except ImportError:  # not installed yet, as in Colab: install it beside the packages that are already loaded
-    import subprocess
-    import sys
-    import tempfile
-    from importlib import metadata
-    from pathlib import Path
+from importlib.util import find_spec
 
-    def versions():
-        return {{d.metadata["Name"].lower(): d.version for d in metadata.distributions()}}
-
-    before, providers = versions(), metadata.packages_distributions()
-    loaded = {{d.lower() for module in list(sys.modules) for d in providers.get(module, [])}}
-    kept = [f"{{name}}=={{before[name]}}" for name in {kept} if name in before]
-    with tempfile.TemporaryDirectory() as folder:
-        constraints = Path(folder, "constraints.txt")
-        constraints.write_text("\\n".join(kept))
-        package = "textdiff @ git+{url}@{branch}"
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints), package]
-        if subprocess.run(pip).returncode:
-            raise SystemExit(f"pip could not install {{package}}; its reason stands above.") from None
-    after = versions()
-    changed = sorted(name for name in loaded if name in before and after.get(name) != before[name])
-    if changed:
-        raise SystemExit(
-            f"These packages were loaded and have changed: {{', '.join(changed)}}. "
-            "Restart the session (Runtime > Restart session) and run this cell again."
-        ) from None
-    import textdiff
-print(f"textdiff {{textdiff.__version__}}")"""
+if not find_spec("textdiff"):  # as in Colab, whose {kept} stay as they are
+    %pip list --format freeze | grep -E "^({pattern})=" > kept.txt
+    %pip install -q -c kept.txt "textdiff @ git+{url}@{branch}"
+%load_ext textdiff.colab"""
 
 
 def setting(root: Path) -> tuple[str, str]:
@@ -71,12 +51,31 @@ def setup_code(root: Path) -> str:
     """Source of the setup cell; what Colab must keep is listed in env/colab-constraints.txt."""
     url, branch = setting(root)
     lines = (root / "env/colab-constraints.txt").read_text(encoding="utf-8").splitlines()
-    kept = tuple(line for line in lines if line and not line.startswith("#"))
-    return SETUP.format(url=url, branch=branch, kept=repr(kept).replace("'", '"'))
+    kept = [line for line in lines if line and not line.startswith("#")]
+    return SETUP.format(url=url, branch=branch, kept=" and ".join(kept), pattern="|".join(kept))
 
 
-def refreshed(root: Path, path: Path) -> nbformat.NotebookNode:
-    """The notebook with its badge, its setup cell and no outputs.
+def choices_of(config: str) -> Choices:
+    """Field names of a config class, given by its name, with the values that each may take."""
+    import textdiff.notebooks
+    from textdiff.experiments.catalogue import CONFIGS
+
+    return textdiff.notebooks.choices_of(CONFIGS[config])
+
+
+def with_choices(source: str, choices: Choices) -> str:
+    """The source of a parameters cell with the lists that its `# @param` comments should have."""
+    lines = []
+    for line in source.split("\n"):
+        found = re.match(r"(\w+) *=.*?  # @param", line)
+        if found and found.group(1) in choices:
+            line = f"{found.group()} {json.dumps(list(choices[found.group(1)]), ensure_ascii=False)}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def refreshed(root: Path, path: Path, choices: Callable[[str], Choices]) -> nbformat.NotebookNode:
+    """The notebook with its badge, its setup cell, the lists of its parameters and no outputs.
 
     Raises ValueError where the first cell is no title cell.
     """
@@ -99,7 +98,10 @@ def refreshed(root: Path, path: Path) -> nbformat.NotebookNode:
         notebook.cells.insert(1, setup[0])
     setup[0].source = setup_code(root)
 
+    config = notebook.metadata.get("textdiff", {}).get("config")
     for cell in notebook.cells:
+        if config and "parameters" in cell.metadata.get("tags", []):
+            cell.source = with_choices(cell.source, choices(config))
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
             cell.metadata.pop("execution", None)
@@ -109,16 +111,26 @@ def refreshed(root: Path, path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
+def project_file(root: Path) -> str:
+    """The text of pyproject.toml with the address that _config.yml has."""
+    text = (root / "pyproject.toml").read_text(encoding="utf-8")
+    return re.sub(r'^(Repository = )"[^"]*"', rf'\1"{setting(root)[0]}"', text, flags=re.MULTILINE)
+
+
 def notebooks(root: Path) -> list[Path]:
     """The committed notebooks that follow the house layout."""
     return sorted((root / "notebooks").glob("*.ipynb"))
 
 
-def main(root: Path, check: bool) -> list[str]:
-    """Refresh (or check) every notebook; returns the names of those that were out of date."""
+def main(root: Path, check: bool, choices: Callable[[str], Choices] = choices_of) -> list[str]:
+    """Refresh (or check) all that is generated; returns the names of the files that were out of date.
+
+    `choices`: from the name of a config class to the values that its fields may take.
+    """
+    wanted = {path: nbformat.writes(refreshed(root, path, choices)) + "\n" for path in notebooks(root)}
+    wanted[root / "pyproject.toml"] = project_file(root)
     stale = []
-    for path in notebooks(root):
-        text = nbformat.writes(refreshed(root, path)) + "\n"
+    for path, text in wanted.items():
         if text == path.read_text(encoding="utf-8"):
             continue
         stale.append(path.relative_to(root).as_posix())
@@ -131,7 +143,7 @@ def main(root: Path, check: bool) -> list[str]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing, fail when a notebook is out of date")
+    parser.add_argument("--check", action="store_true", help="change nothing, fail when a file is out of date")
     check_only = parser.parse_args().check
     out_of_date = main(ROOT, check_only)
     for name in out_of_date:

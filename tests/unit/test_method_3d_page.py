@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from textdiff.data.registry import DATASETS
 from textdiff.data.volumes.prompts import prompt
-from textdiff.data.volumes.tasks import TASKS
 from textdiff.experiments.config import VOLUMES, TextDiffSegConfig
 from textdiff.experiments.volumes import SIZES
 from textdiff.models.textdiffseg import TextDiffSeg
@@ -29,8 +29,7 @@ def model() -> TextDiffSeg:
     from textdiff.data.volumes.layouts import VolumeDataset
     from textdiff.experiments.volumes import build_model
 
-    task = TASKS["hippocampus"]
-    data = VolumeDataset("hippocampus", task, [], [], [], task.licence, synthetic=False)
+    data = VolumeDataset(DATASETS["hippocampus"], [], [], [])
     return build_model(TextDiffSegConfig.from_params(dataset="hippocampus", device="cpu"), data)
 
 
@@ -55,7 +54,7 @@ def test_parameters_are_those_of_the_model(model):
 
 def test_shapes_are_those_of_the_model(model):
     shapes = [[tuple(map(int, re.findall(r"\d+", cell))) for cell in line[1:]] for line in rows("what")]
-    patches = TASKS["hippocampus"].patch, TASKS["liver_tumour"].patch
+    patches = DATASETS["hippocampus"].patch, DATASETS["liver_tumour"].patch
     widths = SIZES["small"]["widths"]
     for column, patch in enumerate(patches):
         assert shapes[0][column] == (4, *patch)
@@ -93,7 +92,7 @@ def test_table_of_volumes_is_that_of_the_tasks():
         said |= dict.fromkeys(re.findall(r"`(\w+)`", names), cells)
     assert set(said) == set(VOLUMES)
     for name, (_, structures, window, grid) in said.items():
-        task = TASKS[name]
+        task = DATASETS[name]
         assert window == (
             "none" if task.window is None else f"{task.window[0]:.0f} to {task.window[1]:.0f}".replace("-", "−")
         )

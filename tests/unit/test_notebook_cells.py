@@ -1,18 +1,24 @@
-"""Badge and setup cell: they follow _config.yml, and the setup cell leaves what Colab has loaded alone."""
+"""What is generated in notebooks: it follows _config.yml and the config classes, and leaves alone what Colab has loaded."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import types
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 import nbformat
 import notebook_cells
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+
+from textdiff import colab
 
 CONFIG = "repository:\n  url: https://github.com/{owner}/textdiff\n  branch: main\n"
+CHOICES = {"Small": {"model": ("textdiff", "unet")}}
+PARAMETERS = 'model = "unet"  # @param ["unet", "gone"]\nseed = 0  # @param {type:"integer"}'
 
 
 @pytest.fixture
@@ -22,11 +28,14 @@ def root(tmp_path) -> Path:
     (tmp_path / "env").mkdir()
     (tmp_path / "env/colab-constraints.txt").write_text("# kept\nnumpy\ntorch\n")
     (tmp_path / "_config.yml").write_text(CONFIG.format(owner="one"))
+    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/one/textdiff"  # kept\n')
     cells = [
         nbformat.v4.new_markdown_cell("# Title\n\nWhat is asked?"),
+        nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell("1 + 1", execution_count=3, outputs=[nbformat.v4.new_output("stream", text="x")]),
     ]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks/13_x.ipynb")
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"textdiff": {"config": "Small"}})
+    nbformat.write(notebook, tmp_path / "notebooks/13_x.ipynb")
     return tmp_path
 
 
@@ -34,25 +43,37 @@ def read(root: Path) -> nbformat.NotebookNode:
     return nbformat.read(root / "notebooks/13_x.ipynb", as_version=4)
 
 
+def main(root: Path, check: bool, choices: dict = CHOICES) -> list[str]:
+    return notebook_cells.main(root, check, choices.__getitem__)
+
+
 def test_cells_are_written_once_and_follow_the_setting(root):
-    assert notebook_cells.main(root, check=True) == ["notebooks/13_x.ipynb"]
-    assert len(read(root).cells) == 2, "--check must not write"
-    assert notebook_cells.main(root, check=False) == ["notebooks/13_x.ipynb"]
-    assert notebook_cells.main(root, check=True) == []
+    assert main(root, check=True) == ["notebooks/13_x.ipynb"]
+    assert len(read(root).cells) == 3, "--check must not write"
+    assert main(root, check=False) == ["notebooks/13_x.ipynb"]
+    assert main(root, check=True) == []
 
     (root / "_config.yml").write_text(CONFIG.format(owner="two"))
-    assert notebook_cells.main(root, check=True) == ["notebooks/13_x.ipynb"]
-    notebook_cells.main(root, check=False)
-    title, setup, code = read(root).cells
+    assert main(root, check=True) == ["notebooks/13_x.ipynb", "pyproject.toml"]
+    main(root, check=False)
+    title, setup, *_ = read(root).cells
     target = "(https://colab.research.google.com/github/two/textdiff/blob/main/notebooks/13_x.ipynb)"
     assert title.source.startswith("# Title\n") and title.source.count(target) == 1
     assert "one/textdiff" not in title.source + setup.source
     assert setup.metadata.tags == ["setup", "hide-input"]
     assert "git+https://github.com/two/textdiff@main" in setup.source
+    assert 'Repository = "https://github.com/two/textdiff"  # kept' in (root / "pyproject.toml").read_text()
+
+
+def test_lists_of_choices_follow_the_config_class(root):
+    main(root, check=False)
+    assert read(root).cells[2].source == PARAMETERS.replace('"unet", "gone"', '"textdiff", "unet"')
+    more = {"Small": {"model": ("textdiff", "unet", "unetpp")}}
+    assert main(root, True, more) == ["notebooks/13_x.ipynb"], "a stale list must be told"
 
 
 def test_outputs_are_removed(root):
-    notebook_cells.main(root, check=False)
+    main(root, check=False)
     assert all(cell.outputs == [] and cell.execution_count is None for cell in read(root).cells[1:])
 
 
@@ -61,54 +82,62 @@ def test_a_notebook_without_a_title_is_named(root):
     notebook.cells.pop(0)
     nbformat.write(notebook, root / "notebooks/13_x.ipynb")
     with pytest.raises(ValueError, match="notebooks/13_x.ipynb.*title"):
-        notebook_cells.main(root, check=True)
-
-
-def test_setup_does_nothing_where_the_package_is_there(root, capsys, monkeypatch):
-    monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("something was installed"))
-    exec(notebook_cells.setup_code(root), {})
-    assert capsys.readouterr().out.startswith("textdiff ")
+        main(root, check=True)
 
 
 @pytest.fixture
-def colab(monkeypatch):
-    """A session without the package. `pip install` is played: it keeps its constraints, and may change numpy."""
-    installed = {"numpy": "2.0.1", "torch": "2.6.0+cu124", "pandas": "2.2.0"}
-    seen = {"returncode": 0, "upgrades": {}}
+def setup_cell(root, monkeypatch):
+    """Runs the setup cell in a session with or without the package; returns the magics that it called."""
 
-    def distributions():
-        return [types.SimpleNamespace(metadata={"Name": name}, version=one) for name, one in installed.items()]
+    def run(found: bool) -> list[tuple[str, str]]:
+        called: list[tuple[str, str]] = []
+        shell = types.SimpleNamespace(run_line_magic=lambda *magic: called.append(magic))
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if found else None)
+        source = TransformerManager().transform_cell(notebook_cells.setup_code(root))
+        exec(source, {"get_ipython": lambda: shell})
+        return called
 
-    def run(command, **options):
-        seen["command"] = command
-        seen["constraints"] = Path(command[command.index("--constraint") + 1]).read_text()
-        installed.update(seen["upgrades"])
-        package = types.ModuleType("textdiff")
-        package.__version__ = "new"
-        monkeypatch.setitem(sys.modules, "textdiff", package)
-        return types.SimpleNamespace(returncode=seen["returncode"])
-
-    monkeypatch.setitem(sys.modules, "textdiff", None)
-    monkeypatch.setattr(metadata, "distributions", distributions)
-    monkeypatch.setattr(metadata, "packages_distributions", lambda: {"numpy": ["numpy"], "no_such": ["pandas"]})
-    monkeypatch.setattr(subprocess, "run", run)
-    return seen
+    return run
 
 
-def test_setup_keeps_the_versions_that_are_loaded(root, colab, capsys):
-    exec(notebook_cells.setup_code(root), {})
-    assert colab["constraints"].split() == ["numpy==2.0.1", "torch==2.6.0+cu124"]
-    assert colab["command"][-1] == "textdiff @ git+https://github.com/one/textdiff@main"
-    assert capsys.readouterr().out == "textdiff new\n"
+def test_setup_installs_only_where_the_package_is_missing(setup_cell):
+    assert setup_cell(found=True) == [("load_ext", "textdiff.colab")]
+    (_, kept), (pip, install), last = setup_cell(found=False)
+    assert pip == "pip" and last == ("load_ext", "textdiff.colab")
+    assert install == 'install -q -c kept.txt "textdiff @ git+https://github.com/one/textdiff@main"'
+    assert kept.endswith("> kept.txt")
 
 
-def test_setup_asks_for_a_restart_when_something_loaded_has_changed(root, colab):
-    colab["upgrades"] = {"numpy": "2.1.0", "pandas": "3.0.0"}
-    with pytest.raises(SystemExit, match="have changed: numpy. Restart the session"):
-        exec(notebook_cells.setup_code(root), {})
+def test_setup_keeps_the_versions_that_colab_has(setup_cell, tmp_path):
+    _, kept = setup_cell(found=False)[0]
+    fake = tmp_path / "pip"
+    fake.write_text("#!/bin/sh\nprintf 'numpy==2.0.1\\nnumpydoc==1\\ntorch==2.6.0+cu124\\ntorchvision==0.21\\n'\n")
+    fake.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(f"pip {kept}", shell=True, cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "kept.txt").read_text().split() == ["numpy==2.0.1", "torch==2.6.0+cu124"]
 
 
-def test_setup_says_when_pip_fails(root, colab):
-    colab["returncode"] = 1
-    with pytest.raises(SystemExit, match="pip could not install textdiff @ git"):
-        exec(notebook_cells.setup_code(root), {})
+def test_setup_fits_five_lines_and_a_page(root):
+    lines = [line for line in notebook_cells.setup_code(root).splitlines() if line]
+    assert len(lines) <= 5 and max(map(len, lines)) <= 88
+
+
+def test_a_session_is_not_stopped_where_all_is_as_installed(capsys):
+    for name in ("numpy", "pandas", "matplotlib", "PIL", "scipy", "tqdm", "torch"):
+        import_module(name)
+    colab.load_ipython_extension(None)
+    assert capsys.readouterr().out.startswith("textdiff ")
+
+
+def test_a_restart_is_asked_for_when_something_loaded_has_changed(monkeypatch):
+    installed = {"numpy": "2.1.0", "Pillow": "12.0", "unrelated": "2"}
+    modules = {"numpy": "2.0.1", "PIL": "12.0", "unrelated": "1"}
+    monkeypatch.setattr(metadata, "requires", lambda name: ["numpy>=1.26", "pillow>=10.1"])
+    providers = {"numpy": ["numpy"], "PIL": ["Pillow"], "unrelated": ["unrelated"]}
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: providers)
+    monkeypatch.setattr(metadata, "version", installed.__getitem__)
+    loaded = {name: types.SimpleNamespace(__version__=version) for name, version in modules.items()}
+    monkeypatch.setattr(sys, "modules", sys.modules | loaded)
+    with pytest.raises(RuntimeError, match="^numpy 2.0.1 is loaded, 2.1.0 installed: restart the session"):
+        colab.check_loaded_versions()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, get_args
 
@@ -34,13 +35,20 @@ def mixed_precision(device: torch.device | str, precision: str, cells: int = FEW
 
 
 def resolve_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one, else the CPU.
+    """The device of a name: "cpu", "cuda", "cuda:1", "mps"; "auto" is CUDA where there is one, else the CPU.
 
     Raises:
-        ValueError: a device that this machine does not have.
+        ValueError: another name, or a device that this machine does not have.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device={name!r}, but torch sees no CUDA device here; use device='cpu' or 'auto'")
-    return torch.device(name)
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise ValueError(f"device={name!r}: 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', ...")
+    device, instead = torch.device(name), "use device='cpu' or 'auto'"
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={name!r}, but torch sees no CUDA device here; {instead}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device={name!r}, but there are only {torch.cuda.device_count()} CUDA devices; {instead}")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device={name!r}, but torch sees no Apple GPU here; {instead}")
+    return device

@@ -32,6 +32,7 @@ class GitHub:
     repository: str
     commit: str
     folder: str
+    layout: Literal["lvit", "sgseg"]
     manifest: str
     as_archive: bool
     size: int
@@ -43,6 +44,7 @@ class Decathlon:
 
     folder: str
     size: int  # bytes, about
+    layout: str = "msd"
 
 
 @dataclass(frozen=True)
@@ -234,8 +236,8 @@ TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "str": ("a text", lambda value: _is(value, str)),
     "Kind": ("a text", lambda value: _is(value, str)),
     "int": ("a whole number", lambda value: _is(value, int)),
-    'int | Literal["all"]': ('a whole number or "all"', lambda value: _is(value, int) or value == "all"),
-    'tuple[int | Literal["all"], ...]': (
+    "int | Literal['all']": ('a whole number or "all"', lambda value: _is(value, int) or value == "all"),
+    "tuple[int | Literal['all'], ...]": (
         'a list of whole numbers or "all"',
         lambda value: isinstance(value, list) and all(_is(item, int) or item == "all" for item in value),
     ),
@@ -265,7 +267,7 @@ def entry_from_json(cls: type[Entry], name: str, facts: Mapping[str, Any]) -> En
 
     Raises ValueError that names the fact which is unknown, missing or of another type.
     """
-    known = {one.name: one.type for one in fields(cls) if one.name not in CLOSED}
+    known = {one.name: str(one.type) for one in fields(cls) if one.name not in CLOSED}
     for key in facts.keys() - known.keys():
         near = difflib.get_close_matches(key, known, 1)
         raise ValueError(f"unknown key {key!r}{f', did you mean {near[0]!r}?' if near else ''}")

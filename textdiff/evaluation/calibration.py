@@ -67,7 +67,7 @@ class Reliability:
         return float(np.abs(confidence - right).sum() / voxels.sum()) if self.n else float("nan")
 
     def table(self) -> pd.DataFrame:
-        """One row a bin: `low`, `high` (of the confidence), `n` (voxels), mean `confidence`, `accuracy`; nan where n is 0."""
+        """One row per bin: `low`, `high` (of the confidence), `n` (voxels), mean `confidence`, `accuracy`; nan where n is 0."""
         import pandas as pd
 
         voxels, confidence, right = self._sums
@@ -114,7 +114,7 @@ def error_detection(uncertainty: np.ndarray, wrong: np.ndarray, region: np.ndarr
     """How well uncertainty tells wrong voxels from right ones.
 
     Args:
-        uncertainty: any number a voxel, more where less sure.
+        uncertainty: one number per voxel, larger where less sure.
         wrong: bool, the same shape: where the label is not the true one.
         region: mask of the voxels that count.
 

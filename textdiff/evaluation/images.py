@@ -1,8 +1,7 @@
-"""Evaluation of a model on cases. In: a model called `model(images, captions)` and cases. Out: a table, one
-row a case.
+"""Scoring on images. In: a model called `model(images, captions)` and cases. Out: a table, one row per case.
 
-Every image is scored twice: at `eval_size` (256 px in the paper's convention) and at the image's own
-("native") size, where the truth is always the mask as it was drawn.
+Every image is scored twice: at `eval_size` (256 px in the paper's convention) and at the image's own ("native") size, where
+the truth is always the mask as it was drawn.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from textdiff.data.images.transforms import mask_at, to_input
+from textdiff.data.images.transforms import ImageSpec
 from textdiff.evaluation.metrics import case_scores
 
 if TYPE_CHECKING:
@@ -24,15 +23,12 @@ if TYPE_CHECKING:
     from textdiff.data.cases import Case
 
 
-def evaluate(
+def score_cases(
     model: torch.nn.Module,
     cases: Sequence[Case],
+    spec: ImageSpec,
     *,
-    image_size: int,
     eval_size: int = 256,
-    mask_rule: str = "area",
-    channel_order: str = "RGB",
-    resize: str = "area",
     batch_size: int = 8,
     device: str | torch.device = "cpu",
     captions: Sequence[str] | None = None,
@@ -41,23 +37,26 @@ def evaluate(
 ) -> pd.DataFrame:
     """Score `model` on every case; images are read batch by batch, so memory does not grow with their number.
 
-    The model (already on `device`) gets float images [B, 3, image_size, image_size] in [-1, 1] and a list of
-    captions, and gives logits [B, K, h, w]; these are resized bilinearly to `eval_size` and to the native
-    size, then argmax is taken. `mask_rule` ("area", or "dilated" as in TextDiff's public code) makes the
-    truth at `eval_size`. `captions` replaces the cases' own, one each (shuffled, empty or swapped captions);
-    `class_names` names all classes, background first.
+    Args:
+        model: on `device`; takes float images ``[B, 3, S, S]`` in [-1, 1] (``S = spec.image_size``) and a list of captions,
+            gives logits ``[B, spec.num_classes, h, w]``. These are resized bilinearly to `eval_size` and to the native size,
+            then argmax is taken. Its train/eval state is left as it was.
+        spec: how images become tensors, and masks the truth at `eval_size`.
+        captions: replace the cases' own, one per case (shuffled, empty or swapped captions).
+        class_names: of all classes, background first.
 
-    Returns a DataFrame: `case`, `caption` (as given to the model), `dice`, `iou`, `intersection`,
-    `predicted`, `actual` (pixels), the same with `_native`, and per-class columns where K > 2. The model's
-    train/eval state is left as it was. Raises ValueError for no cases, captions that are not one a case, or
-    labels that the model has no class for; FloatingPointError when the model gives nan or infinity.
+    Returns a DataFrame: `case`, `caption` (as given to the model), `dice`, `iou` (0..1), `intersection`, `predicted`, `actual`
+    (pixels), the same with `_native`, and columns per class where there are more than two.
+
+    Raises ValueError for no cases, captions that are not one per case, labels without a class, or a model with other classes
+    than `spec`; FloatingPointError when the model gives nan or infinity.
     """
     import pandas as pd
 
     if len(cases) == 0:
-        raise ValueError("there are no cases to evaluate")
+        raise ValueError("there are no cases to score")
     if captions is not None and len(captions) != len(cases):
-        raise ValueError(f"{len(captions)} captions for {len(cases)} cases: give one a case, in the cases' order")
+        raise ValueError(f"{len(captions)} captions for {len(cases)} cases: give one per case, in the cases' order")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: at least 1")
     texts = [case.caption for case in cases] if captions is None else list(captions)
@@ -70,10 +69,10 @@ def evaluate(
             for start in range(0, len(cases), batch_size):
                 batch, words = cases[start : start + batch_size], texts[start : start + batch_size]
                 images, masks = zip(*(case.pair() for case in batch), strict=True)
-                inputs = torch.stack([to_input(image, image_size, channel_order, resize) for image in images])
+                inputs = torch.stack([spec.input(image) for image in images])
                 batch_logits = model(inputs.to(device), words).float().cpu()
                 for case, caption, mask, logits in zip(batch, words, masks, batch_logits, strict=True):
-                    scores = _score(case.name, logits, mask, eval_size, mask_rule, class_names)
+                    scores = _scores(case.name, logits, mask, spec, eval_size, class_names)
                     rows.append({"case": case.name, "caption": caption} | scores)
                 bar.update(len(batch))
     finally:
@@ -82,28 +81,30 @@ def evaluate(
     return pd.DataFrame(rows)
 
 
-def _score(
+def _scores(
     name: str,
     logits: torch.Tensor,
     mask: np.ndarray,
+    spec: ImageSpec,
     eval_size: int,
-    mask_rule: str,
     class_names: Sequence[str] | None,
 ) -> dict[str, float | int]:
     """Scores of one case at `eval_size` and, with `_native` behind the names, at the size of its mask."""
+    if logits.shape[0] != spec.num_classes:
+        raise ValueError(f"the model gives {logits.shape[0]} classes, but the images have {spec.num_classes}")
     if not torch.isfinite(logits).all():
         raise FloatingPointError(f"the model gives nan or infinity for case {name!r}: the training has diverged")
-    classes = {"num_classes": logits.shape[0], "class_names": class_names}
+    classes = spec.num_classes, class_names
     try:
-        small = mask_at(mask, eval_size, mask_rule, logits.shape[0])
-        scores = case_scores(_labels_at(logits, (eval_size, eval_size)), small, **classes)
-        return scores | case_scores(_labels_at(logits, mask.shape), mask, **classes, suffix="_native")
+        small = spec.target(mask, eval_size)
+        scores = case_scores(_labels_at(logits, small.shape), small, *classes)
+        return scores | case_scores(_labels_at(logits, mask.shape), mask, *classes, suffix="_native")
     except ValueError as error:
         raise ValueError(f"case {name!r}: {error}") from error
 
 
-def _labels_at(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def _labels_at(logits: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Label map int64 `size` from logits [K, h, w]: bilinear, then argmax."""
     if logits.shape[1:] != torch.Size(size):
-        logits = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
+        logits = F.interpolate(logits[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
     return logits.argmax(dim=0)

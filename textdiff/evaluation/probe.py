@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -31,10 +31,10 @@ class Tap:
     """Decoder blocks at noise steps whose features are read together; ``str`` gives "1,4,7@50,150"."""
 
     blocks: tuple[int, ...]
-    steps: tuple[int, ...]
+    noise_steps: tuple[int, ...]
 
     def __str__(self) -> str:
-        return "@".join(",".join(map(str, part)) for part in (self.blocks, self.steps))
+        return "@".join(",".join(map(str, part)) for part in (self.blocks, self.noise_steps))
 
 
 def parse_taps(text: str) -> list[Tap]:
@@ -43,15 +43,15 @@ def parse_taps(text: str) -> list[Tap]:
     for part in filter(None, (part.strip() for part in text.split(";"))):
         blocks, _, steps = part.partition("@")
         tap = Tap(numbers(blocks), numbers(steps))
-        if not tap.blocks or not tap.steps:
+        if not tap.blocks or not tap.noise_steps:
             raise ValueError(f"{part!r} is no set of blocks and steps: write blocks@steps, such as 1,4,7@50,150,250")
         taps.append(tap)
     return taps
 
 
-def single_taps(blocks: Sequence[int], steps: Sequence[int]) -> list[Tap]:
-    """Every block at every step, each alone."""
-    return [Tap((block,), (step,)) for step in steps for block in blocks]
+def single_taps(blocks: Sequence[int], noise_steps: Sequence[int]) -> list[Tap]:
+    """Every block at every noise step, each alone."""
+    return [Tap((block,), (step,)) for step in noise_steps for block in blocks]
 
 
 def probe(
@@ -71,11 +71,11 @@ def probe(
 
     Args:
         features: network, noise and precision; its own blocks and steps do not matter. The images are on its device.
-        draws: the labelled images to fit on, one sequence a draw.
-        pixels: drawn from the images of a draw together, the same places for every tap; draw ``d`` uses ``seed + d``.
+        draws: the labelled images to fit on, one sequence per draw.
+        pixels: drawn from all images of a draw together, the same places for every tap; draw ``d`` uses ``seed + d``.
 
     Returns:
-        one row a tap and draw: ``blocks``, ``steps`` (text, as in the tap), ``draw``, ``dice`` (0..1, mean over the test images).
+        one row per tap and draw: ``blocks``, ``noise_steps`` (text, "1,4,7"), ``draw``, ``dice`` (0..1, mean over the test images).
 
     Raises:
         ValueError: no draw, no image to fit or to measure on, too few pixels, or drawn pixels that are all foreground or all
@@ -88,17 +88,18 @@ def probe(
         raise ValueError(f"images to fit on, by draw: {sizes}, to measure on: {len(test)}; each must be at least one")
     if pixels < max(sizes):
         raise ValueError(f"pixels={pixels}: fewer than the {max(sizes)} images to draw them from")
-    passes = {tap.steps: [other for other in taps if other.steps == tap.steps] for tap in taps}
+    passes = {tap.noise_steps: [other for other in taps if other.noise_steps == tap.noise_steps] for tap in taps}
     rows = []
     with tqdm(total=len(passes) * (sum(sizes) + len(test)), unit="image", disable=not progress, leave=False) as bar:
         for steps, together in passes.items():  # the maps of all steps at once would not fit for large networks
-            blocks = sorted({block for tap in together for block in tap.blocks})
-            tapped = DiffusionFeatures(features.unet, **features.settings | {"blocks": blocks, "steps": steps})
+            blocks = tuple(sorted({block for tap in together for block in tap.blocks}))
+            settings: dict[str, Any] = features.settings | {"blocks": blocks, "steps": steps}
+            tapped = DiffusionFeatures(features.unet, **settings)
             places = [[blocks.index(block) for block in tap.blocks] for tap in together]
             planes = [_fit(tapped, places, images, pixels, seed + d, bar) for d, images in enumerate(draws)]
             dice = _measure(tapped, places, planes, test, bar)
             for tap, by_draw in zip(together, zip(*dice, strict=True), strict=True):
-                named = dict(zip(("blocks", "steps"), str(tap).split("@"), strict=True))
+                named = dict(zip(("blocks", "noise_steps"), str(tap).split("@"), strict=True))
                 rows += [{**named, "draw": d, "dice": score} for d, score in enumerate(by_draw)]
     return pd.DataFrame(rows)
 
@@ -108,9 +109,9 @@ def by_block_and_step(table: pd.DataFrame, of_draws: str = "mean") -> pd.DataFra
 
     ``of_draws``: "mean", or "std" for the sample standard deviation over draws (nan where there is one draw).
     """
-    single = table[~(table["blocks"].astype(str) + table["steps"].astype(str)).str.contains(",")]
-    single = single.astype({"blocks": int, "steps": int}).groupby(["blocks", "steps"])["dice"].agg(of_draws)
-    return single.unstack("steps").rename_axis(index="decoder block", columns="noise step")
+    single = table[~(table["blocks"].astype(str) + table["noise_steps"].astype(str)).str.contains(",")]
+    single = single.astype({"blocks": int, "noise_steps": int}).groupby(["blocks", "noise_steps"])["dice"].agg(of_draws)
+    return single.unstack("noise_steps").rename_axis(index="decoder block", columns="noise step")
 
 
 def dice_by_block_and_step(
@@ -121,7 +122,7 @@ def dice_by_block_and_step(
     ``images [N, 3, S, S]`` in [-1, 1], ``masks [N, h, w]``. Returns Dice as :func:`by_block_and_step` does.
     """
     if len(images) != len(masks):
-        raise ValueError(f"{len(images)} images but {len(masks)} masks: give one mask an image")
+        raise ValueError(f"{len(images)} images but {len(masks)} masks: give one mask per image")
     pairs = list(zip(images, masks, strict=True))
     taps = single_taps(features.blocks, features.steps)
     return by_block_and_step(probe(features, taps, [pairs[:n_fit]], pairs[n_fit:], pixels, seed))
@@ -129,7 +130,7 @@ def dice_by_block_and_step(
 
 @dataclass(frozen=True)
 class Plane:
-    """A fitted plane: one weight a channel of every map, and what the sum must exceed to be foreground."""
+    """A fitted plane: one weight per channel of every map, and what the sum must exceed to be foreground."""
 
     weights: tuple[Tensor, ...]
     threshold: float
@@ -150,7 +151,7 @@ def fit_plane(x: Sequence[Tensor], y: Tensor, ridge: float = 1e-3) -> Plane:
     """Least squares from pixels' features to foreground or not.
 
     Args:
-        x: features ``[n, C_k]`` at n pixels, one tensor a map.
+        x: features ``[n, C_k]`` at n pixels, one tensor per map.
         y: 1 where the pixel is foreground, else 0, float64 ``[n]``.
         ridge: penalty on the squared weights, relative to the features' unit variance.
 
@@ -164,9 +165,8 @@ def fit_plane(x: Sequence[Tensor], y: Tensor, ridge: float = 1e-3) -> Plane:
     joined = (joined - mean) / deviation
     gram = ridge * torch.eye(joined.shape[1], dtype=torch.float64, device=y.device)
     moment = torch.zeros(joined.shape[1], dtype=torch.float64, device=y.device)
-    for part, truth in zip(
-        joined.split(4096), (y - y.mean()).split(4096), strict=True
-    ):  # double precision, part by part
+    # In double precision part by part: all pixels at once would not fit
+    for part, truth in zip(joined.split(4096), (y - y.mean()).split(4096), strict=True):
         gram += part.double().T @ part.double() / len(y)
         moment += part.double().T @ truth / len(y)
     weight = torch.linalg.solve(gram, moment)
@@ -184,7 +184,7 @@ def drawn_pixels(maps: Sequence[Tensor], truth: Tensor, place: Tensor) -> tuple[
     height, width = truth.shape
     row, column = place // width, place % width
     grid = torch.stack([(column + 0.5) / width, (row + 0.5) / height], dim=-1)[None, :, None] * 2 - 1
-    kept = {"mode": "bilinear", "padding_mode": "border", "align_corners": False}
+    kept: dict[str, Any] = {"mode": "bilinear", "padding_mode": "border", "align_corners": False}
     x = [F.grid_sample(one, grid.to(one.dtype), **kept)[0, :, :, 0].T for one in maps]
     return x, truth.flatten()[place].double()
 

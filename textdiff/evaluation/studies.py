@@ -1,4 +1,4 @@
-"""What is asked of one trained TextDiffSeg. In: the model and labelled volumes. Out: tables, a row a volume and question.
+"""What is asked of one trained TextDiffSeg. In: the model and labelled volumes. Out: tables, one row per volume and question.
 
 Three questions: how it is sampled (notebook 25), which sentence it is given (notebook 26), and where it looks at the words.
 Nothing is trained here, and nothing is chosen.
@@ -7,17 +7,18 @@ Nothing is trained here, and nothing is chosen.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from textdiff.data.volumes.patches import place_channels
-from textdiff.data.volumes.prompts import KINDS
+from textdiff.data.volumes.prompts import KINDS, prompts_for
+from textdiff.data.volumes.volume import widest_planes
 from textdiff.evaluation.calibration import Reliability
-from textdiff.evaluation.volumes import column, evaluate_volumes
-from textdiff.experiments.volumes import prompts_for
-from textdiff.figures.volumes import _widest
+from textdiff.evaluation.volumes import column, score_volumes
+from textdiff.models.diffusion import Sampler, Sampling
 from textdiff.models.inference import Prediction, predict_volume
 
 if TYPE_CHECKING:
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
 
     from textdiff.data.volumes.layouts import VolumeCase
     from textdiff.data.volumes.volume import Volume
+    from textdiff.evaluation.volumes import Segment
     from textdiff.models.textdiffseg import TextDiffSeg
 
-LONG = 100  # denoising steps; more are measured on fewer volumes
+LONG = 100  # sampling steps; more are measured on fewer volumes
 SAMPLED = ("case", "dice", "seconds", "uncertainty", "ece", "error_auroc", "error_auprc", "error_share")
 ALL = "all"  # what is asked for where a sentence names every structure
 
-Way = tuple[str, int, int]  # sampler, denoising steps, samples
+Way = tuple[Sampler, int, int]  # sampler, sampling steps, samples
 
 
 def sampling_study(
@@ -39,9 +41,9 @@ def sampling_study(
 ) -> tuple[pd.DataFrame, dict[Way, pd.DataFrame]]:
     """Every case segmented in every way, all structures asked for at once.
 
-    Ways with more than `LONG` steps see the first ``max_long`` cases only. Returns a table with one row a case and way (the columns
-    of `SAMPLED`, `sampler`, `steps`, `samples`; uncertainty is counted near true or marked structures), and for every way the
-    table of `calibration.Reliability` over its cases.
+    Ways with more than `LONG` steps see the first `max_long` cases only. Returns a table with one row per case and way (the
+    columns of `SAMPLED`, `sampler`, `sampling_steps`, `samples`; uncertainty is counted near true or marked structures), and
+    for every way the table of `calibration.Reliability` over its cases.
     """
     import pandas as pd
 
@@ -49,58 +51,65 @@ def sampling_study(
     for way in dict.fromkeys(ways):
         sampler, steps, samples = way
         some, gathered = cases[: max_long if steps > LONG else None], Reliability()
-
-        def segment(image: Volume, text: str, way: Way = way) -> Prediction:
-            sampling = dict(zip(("sampler", "steps", "samples"), way, strict=True)) | {"seed": seed}
-            return predict_volume(model, image, text, **sampling, uncertainty=True, probabilities=True, progress=False)
-
-        table = _evaluated(segment, some, prompts_for(some, model.class_names), model.class_names, gathered)
-        tables.append(table[list(SAMPLED)].assign(sampler=sampler, steps=steps, samples=samples))
+        segment = partial(_segment, model, way, seed, uncertainty=True, probabilities=True)
+        table = _scored(segment, model, some, prompts_for(some, model.class_names), gathered)
+        tables.append(table[list(SAMPLED)].assign(sampler=sampler, sampling_steps=steps, samples=samples))
         reliability[way] = gathered.table()
     return pd.concat(tables, ignore_index=True), reliability
 
 
 def prompt_study(
-    model: TextDiffSeg, cases: Sequence[VolumeCase], kinds: Sequence[str] = KINDS, steps: int = 5, seed: int = 0
+    model: TextDiffSeg,
+    cases: Sequence[VolumeCase],
+    kinds: Sequence[str] = KINDS,
+    sampling_steps: int = 5,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Every case asked for all structures at once and for each alone, in every kind of sentence.
 
-    "report" sentences are made from the true labels and leak them. Returns one row a case, kind, question and structure: `case`,
-    `prompt`, `kind`, `asked` (a structure, or `ALL`), `structure` (the one that is scored), `dice` (0..1), `actual_ml`, `predicted_ml`.
+    "report" sentences are made from the true labels and leak them. Returns one row per case, kind, question and structure:
+    `case`, `prompt`, `kind`, `asked` (a structure, or `ALL`), `structure` (the one that is scored), `dice` (0..1),
+    `actual_ml`, `predicted_ml`.
     """
     import pandas as pd
 
     names, parts = list(model.class_names[1:]), []
-
-    def segment(image: Volume, text: str) -> Volume:
-        return predict_volume(model, image, text, steps=steps, seed=seed, progress=False).labels
-
+    segment = partial(_segment, model, ("ddim", sampling_steps, 1), seed)
     questions = {ALL: names} | ({name: [name] for name in names} if len(names) > 1 else {})
     for kind in kinds:
         for asked, named in questions.items():
-            table = _evaluated(segment, cases, prompts_for(cases, model.class_names, kind, named), model.class_names)
+            table = _scored(segment, model, cases, prompts_for(cases, model.class_names, kind, named))
             for name in names:
                 scores = {score: table[f"{score}_{column(name)}"] for score in ("dice", "actual_ml", "predicted_ml")}
                 parts.append(table[["case", "prompt"]].assign(kind=kind, asked=asked, structure=name, **scores))
     return pd.concat(parts, ignore_index=True)
 
 
-def _evaluated(segment, cases, prompts, class_names, reliability: Reliability | None = None) -> pd.DataFrame:
-    return evaluate_volumes(
-        segment,
-        cases,
-        prompts=prompts,
-        class_names=class_names,
-        surfaces=False,
-        reliability=reliability,
-        progress=False,
+def _segment(model: TextDiffSeg, way: Way, seed: int, image: Volume, text: str, **more: bool) -> Volume | Prediction:
+    """The labels, or with `more` asked for (uncertainty, probabilities) all of the prediction."""
+    sampler, sampling_steps, samples = way
+    sampling = Sampling(sampling_steps, sampler, samples, seed)
+    found = predict_volume(model, image, text, sampling, progress=False, **more)
+    return found if more else found.labels
+
+
+def _scored(
+    segment: Segment,
+    model: TextDiffSeg,
+    cases: Sequence[VolumeCase],
+    prompts: Sequence[str],
+    reliability: Reliability | None = None,
+) -> pd.DataFrame:
+    names = model.class_names
+    return score_volumes(
+        segment, cases, prompts=prompts, class_names=names, surfaces=False, reliability=reliability, progress=False
     )
 
 
 def by_question(answers: pd.DataFrame, statistic: str = "mean") -> dict[str, pd.DataFrame]:
     """`prompt_study` by kind of sentence: Dice (0..1) by what was asked for (rows) and the structure (columns), over volumes.
 
-    Volumes that lack a structure are left out of its column: an empty mask there is no sign of reading. ``statistic``: "mean" or "std".
+    Volumes that lack a structure are left out of its column: an empty mask there is no sign of reading. `statistic`: "mean" or "std".
     """
     names = list(dict.fromkeys(answers["structure"]))
     present = answers[answers["actual_ml"] > 0]
@@ -117,21 +126,23 @@ def look(
 ) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
     """Which word is looked at where, in the axial slice in which the structures, each counted alike, are widest.
 
-    Of a volume larger than the model's window, the window around the structures is taken. Returns the slice (uint8 [H, W, 3]),
-    its true labels [H, W], the words' pieces, and their attention, float32 [L, H/4, W/4] in 0..1; as radiologists hang slices: the
-    patient's right on the left, the front up.
+    Of a volume larger than the model's window, the window around the structures is taken. Returns the slice (uint8
+    [H, W, 3]), its true labels [H, W], the words' pieces, and their attention, float32 [L, H/4, W/4] in 0..1, all `hung`.
+    Raises ValueError for a model that does not read.
     """
+    if model.text is None:
+        raise ValueError("this model does not read: it has no attention to words")
     grid, marks = model.preprocessing.image(image), model.preprocessing.labels(labels)
     box = _window(grid.shape, marks.array, model)
     grey, truth = grid.array[box], marks.array[box]
-    level = _widest(truth)[2]
+    level = widest_planes(truth)[2]
     images = torch.cat([torch.from_numpy(grey)[None], place_channels(grid.shape)[(slice(None), *box)]])
     words = model.text.words(text)
     maps = model.attention(images[None].to(model.device), [text])[0, : len(words)].float().cpu().numpy()
     shown = grey[..., level]
     shown = 255 * (shown - shown.min()) / max(float(np.ptp(shown)), 1e-6)
-    picture = np.repeat(_hung(shown.astype(np.uint8))[..., None], 3, axis=-1)
-    return picture, _hung(truth[..., level]), words, _hung(maps[..., level * maps.shape[-1] // grey.shape[-1]])
+    picture = np.repeat(hung(shown.astype(np.uint8))[..., None], 3, axis=-1)
+    return picture, hung(truth[..., level]), words, hung(maps[..., level * maps.shape[-1] // grey.shape[-1]])
 
 
 def _window(shape: Sequence[int], marks: np.ndarray, model: TextDiffSeg) -> tuple[slice, ...]:
@@ -149,6 +160,6 @@ def _window(shape: Sequence[int], marks: np.ndarray, model: TextDiffSeg) -> tupl
     return tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
 
 
-def _hung(array: np.ndarray) -> np.ndarray:
-    """[..., X, Y] to rows from the front to the back, columns from the patient's right to the left."""
+def hung(array: np.ndarray) -> np.ndarray:
+    """An axial slice [..., X, Y] of RAS axes as radiologists hang it: front up, the patient's right on the left."""
     return np.ascontiguousarray(np.flip(np.swapaxes(array, -1, -2), (-1, -2)))

@@ -32,7 +32,7 @@ def surface_distances(
     Returns {"hd95_mm": float64 [num_classes - 1], "assd_mm": the same}; nan where a structure is in neither map, the
     diagonal of the volume where it is in one only.
 
-    Raises ValueError for a spacing that is not one positive number an axis, and as `metrics.case_counts` does.
+    Raises ValueError for a spacing that is not one positive number per axis, and as `metrics.case_counts` does.
     """
     pred, target = np.asarray(pred), np.asarray(target)
     box = foreground_box(pred, target)

@@ -72,7 +72,7 @@ class Listed:
             raise ValueError(f"{name}={value!r}: give {self.count or 'some'} numbers with commas between them")
         for one in values:
             self.bounds.check(name, one)
-            if one % self.multiple:
+            if self.multiple > 1 and one % self.multiple:
                 raise ValueError(f"{name}={value!r}: multiples of {self.multiple} only")
 
 

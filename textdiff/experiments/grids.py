@@ -11,13 +11,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from textdiff.base.paths import results_dir
 from textdiff.data import registry
 from textdiff.experiments.config import Config
 from textdiff.experiments.images import TextDiffConfig
+from textdiff.experiments.records import load_records, published_dir
 from textdiff.experiments.volumes import TextDiffSegConfig
 from textdiff.models.store import RANDOM, REDRAWN
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Networks trained from scratch draw new views all the time
 FROM_SCRATCH: dict[str, Any] = {"learning_rate": 1e-3, "views": 0}
@@ -80,7 +85,7 @@ def grid(name: str, dataset: str, seeds: Sequence[int] | None = None) -> Grid:
     ``seeds``: draws of the labelled cases; default three, of synthetic data one.
 
     Raises:
-        ValueError: an unknown name or data set, or a data set of the other kind.
+        ValueError: an unknown name or data set, a data set of the other kind, or one of which there is nothing to ask.
     """
     if name not in GRIDS:
         near = difflib.get_close_matches(name, GRIDS, 1)
@@ -96,7 +101,10 @@ def grid(name: str, dataset: str, seeds: Sequence[int] | None = None) -> Grid:
     if not volumes:
         common["backbone"] = entry.backbone
     draws = tuple(seeds) if seeds is not None else SEEDS[: 1 if entry.synthetic else 3]
-    return Grid(name, question, tuple(rows(entry)), common, draws, kind)
+    wanted = tuple(rows(entry))
+    if not wanted:
+        raise ValueError(f"grid {name} has no rows for {dataset}: the entry of the registry names no label_counts")
+    return Grid(name, question, wanted, common, draws, kind)
 
 
 Rows = Callable[[registry.DatasetEntry], list[Row]]
@@ -243,3 +251,15 @@ GRIDS: dict[str, tuple[str, type[Config], Rows]] = {
     "label_efficiency3d": ("How many labelled volumes does it take?", VOLUMES, _label_efficiency_3d),
     "prompts3d": ("Which kind of sentence should one write?", VOLUMES, _prompts_3d),
 }
+
+
+def table_of(name: str, config: Any, labels: Sequence[str] = ()) -> tuple[Grid, pd.DataFrame]:
+    """The grid of a table notebook, and the records to draw it from: your own, then the published ones. Nothing is trained.
+
+    Args:
+        name: one of :data:`GRIDS`.
+        config: with ``dataset``, ``seed`` (of the first draw), ``n_seeds`` and ``out_dir``.
+        labels: the rows that are wanted; all if empty.
+    """
+    table = grid(name, config.dataset, range(config.seed, config.seed + config.n_seeds))
+    return table.only(labels) if labels else table, load_records([config.out_dir or results_dir(), published_dir()])

@@ -185,7 +185,12 @@ class TextDiffConfig(Config):
         if heavy and config.iterations == AUTO and config.n_labels == "all":
             raise ValueError("n_labels='all' with the authors' head: say how many iterations (they train 50 epochs)")
         size = {"max_val": 10, "max_test": 20} if demo else {"max_val": 100, "max_test": "all"}
-        presets = ({} if heavy else entry.runs.get(self.mode, {}), PROTOCOLS[self.protocol], _steps(config, heavy), size)
+        presets = (
+            {} if heavy else entry.runs.get(self.mode, {}),
+            PROTOCOLS[self.protocol],
+            _steps(config, heavy),
+            size,
+        )
         side = registry.backbone(entry.backbone).image_size if self.from_scratch else _side(config.backbone)
         for preset in (_views(config), *presets, {"image_size": side}):
             config = config._fill(preset)

@@ -32,28 +32,14 @@ def test_blank_variable_counts_as_unset(monkeypatch, tmp_path):
     assert paths.cache_dir() == tmp_path / ".cache" / "textdiff" / "cache"
 
 
-def test_find_dataset_ignores_letter_case_and_knows_other_names(monkeypatch, tmp_path):
-    monkeypatch.setenv("TEXTDIFF_DATA", str(tmp_path))
-    (tmp_path / "monuseg").mkdir()
-    (tmp_path / "QaTa-COV19-v2").mkdir()
-    assert paths.find_dataset("monuseg") == tmp_path / "monuseg"
-    assert paths.find_dataset("qata") == tmp_path / "QaTa-COV19-v2"
-
-
-@pytest.mark.parametrize("exists", [True, False])
-def test_missing_dataset_names_variable_place_and_command(exists, monkeypatch, tmp_path):
-    root = tmp_path if exists else tmp_path / "absent"
-    monkeypatch.setenv("TEXTDIFF_DATA", str(root))
-    with pytest.raises(FileNotFoundError) as error:
-        paths.find_dataset("qata")
-    for part in ("TEXTDIFF_DATA", str(root), "textdiff fetch qata"):
-        assert part in str(error.value)
-
-
-def test_unknown_dataset_lists_the_known():
-    with pytest.raises(ValueError, match="monuseg, qata"):
-        paths.find_dataset("cityscapes")
-
-
 def test_assets_are_inside_the_package():
     assert paths.assets_dir().parent.name == "textdiff"
+
+
+@pytest.mark.parametrize("kind", ["weights", "published", "notebooks", "book"])
+def test_what_is_shipped_lies_in_the_checkout_or_in_the_package(kind, monkeypatch):
+    assert paths.shipped(kind).is_dir()
+    monkeypatch.setattr(paths, "_checkout", lambda: None)
+    assert paths.shipped(kind) == paths.PACKAGE / "shipped" / kind
+    with pytest.raises(ValueError, match="weights, published, notebooks, book"):
+        paths.shipped("data")

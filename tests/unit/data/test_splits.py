@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from textdiff.data.cases import Case
-from textdiff.data.splits import draw_labelled
+from textdiff.data.splits import check_unseen, draw_labelled, hashed_split
 
 PIXELS = np.zeros((2, 2, 3), np.uint8)
 CASES = [Case(f"case-{i}", "text", image_array=PIXELS, mask_array=PIXELS[..., 0]) for i in range(30)]
 PINNED = ["case-7", "case-14", "case-20"]  # a changed rule would silently change every experiment
+PINNED_SPLIT = ["train", "val", "train", "train", "train", "val", "train", "test", "train", "val"]
 
 
 def names(cases):
@@ -53,3 +57,30 @@ def test_repeated_names_and_missing_masks_are_refused():
         draw_labelled([CASES[0], CASES[0]], 1, seed=0)
     with pytest.raises(ValueError, match="without a mask"):
         draw_labelled([CASES[0].without_mask()], 1, seed=0)
+
+
+def test_the_split_by_hash_is_pinned():
+    assert [hashed_split(f"case-{number}") for number in range(10)] == PINNED_SPLIT
+
+
+def test_a_fingerprint_stands_for_the_pixels_whatever_file_holds_them(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    case = Case("a", "text", image_array=pixels)
+    assert len(case.fingerprint()) == 16
+    for suffix in ("png", "tiff"):
+        Image.fromarray(pixels).save(tmp_path / f"x.{suffix}")
+        assert Case("b", "other", image_path=tmp_path / f"x.{suffix}").fingerprint() == case.fingerprint()
+    for other in (pixels ^ 1, pixels.reshape(7, 5, 3)):
+        assert Case("a", "text", image_array=other).fingerprint() != case.fingerprint()
+
+
+def test_cases_that_a_model_was_trained_on_are_refused():
+    pictures = [Case(f"case-{i}", "", image_array=np.full((2, 2, 3), i, np.uint8)) for i in range(8)]
+    trained_on = {"dataset": "mine", "cases": [case.fingerprint() for case in pictures[:5]]}
+    check_unseen(trained_on, pictures[5:])
+    check_unseen({}, pictures)
+    renamed = [replace(case, name=f"renamed-{case.name}") for case in pictures]
+    with pytest.raises(
+        ValueError, match="trained on 5 of the 8 test cases .renamed-case-0, .*and 2 more; data set mine"
+    ):
+        check_unseen(trained_on, renamed)

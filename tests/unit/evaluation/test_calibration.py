@@ -115,24 +115,22 @@ def test_the_correlation_over_cases():
     assert np.isnan(uncertainty_against_dice(table.assign(dice=0.5)))
 
 
-def test_wrong_arguments_are_refused():
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda kept: kept.add(np.array([[3.0], [-1.0]]), np.zeros(1, int)), "take the softmax"),
+        (lambda kept: kept.add(np.full((2, 3), np.nan), np.zeros(3, int)), "no probabilities"),
+        (lambda kept: kept.add(sure(0.9), truth(5, 9)), "the same shape without the first axis"),
+        (lambda kept: kept.add(sure(0.9), np.full(10, 2)), "labels 2..2 for 2 classes"),
+        (lambda kept: kept.add(sure(0.9), truth(5), np.ones(9, bool)), "region"),
+        (lambda kept: Reliability(0), "bins=0"),
+        (lambda kept: entropy(np.ones((1, 4))), "two classes or more"),
+        (lambda kept: error_detection(np.zeros(4), np.zeros(4)), "errors as bool"),
+        (lambda kept: error_detection(np.full(2, np.nan), np.array([True, False])), "nan or infinity"),
+    ],
+)
+def test_wrong_arguments_are_refused(call, message):
     kept = Reliability()
-    with pytest.raises(ValueError, match="take the softmax"):
-        kept.add(np.array([[3.0], [-1.0]]), np.zeros(1, int))
-    with pytest.raises(ValueError, match="no probabilities"):
-        kept.add(np.full((2, 3), np.nan), np.zeros(3, int))
-    with pytest.raises(ValueError, match="the same shape without the first axis"):
-        kept.add(sure(0.9), truth(5, 9))
-    with pytest.raises(ValueError, match="labels 2..2 for 2 classes"):
-        kept.add(sure(0.9), np.full(10, 2))
-    with pytest.raises(ValueError, match="region"):
-        kept.add(sure(0.9), truth(5), np.ones(9, bool))
-    with pytest.raises(ValueError, match="bins=0"):
-        Reliability(0)
-    with pytest.raises(ValueError, match="two classes or more"):
-        entropy(np.ones((1, 4)))
-    with pytest.raises(ValueError, match="errors as bool"):
-        error_detection(np.zeros(4), np.zeros(4))
-    with pytest.raises(ValueError, match="nan or infinity"):
-        error_detection(np.full(2, np.nan), np.array([True, False]))
+    with pytest.raises(ValueError, match=message):
+        call(kept)
     assert kept.n == 0

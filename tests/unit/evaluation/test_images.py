@@ -1,4 +1,4 @@
-"""Evaluation with models whose answers are known."""
+"""Scores of models whose answers are known."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from textdiff.data.cases import Case
-from textdiff.evaluation.images import evaluate
+from textdiff.data.images.transforms import ImageSpec
+from textdiff.evaluation.images import score_cases
 from textdiff.evaluation.metrics import summarise
 
 
@@ -38,8 +39,11 @@ def cases():
     return [square(f"case{top}", top) for top in (2, 8, 16)]
 
 
-def run(model, cases, **options):
-    return evaluate(model, cases, **({"image_size": 32, "eval_size": 32, "progress": False} | options))
+SPEC = ImageSpec(32)
+
+
+def run(model, cases, spec=SPEC, eval_size=32, **options):
+    return score_cases(model, cases, spec, eval_size=eval_size, progress=False, **options)
 
 
 def test_a_perfect_model_scores_one_at_both_sizes(cases):
@@ -53,7 +57,7 @@ def test_a_perfect_model_scores_one_at_both_sizes(cases):
 
 def test_sizes_are_those_asked_for(cases):
     model = Bright()
-    table = run(model, cases, image_size=16, eval_size=64, batch_size=2)
+    table = run(model, cases, ImageSpec(16), eval_size=64, batch_size=2)
     assert model.sizes == [(2, 3, 16, 16), (1, 3, 16, 16)]
     assert table["actual"].tolist() == [4 * 128] * 3
     assert table["actual_native"].tolist() == [128] * 3
@@ -61,7 +65,7 @@ def test_sizes_are_those_asked_for(cases):
 
 def test_the_dilated_rule_changes_the_truth_at_eval_size_only():
     case = square("odd", top=3, size=31)
-    area, dilated = (run(Bright(), [case], eval_size=16, mask_rule=rule) for rule in ("area", "dilated"))
+    area, dilated = (run(Bright(), [case], ImageSpec(32, mask_rule=rule), 16) for rule in ("area", "dilated"))
     assert dilated["actual"][0] > area["actual"][0]
     assert dilated["actual_native"][0] == area["actual_native"][0] == 128
 
@@ -98,8 +102,8 @@ def test_channel_order_reaches_the_model(cases):
     blue = np.zeros((32, 32, 3), np.uint8)
     blue[..., 2] = 255
     case = Case(name="blue", caption="x", image_array=blue, mask_array=np.ones((32, 32), np.uint8))
-    assert run(Bright(), [case], channel_order="BGR")["dice"][0] == 1
-    assert run(Bright(), [case], channel_order="RGB")["dice"][0] < 0.01
+    assert run(Bright(), [case], ImageSpec(32, channel_order="BGR"))["dice"][0] == 1
+    assert run(Bright(), [case])["dice"][0] < 0.01
 
 
 def test_several_classes_get_columns_by_name():
@@ -109,7 +113,7 @@ def test_several_classes_get_columns_by_name():
             return torch.cat([two, torch.full_like(two[:, :1], -9)], dim=1)
 
     names = ("background", "organ", "tumour")
-    table = run(Three(), [square("a", 2), square("b", 2, label=2)], class_names=names)
+    table = run(Three(), [square("a", 2), square("b", 2, label=2)], ImageSpec(32, num_classes=3), class_names=names)
     assert table["dice_organ"].tolist() == pytest.approx([1, 0], abs=1e-4)
     # No tumour in truth or prediction counts as right; a missed one as wrong.
     assert table["dice_native_tumour"].tolist() == pytest.approx([1, 0], abs=1e-4)
@@ -137,19 +141,22 @@ def test_images_are_read_batch_by_batch(cases):
     assert read == [1, 2, 3]
 
 
-def test_errors_say_what_and_where(cases):
-    with pytest.raises(ValueError, match="no cases"):
-        run(Bright(), [])
-    with pytest.raises(ValueError, match="2 captions for 3 cases"):
-        run(Bright(), cases, captions=["a", "b"])
-    with pytest.raises(ValueError, match="batch_size=0"):
-        run(Bright(), cases, batch_size=0)
-    with pytest.raises(ValueError, match="'strange'"):
-        run(Bright(), [square("strange", 2, label=3)])
+class Diverged(nn.Module):
+    def forward(self, images, captions):
+        return torch.full((len(images), 2, 4, 4), float("nan"))
 
-    class Diverged(nn.Module):
-        def forward(self, images, captions):
-            return torch.full((len(images), 2, 4, 4), float("nan"))
 
-    with pytest.raises(FloatingPointError, match="case2"):
-        run(Diverged(), cases)
+@pytest.mark.parametrize(
+    ("model", "options", "error", "message"),
+    [
+        (Bright, {"cases": []}, ValueError, "no cases"),
+        (Bright, {"captions": ["a", "b"]}, ValueError, "2 captions for 3 cases"),
+        (Bright, {"batch_size": 0}, ValueError, "batch_size=0"),
+        (Bright, {"cases": [square("strange", 2, label=3)]}, ValueError, "'strange'"),
+        (Bright, {"spec": ImageSpec(32, num_classes=3)}, ValueError, "gives 2 classes, but the images have 3"),
+        (Diverged, {}, FloatingPointError, "case2"),
+    ],
+)
+def test_errors_say_what_and_where(cases, model, options, error, message):
+    with pytest.raises(error, match=message):
+        run(model(), **({"cases": cases} | options))

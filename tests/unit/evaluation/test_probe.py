@@ -87,7 +87,7 @@ def test_probe_of_features_is_the_plane_through_their_maps(pairs, masks):
     taps = [Tap((0, 2), (50, 900)), Tap((2,), (900,))]
     features = tiny_features()
     table = probe(features, taps, [pairs[:2], pairs[1:3]], pairs[3:], pixels=64, seed=5)
-    assert table[["blocks", "steps", "draw"]].values.tolist() == [
+    assert table[["blocks", "noise_steps", "draw"]].values.tolist() == [
         ["0,2", "50,900", 0],
         ["0,2", "50,900", 1],
         ["2", "900", 0],

@@ -1,19 +1,19 @@
-"""What is asked of one trained model: a row a volume and question, and slices hung as radiologists hang them."""
+"""What is asked of one trained model: one row per volume and question, and slices hung as radiologists hang them."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from textdiff.data.registry import DATASETS
 from textdiff.data.volumes.patches import Preprocessing
 from textdiff.data.volumes.phantoms import abdomen_phantoms
 from textdiff.data.volumes.volume import Volume
 from textdiff.evaluation.studies import ALL, LONG, SAMPLED, by_question, look, prompt_study, sampling_study
-from textdiff.experiments import images as experiments
-from textdiff.experiments import volumes as experiments3d
-from textdiff.experiments.config import SamplingConfig, TextDiffSegConfig, VolumeTableConfig
 from textdiff.models.text import TextEncoder
 from textdiff.models.textdiffseg import TextDiffSeg
 
@@ -30,11 +30,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def cases():
-    from dataclasses import replace
-
-    from textdiff.data.volumes.layouts import TASKS
-
-    values = TASKS["abdomen_phantoms"].only(NAMES).labels
+    values = DATASETS["abdomen_phantoms"].only(NAMES).labels
     made = abdomen_phantoms(2, seed=0, shape=(24, 24, 24), spacing=(12.0, 12.0, 10.0))
     return [replace(case, values=values) for case in made]
 
@@ -46,7 +42,7 @@ def test_every_way_to_sample_is_measured_once_and_long_ones_on_few_volumes(model
         table, reliability = sampling_study(model, cases, ways, max_long=1)
     finally:
         model.diffusion = kept
-    assert table.groupby(["sampler", "steps", "samples"], sort=False).size().tolist() == [2, 2, 1]
+    assert table.groupby(["sampler", "sampling_steps", "samples"], sort=False).size().tolist() == [2, 2, 1]
     assert set(SAMPLED) <= set(table.columns) and table["dice"].between(0, 1).all()
     assert list(reliability) == list(dict.fromkeys(ways)) and all(one["n"].sum() > 0 for one in reliability.values())
 
@@ -57,12 +53,12 @@ class Quick:
     def __init__(self, diffusion):
         self.diffusion = diffusion
 
-    def sample(self, denoise, shape, batch, steps, *rest):
-        return self.diffusion.sample(denoise, shape, batch, 1, *rest)
+    def sample(self, denoise, shape, batch, sampling, *rest):
+        return self.diffusion.sample(denoise, shape, batch, replace(sampling, sampling_steps=1), *rest)
 
 
 def test_every_question_is_asked_in_every_kind(model, cases):
-    answers = prompt_study(model, cases[:1], steps=1)
+    answers = prompt_study(model, cases[:1], sampling_steps=1)
     assert len(answers) == 3 * 3 * len(NAMES)
     assert set(answers["asked"]) == {ALL, *NAMES} and set(answers["kind"]) == {"class", "anatomy", "report"}
     asked = answers.set_index(["kind", "asked"])["prompt"]
@@ -89,36 +85,3 @@ def test_the_slice_and_its_words_are_hung_as_radiologists_do(model):
     assert truth[:8, :8].all() and not truth[12:].any() and picture[0, 0, 0] == 255
     assert words[1:3] == ["the", "left"] or words[:2] == ["the", "left"]
     assert maps.min() >= 0 and maps.sum(axis=0).max() <= 1 + 1e-5
-
-
-# --- a saved model, and tables of volumes ---------------------------------------------------------------
-
-
-def test_a_saved_model_comes_with_data_of_its_structures(model, tmp_path):
-    model.save_pretrained(tmp_path / "saved")
-    config = SamplingConfig.from_params(model_folder=str(tmp_path / "saved"), device="cpu")
-    again, settings, data = experiments3d.saved_model(config, config.model_folder)
-    assert again.class_names == data.class_names == ("background", *NAMES) and not again.training
-    assert settings.structures == ",".join(NAMES) and len(data.test) == settings.max_test
-
-
-def test_without_a_model_it_says_what_to_do():
-    config = SamplingConfig.from_params(mode="full", dataset="liver_tumour")
-    with pytest.raises(ValueError, match="no model ships for 'liver_tumour': train one"):
-        experiments3d.saved_model(config, config.model_folder)
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        experiments3d.saved_model(config, "nowhere")
-
-
-def test_a_table_of_volumes_makes_its_missing_runs_in_demo_mode(tmp_path, monkeypatch):
-    made = []
-    monkeypatch.setenv("TEXTDIFF_RESULTS", str(tmp_path))
-    monkeypatch.setattr(experiments3d, "run_textdiffseg", lambda config, out: made.append((config.model, out)))
-    monkeypatch.setattr(experiments, "run_textdiff", None)
-    table, records = experiments.table_of(
-        "comparison3d", VolumeTableConfig.from_params(out_dir="somewhere", device="cpu")
-    )
-    assert made == [("textdiffseg", "somewhere"), ("segresnet", "somewhere")] and len(records) >= 0
-    assert table.common["device"] == "cpu" and table.kind is TextDiffSegConfig
-    experiments.table_of("comparison3d", VolumeTableConfig.from_params(mode="full", dataset="hippocampus"))
-    assert len(made) == 2

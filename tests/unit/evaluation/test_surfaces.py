@@ -85,15 +85,16 @@ def test_the_box_holds_all_that_either_map_marks():
     )
 
 
-def test_wrong_arguments_are_refused():
-    labels = block((2, 2, 2))
-    with pytest.raises(ValueError, match="give 3 positive numbers"):
-        surface_distances(labels, labels, (1, 1), 2)
-    with pytest.raises(ValueError, match="give 3 positive numbers"):
-        surface_distances(labels, labels, (1, 0, 1), 2)
-    with pytest.raises(ValueError, match="must be equal"):
-        surface_distances(labels, labels[1:], (1, 1, 1), 2)
-    with pytest.raises(ValueError, match="only 0..1 are possible"):
-        surface_distances(labels * 2, labels, (1, 1, 1), 2)
-    with pytest.raises(ValueError, match="whole numbers"):
-        surface_distances(labels * 0.5, labels, (1, 1, 1), 2)
+@pytest.mark.parametrize(
+    ("pred", "target", "spacing", "message"),
+    [
+        (block((2, 2, 2)), block((2, 2, 2)), (1, 1), "give 3 positive numbers"),
+        (block((2, 2, 2)), block((2, 2, 2)), (1, 0, 1), "give 3 positive numbers"),
+        (block((2, 2, 2)), block((2, 2, 2))[1:], (1, 1, 1), "must be equal"),
+        (block((2, 2, 2)) * 2, block((2, 2, 2)), (1, 1, 1), "only 0..1 are possible"),
+        (block((2, 2, 2)) * 0.5, block((2, 2, 2)), (1, 1, 1), "whole numbers"),
+    ],
+)
+def test_wrong_arguments_are_refused(pred, target, spacing, message):
+    with pytest.raises(ValueError, match=message):
+        surface_distances(pred, target, spacing, 2)

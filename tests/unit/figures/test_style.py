@@ -1,9 +1,6 @@
 """What holds for every figure: it carries words, leaves nothing behind in pyplot, and says so where nothing was run."""
 
 import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -36,11 +33,11 @@ HEAT = pd.DataFrame([[0.5, np.nan], [0.6, 0.7]], index=pd.Index([6, 8], name="bl
 GRID_RUNS = pd.DataFrame({"row": ["ours", "ours"], "n_labels": [1, 10], "test/dice": [0.4, 0.7]})
 SAMPLED = pd.DataFrame({"sampling_steps": [1, 5], "dice": [0.5, 0.8], "seconds": [1, 5]})
 PRETRAINED = pd.DataFrame({"iterations": [10, 20], "dice": [0.3, 0.5]})
-LOSSES = pd.DataFrame([("ours", "none", 0.2, 0.1, 0.3)], columns=["row", "reading", "difference", "low", "high"])
 WORTH = pd.DataFrame(
-    {"difference": [0.0, 0.05], "low": 0.0, "high": 0.1, "images": [3, 3], "draws": [(0.0,), (0.04, 0.06)]},
+    {"difference": [0.0, 0.05], "low": 0.0, "high": 0.1, "cases": [3, 3], "draws": [(0.0,), (0.04, 0.06)]},
     index=["base", "BGR"],
 )
+LOSSES = WORTH.rename_axis("row").reset_index().assign(reading="none")
 FIGURES = {
     "cases": lambda: images.show_cases(CASES),
     "samples": lambda: images.samples_grid([torch.zeros(3, 8, 8)] * 3, ["a", "b", "c"]),
@@ -51,7 +48,7 @@ FIGURES = {
     "loss": lambda: curves.loss_curve([{"epoch": 0, "loss": 1.0, "dice": 0.5}, {"epoch": 1, "loss": 0.5, "dice": 0.6}]),
     "heat": lambda: curves.dice_heatmap(HEAT),
     "signed heat": lambda: curves.dice_heatmap(HEAT - 0.6, spread=HEAT / 10, signed=True),
-    "reading": lambda: curves.reading_bars(LOSSES),
+    "reading": lambda: curves.reading_dots(LOSSES),
     "labels": lambda: curves.label_efficiency_curve(GRID_RUNS),
     "pretraining": lambda: curves.pretraining_curve(PRETRAINED, {"untrained": 0.25}),
     "steps": lambda: curves.steps_curve(SAMPLED),
@@ -68,12 +65,12 @@ FIGURES = {
 }  # fmt: skip
 NOT_RUN = {
     "heat": lambda: curves.dice_heatmap(HEAT * np.nan),
-    "reading": lambda: curves.reading_bars(LOSSES.assign(difference=np.nan)),
+    "reading": lambda: curves.reading_dots(LOSSES.assign(cases=0)),
     "labels": lambda: curves.label_efficiency_curve(GRID_RUNS.iloc[:0]),
     "pretraining": lambda: curves.pretraining_curve(PRETRAINED.iloc[:0], {}),
     "steps": lambda: curves.steps_curve(SAMPLED.iloc[:0]),
     "reliability": lambda: curves.reliability_curve({}),
-    "switches": lambda: curves.worth_of_switches({"256 px": WORTH.assign(images=0)}, "base"),
+    "switches": lambda: curves.worth_of_switches({"256 px": WORTH.assign(cases=0)}, "base"),
 }
 
 
@@ -116,7 +113,9 @@ def test_import_and_drawing_leave_the_style_alone_until_asked():
 
 def luminance(colour: str) -> float:
     """Relative luminance (WCAG): what is left of a colour in grey print."""
-    linear = np.array([c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in matplotlib.colors.to_rgb(colour)])
+    linear = np.array(
+        [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in matplotlib.colors.to_rgb(colour)]
+    )
     return float(linear @ [0.2126, 0.7152, 0.0722])  # fmt: skip
 
 

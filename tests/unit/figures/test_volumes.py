@@ -2,10 +2,6 @@
 
 from dataclasses import replace
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import pytest
 
@@ -82,7 +78,9 @@ def test_outlines_go_around_the_voxels():
     axial = plots.slices(image(), replace(labels(), array=array)).axes[2]
     corners = np.concatenate([path.vertices for path in axial.collections[0].get_paths()])
     # From the patient's right: voxels 8 to 11 of 12 are the first four columns; rows 2 to 5 of 2 mm
-    assert corners.min(axis=0) == pytest.approx([0, 4], abs=0.5) and corners.max(axis=0) == pytest.approx([4, 12], abs=1)
+    assert corners.min(axis=0) == pytest.approx([0, 4], abs=0.5) and corners.max(axis=0) == pytest.approx(
+        [4, 12], abs=1
+    )
 
 
 def test_surfaces_lie_where_the_voxels_are_in_millimetres():

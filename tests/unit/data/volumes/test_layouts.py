@@ -10,13 +10,18 @@ import numpy as np
 import pytest
 from msd_files import AFFINE, SHAPE, image, labels, msd
 
-from textdiff.base.paths import DATASET_FOLDERS, find_dataset
 from textdiff.data import load_volumes
-from textdiff.data.volumes.layouts import VolumeCase
-from textdiff.data.volumes.tasks import LAYOUTS, TASKS, TOTALSEGMENTATOR, Task
+from textdiff.data.registry import DATASETS, names
+from textdiff.data.registry import dataset as entry_of
+from textdiff.data.splits import SPLITS, check_unseen, draw_labelled, hashed_split, manifest_split
+from textdiff.data.volumes.cases import VolumeCase
+from textdiff.data.volumes.layouts import TOTALSEGMENTATOR
 from textdiff.data.volumes.volume import Volume, turned, write_image, write_labels
 
-REAL = [name for name, task in TASKS.items() if task.layout != "phantoms"]
+REAL = [name for name in names("volumes") if not DATASETS[name].synthetic]
+
+
+WEIGHTS = Path(__file__).resolve().parents[4] / "weights"
 
 
 def first(case: VolumeCase, n: int) -> list[int]:
@@ -30,50 +35,6 @@ def everyone(dataset) -> list[VolumeCase]:
     return sorted(dataset.train + dataset.val + dataset.test, key=lambda case: case.name)
 
 
-# --- tasks ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_tasks_are_consistent(name):
-    task = TASKS[name]
-    assert task.name == name and task.layout in LAYOUTS and task.modality in ("CT", "MR")
-    assert len(set(task.structures)) == len(task.structures)
-    assert set(task.labels.values()) - {0} == set(range(1, len(task.structures) + 1))
-    assert all(side % 8 == 0 for side in task.patch)
-    assert (task.window is None) == (task.modality == "MR")
-    assert task.licence and task.citation
-    if name in REAL:
-        assert task.folders == DATASET_FOLDERS[name] and task.home.startswith("http")
-
-
-def test_windows_of_the_tumour_tasks():
-    wanted = {
-        "kits21": (-52, 247),
-        "pancreas_tumour": (-39, 204),
-        "liver_tumour": (-17, 201),
-        "colon_tumour": (-57, 175),
-    }
-    assert {name: TASKS[name].window for name in wanted} == wanted
-
-
-def test_sides_are_known():
-    assert TASKS["amos"].sided and TASKS["abdomen_phantoms"].sided and TASKS["amos"].only(("left kidney",)).sided
-    assert not TASKS["liver_tumour"].sided and not TASKS["amos"].only(("liver",)).sided
-
-
-def test_amos_numbering_is_the_published_one():
-    ours = {value: TASKS["amos"].class_names[label] for value, label in TASKS["amos"].labels.items()}
-    published = {1: "spleen", 2: "right kidney", 3: "left kidney", 6: "liver", 10: "pancreas", 15: "prostate or uterus"}
-    assert published.items() <= ours.items()
-
-
-def test_labels_of_a_task_need_names():
-    with pytest.raises(ValueError, match=r"labels \[3\] have no name among 1 structures"):
-        Task(**vars(TASKS["colon_tumour"]) | {"labels": {1: 1, 2: 3}})
-    with pytest.raises(ValueError, match="layout must be one of"):
-        Task(**vars(TASKS["colon_tumour"]) | {"layout": "zip"})
-
-
 # --- layouts -------------------------------------------------------------------------------------------
 
 
@@ -82,10 +43,10 @@ def test_decathlon_layout(tmp_path):
     dataset = load_volumes("liver_tumour", tmp_path)
     assert [case.name for case in everyone(dataset)] == ["case_0", "case_1", "case_2"]
     assert dataset.class_names == ("background", "liver", "liver tumour") and not dataset.synthetic
-    assert dataset.licence == "CC BY-SA 4.0" and first(dataset.train[0], 2) == [1, 2]
-    volume, found = dataset.train[0].pair()
+    assert dataset.licence == "CC BY-SA 4.0" and first(everyone(dataset)[0], 2) == [1, 2]
+    volume, found = everyone(dataset)[0].pair()
     assert volume.array.dtype == np.float32 and volume.axes == found.axes == "LPS"
-    assert [path.name for path in dataset.train[0].files] == [f"{dataset.train[0].name}.nii.gz"] * 2
+    assert [path.name for path in everyone(dataset)[0].files] == ["case_0.nii.gz"] * 2
 
 
 @pytest.mark.parametrize(
@@ -114,7 +75,7 @@ def test_amos_layout_with_its_validation_part_and_without_its_mr(tmp_path):
         labels(tmp_path / f"labels{part}" / f"amos_{number:04d}.nii.gz", 6, 3)
     dataset = load_volumes("amos", tmp_path)
     assert [case.name for case in everyone(dataset)] == ["amos_0001", "amos_0005", "amos_0008"]
-    assert first(dataset.test[0], 2) == [6, 3]
+    assert first(everyone(dataset)[0], 2) == [6, 3]
 
 
 @pytest.mark.parametrize("inside", [".", "Training", "RawData/Training"])
@@ -124,7 +85,7 @@ def test_btcv_layout(tmp_path, inside):
         labels(tmp_path / inside / "label" / f"label{k:04d}.nii.gz", 11)
     dataset = load_volumes("btcv", tmp_path)
     assert [case.name for case in everyone(dataset)] == ["0001", "0002", "0003"]
-    assert dataset.class_names[first(dataset.train[0], 1)[0]] == "pancreas"
+    assert dataset.class_names[first(everyone(dataset)[0], 1)[0]] == "pancreas"
 
 
 @pytest.mark.parametrize(("numbering", "pancreas", "colon"), [("v1", 10, 57), ("v2", 7, 20), ("mr", 7, 15)])
@@ -134,10 +95,10 @@ def test_totalsegmentator_numberings(tmp_path, numbering, pancreas, colon):
         image(tmp_path / name / f"{file}.nii.gz")
         labels(tmp_path / name / f"seg_multilabel_{numbering}.nii.gz", pancreas, colon, 17)
     dataset = load_volumes(task, tmp_path)
-    names = [dataset.class_names[label] for label in first(dataset.train[0], 3)]
+    names = [dataset.class_names[label] for label in first(everyone(dataset)[0], 3)]
     assert names[:2] == ["pancreas", "colon"] and names[2] == "background"  # 17: known, not asked for
     few = load_volumes(task, tmp_path, structures=("colon", "pancreas"))
-    assert first(few.train[0], 3) == [2, 1, 0]
+    assert first(everyone(few)[0], 3) == [2, 1, 0]
 
 
 def test_totalsegmentator_needs_to_know_the_numbering(tmp_path):
@@ -159,8 +120,8 @@ def test_totalsegmentator_with_a_mask_a_structure(tmp_path):
     (tmp_path / "s1" / "segmentations" / "readme.txt").write_text("not a mask")
     image(tmp_path / "m1" / "mr.nii.gz")  # of the other task
     dataset = load_volumes("totalsegmentator", tmp_path, structures=wanted)
-    assert len(everyone(dataset)) == 3 and first(dataset.train[0], 3) == [1, 1, 2]
-    assert len(dataset.train[0].files) == 3
+    assert len(everyone(dataset)) == 3 and first(everyone(dataset)[0], 3) == [1, 1, 2]
+    assert len(everyone(dataset)[0].files) == 3
     with pytest.raises(FileNotFoundError, match=r"'s1': no mask of spleen, .* leave them out with structures="):
         load_volumes("totalsegmentator", tmp_path)
 
@@ -181,7 +142,9 @@ def test_totalsegmentators_own_split(tmp_path):
         load_volumes("totalsegmentator", tmp_path)
 
 
-def test_mask_file_names_are_unique():
+def test_totalsegmentators_structures_have_names_and_numbers_of_their_own():
+    for task in ("totalsegmentator", "totalsegmentator_mr"):
+        assert set(DATASETS[task].structures) == set(TOTALSEGMENTATOR)
     for column in zip(*TOTALSEGMENTATOR.values(), strict=True):
         assert len(set(column)) == len(column)
 
@@ -327,14 +290,40 @@ def test_dataset_json_says_what_belongs(tmp_path):
         load_volumes("liver_tumour", tmp_path)
 
 
-def test_without_a_split_the_names_decide(tmp_path):
-    dataset = load_volumes("liver_tumour", msd(tmp_path, 10))
-    assert [len(dataset.train), len(dataset.val), len(dataset.test)] == [7, 1, 2]
-    undrawn = dataset.train[0].name
-    for folder in ("imagesTr", "labelsTr"):
-        (tmp_path / folder / f"{undrawn}.nii.gz").unlink()
-    again = load_volumes("liver_tumour", tmp_path)
-    assert again.test == dataset.test and again.val == dataset.val
+def test_without_a_split_the_names_decide_and_no_case_moves_another(tmp_path):
+    def splits() -> dict[str, str]:
+        data = load_volumes("liver_tumour", tmp_path)
+        return {case.name: split for split in SPLITS for case in getattr(data, split)}
+
+    msd(tmp_path, 30)
+    before = splits()
+    assert set(before.values()) == set(SPLITS)
+    for gone in ("case_0", "case_7", "case_11", "case_29"):
+        for folder in ("imagesTr", "labelsTr"):
+            (tmp_path / folder / f"{gone}.nii.gz").unlink()
+        del before[gone]
+        assert splits() == before
+    image(tmp_path / "imagesTr" / "another.nii.gz")
+    labels(tmp_path / "labelsTr" / "another.nii.gz", 1)
+    assert before.items() < splits().items()
+
+
+def test_the_shipped_split_stands_above_the_folders_own_and_counts_what_is_absent(tmp_path):
+    shipped = manifest_split("hippocampus.json")
+    chosen = {split: next(name for name in shipped if shipped[name] == split) for split in SPLITS}
+    for name in (*chosen.values(), "hippocampus_999"):
+        image(tmp_path / "imagesTr" / f"{name}.nii.gz")
+        labels(tmp_path / "labelsTr" / f"{name}.nii.gz", 1, 2)
+    data = load_volumes("hippocampus", tmp_path)
+    for split, name in chosen.items():
+        assert name in [case.name for case in getattr(data, split)]
+    assert "hippocampus_999" in [case.name for case in getattr(data, hashed_split("hippocampus_999"))]
+    assert len(data.absent) == 221 - 3 and not set(data.absent) & set(chosen.values())
+    own = {"train": [*chosen.values(), "hippocampus_999"]}
+    (tmp_path / "split.json").write_text(json.dumps(own))
+    data = load_volumes("hippocampus", tmp_path)
+    assert [case.name for case in data.test] == [chosen["test"]]
+    assert [case.name for case in data.train] == [chosen["train"], "hippocampus_999"]
 
 
 # --- structures, arguments, phantoms -------------------------------------------------------------------
@@ -346,7 +335,7 @@ def test_some_structures_are_numbered_anew(tmp_path):
         labels(tmp_path / "labelsTr" / f"amos_000{k}.nii.gz", 6, 3, 1, 2)
     dataset = load_volumes("amos", tmp_path, structures=("left kidney", "liver"))
     assert dataset.class_names == ("background", "left kidney", "liver")
-    assert first(dataset.train[0], 4) == [2, 1, 0, 0]
+    assert first(everyone(dataset)[0], 4) == [2, 1, 0, 0]
 
 
 @pytest.mark.parametrize("structures", [("livver",), ("liver", "liver"), ()])
@@ -356,7 +345,7 @@ def test_structures_must_be_the_tasks_own(structures):
 
 
 def test_names_and_arguments():
-    with pytest.raises(ValueError, match="unknown 3D data set 'brats'; known: hippocampus, "):
+    with pytest.raises(ValueError, match="unknown data set of volumes 'brats'; known: hippocampus, "):
         load_volumes("brats")
     with pytest.raises(ValueError, match="on_error must be one of"):
         load_volumes("hippocampus", on_error="ignore")
@@ -373,7 +362,7 @@ def test_a_folder_under_another_name_is_found(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="textdiff fetch hippocampus"):
         load_volumes("hippocampus")
     msd(tmp_path / "task04_hippocampus")
-    assert len(everyone(load_volumes("hippocampus"))) == 3 and find_dataset("hippocampus").parent == tmp_path
+    assert len(everyone(load_volumes("hippocampus"))) == 3 and entry_of("hippocampus").folder().parent == tmp_path
 
 
 def test_phantoms_of_different_splits_differ_and_can_be_narrowed():
@@ -384,6 +373,16 @@ def test_phantoms_of_different_splits_differ_and_can_be_narrowed():
     for _, found in pairs:
         kidney, liver = (np.argwhere(found.array == k).mean(0) for k in (1, 2))
         assert found.axes == "RAS" and kidney[0] < liver[0]  # the left kidney lies on the left
+
+
+def test_a_fingerprint_stands_for_the_voxels_whatever_holds_them(tmp_path):
+    case = everyone(load_volumes("liver_tumour", msd(tmp_path, 1)))[0]
+    volume = case.image()
+    assert len(case.fingerprint()) == 16 and case.fingerprint() == VolumeCase("a", image_volume=volume).fingerprint()
+    write_image(tmp_path / "raw.nii", turned(volume, "IRA"))
+    assert VolumeCase("b", image_path=tmp_path / "raw.nii").fingerprint() == case.fingerprint()
+    for other in (volume.array + (volume.array == 0), volume.array.reshape(5, 4, 3)):
+        assert VolumeCase("c", image_volume=Volume(other, AFFINE)).fingerprint() != case.fingerprint()
 
 
 def test_cases_in_memory():
@@ -410,6 +409,7 @@ def real(data_root: Path, name: str) -> Path:
 def test_real_hippocampus(data_root):
     dataset = load_volumes("hippocampus", real(data_root, "Task04_Hippocampus"))
     assert [len(dataset.train), len(dataset.val), len(dataset.test)] == [155, 33, 33]
+    assert {case.name for case in everyone(dataset)} == set(manifest_split("hippocampus.json")) and not dataset.absent
     names = {case.name for case in everyone(dataset)}
     assert not names & {"hippocampus_118", "hippocampus_010", "hippocampus_281"}  # incomplete pairs, in no split
     for case in dataset.test[:5]:
@@ -417,6 +417,24 @@ def test_real_hippocampus(data_root):
         assert volume.axes == "RAS" and volume.spacing == pytest.approx((1, 1, 1))
         front, back = (np.argwhere(found.array == k).mean(0)[1] for k in (1, 2))
         assert front > back  # anterior lies in front of posterior
+
+
+def test_hippocampus_small_carries_the_fingerprints_of_its_training_cases(data_root):
+    dataset = load_volumes("hippocampus", real(data_root, "Task04_Hippocampus"))
+    trained_on = json.loads((WEIGHTS / "hippocampus_small" / "config.json").read_text())["trained_on"]
+    assert trained_on["dataset"] == "hippocampus" and len(set(trained_on["cases"])) == 155
+    assert {case.fingerprint() for case in draw_labelled(dataset.train, 20, seed=1)} <= set(trained_on["cases"])
+    check_unseen(trained_on, dataset.val + dataset.test)
+    with pytest.raises(ValueError, match=f"trained on 1 of the 34 test cases .{dataset.train[5].name};"):
+        check_unseen(trained_on, [*dataset.test, dataset.train[5]])
+
+
+def test_abdomen_small_carries_the_fingerprints_of_its_training_cases():
+    trained_on = json.loads((WEIGHTS / "abdomen_small" / "config.json").read_text())["trained_on"]
+    assert trained_on["dataset"] == "abdomen_phantoms" and len(set(trained_on["cases"])) == 40
+    dataset = load_volumes("abdomen_phantoms", sizes=(3, 1, 2))
+    assert {case.fingerprint() for case in dataset.train} <= set(trained_on["cases"])
+    check_unseen(trained_on, dataset.val + dataset.test)
 
 
 def test_real_hippocampus_without_its_split_names_the_incomplete_pairs(data_root, tmp_path):
