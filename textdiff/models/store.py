@@ -76,14 +76,14 @@ def find_model(name: str | Path, kind: str) -> Path:
 
 def _known_folder(name: str, folder: str, packaged: bool) -> Path:
     """Where the files of a registered name are; fetched from the release where they are not on this machine."""
-    from textdiff.data.fetch import fetch_release
-
     places = [paths.assets_dir() / folder, paths.shipped("weights") / folder, paths.weights_dir() / folder]
     for place in places:
         if (place / "config.json").is_file():
             return place
     if packaged:
         raise FileNotFoundError(f"{name!r} comes with the package, but is not in {places[0]}: install it again")
+    from textdiff.data.fetch import fetch_release
+
     try:
         return fetch_release(name)
     except Exception as error:
