@@ -145,16 +145,16 @@ def volume_model(monkeypatch) -> dict:
         device = torch.device("cpu")
         preprocessing = Preprocessing(None, (0, 100), (8, 8, 8))
 
-        def predict(self, volume, text, **options):
-            calls.update(volume=volume, text=text, **options)
-            return predict_volume(self, volume, text, **options)
+        def predict(self, volume, text, sampling, **options):
+            calls.update(volume=volume, text=text, sampling=sampling, **options)
+            return predict_volume(self, volume, text, sampling, **options)
 
-        def segment(self, images, prompts, **settings):
+        def segment(self, images, prompts, sampling):
             bright = (images[:, 0] > 0).float() * 0.8
             return torch.stack([0.9 - bright, torch.full_like(bright, 0.1), bright], dim=1)
 
-        def draws(self, images, prompts, samples, **settings):
-            return (self.segment(images, prompts) for _ in range(samples))
+        def draws(self, images, prompts, sampling):
+            return (self.segment(images, prompts, sampling) for _ in range(sampling.samples))
 
     class Stored:
         @staticmethod

@@ -84,6 +84,15 @@ def test_folders_and_names_in_the_folder_of_weights(machine):
         TextDiff.from_pretrained("mine")
 
 
+@pytest.mark.parametrize("key", ["text", "head", "model", "trained_on", "features"])
+def test_a_description_that_lacks_something_is_named(machine, key):
+    tiny_textdiff(TextEncoder.from_pretrained("tiny")).save_pretrained(machine / "mine")
+    path = machine / "mine" / "config.json"
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != key}))
+    with pytest.raises(ValueError, match=f"config.json does not describe a TextDiff: .*{key}"):
+        TextDiff.from_pretrained(machine / "mine")
+
+
 # --- backbones -------------------------------------------------------------------------------------------
 
 
