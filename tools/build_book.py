@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -420,4 +421,6 @@ if __name__ == "__main__":
         first_page = build(force=arguments.force, jobs=arguments.jobs)
     except (PackageFailed, NotebookFailed, BookFailed) as error:
         sys.exit(str(error))
-    print(f"The book is built. Open {first_page.as_uri()}")
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    minutes = sum(one.ru_utime + one.ru_stime for one in used) / 60
+    print(f"The book is built, in {minutes:.1f} minutes of processor time. Open {first_page.as_uri()}")
