@@ -223,11 +223,11 @@ def build(root: Path = ROOT, force: bool = False, jobs: int = 0) -> Path:
     """
     _check_contents(root)
     outcomes = execute_all(sources(root), root, force, jobs)
-    failures = [str(outcome) for outcome in outcomes.values() if isinstance(outcome, NotebookFailed)]
-    if failures:
-        raise NotebookFailed("\n".join(failures))
+    done = {path: outcome for path, outcome in outcomes.items() if isinstance(outcome, Executed)}
+    if len(done) < len(outcomes):
+        raise NotebookFailed("\n".join(str(one) for one in outcomes.values() if isinstance(one, NotebookFailed)))
     with FileLock(root / "_build" / "book.lock"):
-        source = stage(outcomes, root)
+        source = stage(done, root)
         html = _jupyter_book(source, root / "_build" / "jupyter-book")
         final, fresh = root / "_build" / "html", root / "_build" / "html.new"
         shutil.rmtree(fresh, ignore_errors=True)
