@@ -30,10 +30,11 @@ class BuildWithShipped(build_py):
             to = Path(self.build_lib, "textdiff", target)
             if Path(source).is_dir():
                 shutil.rmtree(to, ignore_errors=True)
-                shutil.copytree(source, to, ignore=shutil.ignore_patterns(".*", "*.tmp"))
+                shutil.copytree(source, to, ignore=shutil.ignore_patterns(".*", "*.tmp", "*.toml"))
             else:
                 to.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, to)
 
 
-setup(cmdclass={"build_py": BuildWithShipped})
+if __name__ == "__main__":
+    setup(cmdclass={"build_py": BuildWithShipped})

@@ -23,7 +23,7 @@ from torch import Tensor
 from textdiff import DiffusionFeatures, TextDiff, TextEncoder, UNet
 from textdiff.data.images.transforms import dihedral
 from textdiff.experiments.images import COMPACT_HEAD, OPENAI_256
-from textdiff.models.features import FeatureCache
+from textdiff.base.cache import FeatureCache
 from textdiff.models.losses import dice_ce_loss
 from textdiff.training.fit import Trainee
 
@@ -88,11 +88,11 @@ def compare(official: bool, n_images: int, views: int, repeats: int) -> dict[str
         def once() -> None:
             epoch(model, trainee, images, views, size)
 
-        with torch.no_grad(), model.features.uncached():  # the first pass pays for building kernels
+        with torch.no_grad(), model.features.caching(None):  # the first pass pays for building kernels
             model.features(images[:1, :, :64, :64])
         filling = timed(once)
         cached = min((timed(once) for _ in range(repeats)), key=lambda t: t.processor)
-        with model.features.uncached():
+        with model.features.caching(None):
             recomputed = timed(once)
     return {"recomputed": recomputed, "first (computes, stores)": filling, "cached": cached}
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from textdiff import DiffusionFeatures, TextDiff, TextEncoder, UNet
+from textdiff import DiffusionFeatures, TextDiff, TextDiffHead, TextEncoder, UNet
 from textdiff.data.cases import Case
+from textdiff.data.images.transforms import ImageSpec
+from textdiff.models.textdiff import HeadSpec
 
 ARCHITECTURE = dict(
     image_size=16,
@@ -41,12 +44,30 @@ def tiny_features(seed: int = 0, **changes: object) -> DiffusionFeatures:
     return DiffusionFeatures(tiny_unet(seed), **{"blocks": (0, 2), "steps": (50, 250), **changes})
 
 
+def tiny_head(channels: tuple[int, ...], text_dim: int = 10, num_classes: int = 2, **changes: object) -> TextDiffHead:
+    """A small head; ``changes`` are settings of :class:`HeadSpec`."""
+    return TextDiffHead(channels, text_dim, num_classes, HeadSpec(**{**SMALL_HEAD, **changes}))
+
+
 def tiny_textdiff(text: TextEncoder | None, seed: int = 0, **changes: object) -> TextDiff:
+    """A small TextDiff; ``changes`` are its arguments, and settings of its head (:class:`HeadSpec`) and image."""
+    options = {"image_size": 16, **SMALL_HEAD, **changes}
+    kinds = {"head": HeadSpec, "image": ImageSpec}
+    specs = {
+        name: kind(
+            **{
+                one.name: options.pop(one.name)
+                for one in fields(kind)
+                if one.name in options and one.name != "num_classes"
+            }
+        )
+        for name, kind in kinds.items()
+        if name not in options
+    }
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        options = {"image_size": 16, **SMALL_HEAD, **changes}
         features = options.pop("features", None) or tiny_features()
-        return TextDiff(features, text, **options)
+        return TextDiff(features, text, **specs, **options)
 
 
 def pictures(count: int, size: int = 16, seed: int = 0) -> torch.Tensor:

@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "UNet": "models.unet",
     "DiffusionFeatures": "models.features",
-    "FeatureCache": "models.features",
+    "FeatureCache": "base.cache",
     "TextEncoder": "models.text",
     "TextDiff": "models.textdiff",
     "TextDiffHead": "models.textdiff",

@@ -34,11 +34,7 @@ if TYPE_CHECKING:
     from textdiff.experiments.config import Config
     from textdiff.experiments.grids import Grid
 
-app = typer.Typer(
-    help="Text-guided diffusion features for medical image segmentation.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 Scalar = bool | int | float | str
 
 
@@ -59,16 +55,21 @@ def _readable(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-@app.callback()
-def main(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
-) -> None:
-    """Text-guided diffusion models for medical image segmentation."""
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         from textdiff import __version__
 
         typer.echo(f"textdiff {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Text-guided diffusion models for medical image segmentation."""
 
 
 @app.command()

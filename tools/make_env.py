@@ -1,6 +1,7 @@
 """Make the environment: a lock file comes in, a virtual environment with its exact versions goes out.
 
-    python tools/make_env.py env/requirements-cpu.txt .venv
+    python tools/make_env.py env/requirements-cpu.txt .venv     # what `make` does
+    python tools/make_env.py env/requirements-cpu.txt           # into the environment of this Python (conda)
 
 A plain torch wheel brings some 5 GB of CUDA libraries on Linux. A lock with the line `# torch-backend: cpu`
 is therefore installed by uv, which knows where torch's builds for the processor are; where uv cannot reach
@@ -39,7 +40,7 @@ def pinned(lock: str, name: str) -> str:
 
 def ways(lock: str, python: str, find_links: str) -> list[Way]:
     """How to install a lock (its text) into the environment of `python`, best first."""
-    uv = (python, "-m", "uv", "pip", "install", "--python", python)
+    uv = (python, "-m", "uv", "pip", "install", "--quiet", "--python", python)
     local = tuple(f"--find-links={place}" for place in find_links.split())
     backend = re.search(r"^# torch-backend: (\w+)", lock, re.MULTILINE)
     found = []
@@ -63,7 +64,7 @@ def install(lock: Path, python: str, find_links: str, succeeds: Callable[..., bo
     for way in ways(text, python, find_links):
         if way.probe and not with_uv:
             continue
-        asked = [*way.command, "--dry-run", "--no-deps", "--quiet", pinned(text, "torch")]
+        asked = [*way.command, "--dry-run", "--no-deps", pinned(text, "torch")]
         reachable = not way.probe or succeeds(asked, PROBE_SECONDS)
         if reachable and succeeds([*way.command, "-r", str(lock)], None):
             return way.name
@@ -84,16 +85,20 @@ def _gigabytes(folder: Path) -> float:
     return sum(file.lstat().st_size for file in files) / 1e9
 
 
-def main(lock: Path, folder: Path) -> None:
-    """Make `folder` and install the lock and, editable, the package into it. Ends with a message on failure."""
+def main(lock: Path, folder: Path | None) -> None:
+    """Install the lock and, editable, the package into `folder` (made anew), or into this Python's own environment.
+
+    Ends with a message on failure.
+    """
     if sys.version_info < (3, 11):
         version = sys.version.split()[0]
         sys.exit(
             f"the locked versions need Python 3.11 or newer, {sys.executable} is {version}: make PYTHON=python3.11"
         )
-    start = time.monotonic()
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    python = str(folder.absolute() / "bin" / "python")
+    start, python = time.monotonic(), sys.executable
+    if folder:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        python = str(folder.absolute() / "bin" / "python")
     try:
         way = install(lock, python, os.environ.get("PIP_FIND_LINKS", ""), _succeeds)
     except (RuntimeError, ValueError) as error:
@@ -101,10 +106,11 @@ def main(lock: Path, folder: Path) -> None:
     editable = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)]
     if subprocess.run(editable).returncode:
         sys.exit("the package itself could not be installed; pip's reason stands above")
-    print(f"{folder}: {_gigabytes(folder):.1f} GB in {time.monotonic() - start:.0f} s ({way})")
+    size = f"{folder}: {_gigabytes(folder):.1f} GB" if folder else "installed"
+    print(f"{size} in {time.monotonic() - start:.0f} s ({way})")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) == 3 else None)

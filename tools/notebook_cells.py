@@ -57,10 +57,10 @@ def setup_code(root: Path) -> str:
 
 def choices_of(config: str) -> Choices:
     """Field names of a config class, given by its name, with the values that each may take."""
+    import textdiff.notebooks
     from textdiff.experiments.catalogue import CONFIGS
-    from textdiff.notebooks import choices_of as of_class
 
-    return of_class(CONFIGS[config])
+    return textdiff.notebooks.choices_of(CONFIGS[config])
 
 
 def with_choices(source: str, choices: Choices) -> str:

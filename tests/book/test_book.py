@@ -10,6 +10,7 @@ import build_book
 import pytest
 from bs4 import BeautifulSoup
 
+pytestmark = pytest.mark.xdist_group("book")
 REMOTE = ("http:", "https:", "//")
 
 

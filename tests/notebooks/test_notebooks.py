@@ -1,8 +1,13 @@
-"""Every notebook: its layout, its declared parameters, and a run in demo mode (shared with the book's tests)."""
+"""Every notebook: its layout, its declared parameters, how short it is, and a run in demo mode with the installed
+package (shared with the book's tests).
+"""
 
 from __future__ import annotations
 
+import ast
+import filecmp
 import re
+import runpy
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,12 +15,15 @@ import build_book
 import nbformat
 import notebook_cells
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 from textdiff import cli
 from textdiff.experiments.config import Config
 
 NOTEBOOKS = notebook_cells.notebooks(build_book.ROOT)
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+every_source = pytest.mark.parametrize("path", build_book.sources(), ids=lambda path: path.stem)
+LINES, COLUMNS = 60, 88
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -31,7 +39,7 @@ def test_badges_setup_cells_and_outputs_are_as_the_tool_writes_them():
     assert not stale, f"run `python tools/notebook_cells.py`: {stale}"
 
 
-@pytest.mark.parametrize("path", build_book.sources(), ids=lambda path: path.stem)
+@every_source
 def test_no_output_is_committed(path):
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in read(path).cells)
 
@@ -40,7 +48,9 @@ def test_no_output_is_committed(path):
 def test_layout(path):
     title, setup, *rest = read(path).cells
     assert re.match(r"\d[0-9a-f]_[a-z0-9_]+$", path.stem)
-    assert title.cell_type == "markdown" and "?" in title.source, "the title cell asks the notebook's question"
+    assert title.cell_type == "markdown" and title.source.startswith("# ")
+    assert notebook_cells.badge(build_book.ROOT, path) in title.source.splitlines()
+    assert "?" in title.source, "the title cell asks the notebook's question"
     assert re.search(r"\b(minutes?|seconds?)\b", title.source), "the title cell says how long demo mode takes"
     assert re.search(r"\b[GM]B\b", title.source), "the title cell says how much memory demo mode takes"
     assert "setup" in tags(setup)
@@ -67,10 +77,48 @@ def test_parameters_are_declared_and_known_to_the_config(path):
         assert not re.match(r"\w+ *=", line) or "# @param" in line, f"no @param: {line}"
 
 
-@every_notebook
+def own_code(path: Path) -> list[str]:
+    """The code cells that a person wrote: all but the setup and the parameters."""
+    cells = [cell for cell in read(path).cells if cell.cell_type == "code"]
+    return [cell.source for cell in cells if not {"setup", "parameters"} & set(tags(cell))]
+
+
+@every_source
 def test_nothing_depends_on_where_it_runs(path):
-    code = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "code" and "setup" not in tags(cell))
+    code = "\n".join(own_code(path))
     assert not re.search(r"""["'](\.\.?/|/(home|root|work|tmp|Users|content|mnt)/|~/)""", code)
+
+
+@every_source
+def test_no_function_is_defined(path):
+    code = TransformerManager().transform_cell("\n".join(own_code(path)))
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    defined = [node.name for node in ast.walk(ast.parse(code)) if isinstance(node, kinds)]
+    assert not defined, f"these belong in the package, with a test: {', '.join(defined)}"
+
+
+@every_source
+def test_code_is_short(path):
+    lines = [line for cell in own_code(path) for line in cell.splitlines() if line.strip() and line.strip()[0] != "#"]
+    assert len(lines) <= LINES
+
+
+@every_source
+def test_no_code_scrolls_sideways(path):
+    cells = [cell for cell in read(path).cells if cell.cell_type == "code"]
+    # Colab reads the list of a parameter's choices only from its own line; the book wraps that cell.
+    lines = [line.split("  # @param")[0] for cell in cells for line in cell.source.splitlines()]
+    assert [line for line in lines if len(line) > COLUMNS] == []
+
+
+def test_the_installed_package_holds_what_is_shipped():
+    shipped = runpy.run_path(str(build_book.ROOT / "setup.py"))["SHIPPED"]
+    for source, target in shipped.items():
+        here, there = build_book.ROOT / source, build_book.install() / "textdiff" / target
+        files = [file for file in (here.rglob("*") if here.is_dir() else [here]) if file.is_file()]
+        files = [file for file in files if file.name[0] != "." and file.suffix != ".toml"]
+        assert files, source
+        assert [file for file in files if not filecmp.cmp(file, there / file.relative_to(here), shallow=False)] == []
 
 
 @pytest.fixture(scope="session")
@@ -81,12 +129,14 @@ def outcomes(request):
     return build_book.execute_all(sorted(wanted))
 
 
+@pytest.mark.xdist_group("book")
 @every_notebook
 def test_runs_in_demo_mode(path, outcomes):
     outcome = outcomes[path]
     assert isinstance(outcome, build_book.Executed), str(outcome)
 
 
+@pytest.mark.xdist_group("book")
 @every_notebook
 def test_every_figure_has_alt_text(path, outcomes):
     if not isinstance(outcomes[path], build_book.Executed):

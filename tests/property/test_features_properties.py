@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import entries, pictures, tiny_features, tiny_unet
 
-from textdiff.models.features import DiffusionFeatures, FeatureCache
+from textdiff.base.cache import FeatureCache
+from textdiff.models.features import DiffusionFeatures
 
 UNET = tiny_unet()
 IMAGES = pictures(5)

@@ -63,11 +63,3 @@ def test_interval_lies_within_the_values_and_ignores_their_order(values, seed, r
     shuffled = list(values)
     random.shuffle(shuffled)
     assert bootstrap_interval(shuffled, n_resamples=200, seed=seed) == (low, high)
-
-
-@given(SHARES)
-@settings(max_examples=20)
-def test_a_higher_level_gives_a_wider_interval(values):
-    low, high = bootstrap_interval(values, n_resamples=200, level=0.95)
-    inner_low, inner_high = bootstrap_interval(values, n_resamples=200, level=0.5)
-    assert low <= inner_low <= inner_high <= high

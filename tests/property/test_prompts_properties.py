@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textdiff.data.volumes.prompts import VARIANTS, WORDINGS, named_structures, prompt, swap_structures
+from textdiff.data.volumes.prompts import VARIANTS, named_structures, prompt, swap_structures
 from textdiff.data.volumes.volume import Volume
+from textdiff.data.volumes.wordings import WORDINGS
 
 UNSIDED = [name for name in WORDINGS if name.split()[0] not in ("left", "right")]
 SIDED = [name for name in WORDINGS if f"left {name}" not in WORDINGS]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textdiff.data.images.captions import AREAS, NUCLEI_PLACES, chest_caption, nuclei_caption, shuffled
-from textdiff.data.images.transforms import dihedral, dihedral_caption, dihedral_inverse, mask_at
+from textdiff.data.images.transforms import dihedral, dihedral_caption, mask_at
 
 turns = st.integers(0, 7)
 
@@ -17,9 +17,10 @@ def square(seed: int, side: int) -> torch.Tensor:
 
 
 @given(seed=st.integers(0, 99), side=st.integers(1, 7), k=turns)
-def test_inverse_undoes_the_turn(seed, side, k):
+def test_one_of_the_eight_undoes_the_turn(seed, side, k):
     tensor = square(seed, side)
-    assert torch.equal(dihedral(dihedral(tensor, k), dihedral_inverse(k)), tensor)
+    undo = -k % 4 if k < 4 else k
+    assert torch.equal(dihedral(dihedral(tensor, k), undo), tensor)
 
 
 @given(first=turns, second=turns)

@@ -2,32 +2,151 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import build_book
 import nbformat
 import pytest
+from build_book import Reads
+
+
+def write(root: Path, name: str, code: str) -> None:
+    cells = [nbformat.v4.new_markdown_cell("# X"), nbformat.v4.new_code_cell(code)]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), root / f"notebooks/{name}.ipynb")
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch) -> Path:
-    """A small checkout with one notebook. Running it is played: the copy gets an output."""
-    for folder in ("notebooks", "textdiff", "env", "book"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "textdiff/a.py").write_text("one = 1\n")
-    (tmp_path / "env/requirements-cpu.txt").write_text("torch==1\n")
-    (tmp_path / "_toc.yml").write_text("root: book/intro\nchapters:\n- file: notebooks/00_x\n")
-    (tmp_path / "book/intro.md").write_text("# Intro\n")
-    cells = [nbformat.v4.new_markdown_cell("# X"), nbformat.v4.new_code_cell("1 + 1")]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks/00_x.ipynb")
+def small(tmp_path) -> Path:
+    """A small checkout: a package that ships records, and one notebook."""
+    files = {
+        "pyproject.toml": '[project]\nname = "textdiff"\nversion = "1"\n[tool.setuptools]\npackages = ["textdiff"]\n'
+        '[tool.setuptools.package-data]\ntextdiff = ["records/**"]\n',
+        "textdiff/__init__.py": "",
+        "textdiff/a.py": "one = 1\n",
+        "textdiff/b.py": "one = 1\n",
+        "textdiff/records/first/config.json": "{}",
+        "env/requirements-cpu.txt": "torch==1\n",
+        "_toc.yml": "root: book/intro\nchapters:\n- file: notebooks/00_x\n",
+        "book/intro.md": "# Intro\n",
+        "notebooks/.keep": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "tools").mkdir()
+    shutil.copy(Path(build_book.__file__).with_name("site_recorder.py"), tmp_path / "tools")
+    write(tmp_path, "00_x", "1 + 1")
+    return tmp_path
 
-    def run(path, output, root, threads):
+
+@pytest.fixture
+def root(small, monkeypatch) -> Path:
+    """The small checkout. Running the notebook is played: it imports a.py and reads and lists the records."""
+
+    def run(path, output, root, work, threads):
         notebook = nbformat.read(path, as_version=4)
-        notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text=f"{root}/results")]
+        notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="results")]
         nbformat.write(notebook, output)
+        return Reads(("__init__.py", "a.py"), ("records/first",), ("records",))
 
     monkeypatch.setattr(build_book, "_papermill", run)
-    return tmp_path
+    monkeypatch.setattr(build_book, "install", lambda root: None)
+    monkeypatch.setattr(build_book, "site", lambda root: root)
+    return small
+
+
+def add(root: Path, name: str, text: str = "2") -> None:
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text(text)
+
+
+CHANGES = {
+    "code": (lambda root: write(root, "00_x", "2 + 2"), True),
+    "lock": (lambda root: add(root, "env/requirements-cpu.txt"), True),
+    "module that it imports": (lambda root: add(root, "textdiff/a.py"), True),
+    "module that is gone": (lambda root: (root / "textdiff/a.py").unlink(), True),
+    "file that it read": (lambda root: add(root, "textdiff/records/first/config.json"), True),
+    "weights beside a file that it read": (lambda root: add(root, "textdiff/records/first/model.safetensors"), True),
+    "new record in a listed folder": (lambda root: add(root, "textdiff/records/second/config.json"), True),
+    "title": (lambda root: edit(root, 0, "# Y"), False),
+    "other module": (lambda root: add(root, "textdiff/b.py"), False),
+    "new module": (lambda root: add(root, "textdiff/c.py"), False),
+    "time of a file": (lambda root: os.utime(root / "textdiff/a.py", (1, 1)), False),
+}
+
+
+@pytest.mark.parametrize(("change", "again"), CHANGES.values(), ids=CHANGES)
+def test_a_notebook_runs_again_when_a_change_can_affect_it(root, change, again):
+    path = root / "notebooks/00_x.ipynb"
+    assert build_book.execute(path, root).fresh
+    assert not build_book.execute(path, root).fresh
+    assert build_book.execute(path, root, force=True).fresh
+    change(root)
+    assert build_book.execute(path, root).fresh is again
+
+
+@pytest.fixture
+def watched(small) -> tuple[Path, dict[str, str], Path]:
+    """The small package with the recorder beside it, and an environment that uses both."""
+    shutil.copy(small / "tools/site_recorder.py", small / "sitecustomize.py")
+    log = small / "reads.txt"
+    return small, os.environ | {"PYTHONPATH": str(small), "TEXTDIFF_READS": str(log)}, log
+
+
+READING = {
+    "import": ("import textdiff.a", Reads(("__init__.py", "a.py"))),
+    "file": ("import textdiff as t; open(t.__path__[0] + '/records/first/config.json')", Reads(("__init__.py",), ("records/first",))),
+    "folder": ("import os, textdiff as t; os.listdir(t.__path__[0] + '/records')", Reads(("__init__.py",), (), ("records",))),
+    "pattern": ("import pathlib, textdiff as t; list(pathlib.Path(t.__path__[0]).glob('*/*.x'))", Reads(("__init__.py",), (), (".", "records"))),
+    "fork": ("import os; os.fork() or __import__('textdiff.b')", Reads(("__init__.py", "b.py"))),
+    "child": ("import subprocess, sys; subprocess.run([sys.executable, '-c', 'import textdiff.b'])", Reads(("__init__.py", "b.py"))),
+    "written": ("import textdiff as t; open(t.__path__[0] + '/records/new', 'w')", Reads(("__init__.py",))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "reads"), READING.values(), ids=READING)
+def test_what_a_process_reads_of_the_package_is_recorded(watched, code, reads):
+    folder, environment, log = watched
+    for _ in ("from source", "from compiled copies"):
+        log.unlink(missing_ok=True)
+        subprocess.run([sys.executable, "-c", code], env=environment, cwd=folder.parent, check=True)
+        assert Reads.from_log(log) == reads
+
+
+def test_only_what_a_change_can_affect_runs_again_from_an_installed_package(small):
+    write(small, "00_x", "import textdiff.a\nprint(textdiff.__file__)")
+    write(small, "01_y", "import os, textdiff\nos.listdir(textdiff.__path__[0] + '/records'), os.getcwd() + '/x'")
+    paths = build_book.sources(small)
+
+    def fresh() -> list[str]:
+        return [path.stem for path, outcome in build_book.execute_all(paths, small).items() if outcome.fresh]
+
+    assert fresh() == ["00_x", "01_y"]
+    first, second = (nbformat.read(small / f"_build/executed/{path.name}", 4).cells[-1] for path in paths)
+    assert first.outputs[0].text.strip() == "textdiff/__init__.py", "it ran with another copy of the package"
+    assert second.outputs[0].data["text/plain"] == "(['first'], 'x')", "this machine's folders are cut"
+    assert fresh() == []
+    (small / "textdiff/a.py").write_text("one = 2\n")
+    assert fresh() == ["00_x"]
+    add(small, "textdiff/records/second/config.json")
+    assert fresh() == ["01_y"]
+
+
+def test_a_notebook_that_does_not_use_the_installed_package_fails(root, monkeypatch):
+    monkeypatch.setattr(build_book, "_papermill", lambda *arguments: Reads())
+    with pytest.raises(build_book.NotebookFailed, match="00_x.ipynb: it did not import the textdiff"):
+        build_book.execute(root / "notebooks/00_x.ipynb", root)
+
+
+def test_a_package_that_cannot_be_installed_is_told(small):
+    (small / "pyproject.toml").write_text("[project]\n")
+    with pytest.raises(build_book.PackageFailed, match="could not be installed:\n.*packages"):
+        build_book.install(small)
 
 
 def edit(root: Path, index: int, source: str) -> None:
@@ -36,33 +155,15 @@ def edit(root: Path, index: int, source: str) -> None:
     nbformat.write(notebook, root / "notebooks/00_x.ipynb")
 
 
-CHANGES = {
-    "code": lambda root: edit(root, 1, "2 + 2"),
-    "package": lambda root: (root / "textdiff/a.py").write_text("one = 2\n"),
-    "new module": lambda root: (root / "textdiff/b.py").write_text(""),
-    "lock": lambda root: (root / "env/requirements-cpu.txt").write_text("torch==2\n"),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_notebook_runs_again_when_its_inputs_change(root, change):
-    path = root / "notebooks/00_x.ipynb"
-    assert build_book.execute(path, root).fresh
-    assert not build_book.execute(path, root).fresh
-    assert build_book.execute(path, root, force=True).fresh
-    change(root)
-    assert build_book.execute(path, root).fresh
-
-
 def test_changed_prose_is_shown_without_a_run(root):
     path = root / "notebooks/00_x.ipynb"
     build_book.execute(path, root)
     edit(root, 0, "# Another title")
     executed = build_book.execute(path, root)
     assert not executed.fresh
-    shown = build_book.readable(nbformat.read(path, 4), nbformat.read(executed.path, 4), root)
+    shown = build_book.readable(nbformat.read(path, 4), nbformat.read(executed.path, 4))
     assert shown.cells[0].source == "# Another title"
-    assert shown.cells[1].outputs[0].text == "results", "this machine's folder is cut"
+    assert shown.cells[1].outputs[0].text == "results"
 
 
 def test_a_failed_run_is_not_kept(root, monkeypatch):
@@ -70,7 +171,7 @@ def test_a_failed_run_is_not_kept(root, monkeypatch):
     build_book.execute(path, root)
     edit(root, 1, "1 / 0")
 
-    def fail(path, output, root, threads):
+    def fail(*arguments):
         raise build_book.NotebookFailed("00_x.ipynb: ZeroDivisionError")
 
     monkeypatch.setattr(build_book, "_papermill", fail)

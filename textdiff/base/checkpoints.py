@@ -100,20 +100,23 @@ def read_json(path: str | Path) -> dict:
     return content
 
 
-def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str, ignored: tuple[str, ...] = ()) -> None:
     """Copies ``state`` into ``module``; every key must be there, none too many, every shape equal.
+
+    Args:
+        ignored: beginnings of keys of ``module`` that ``state`` leaves as they are.
 
     Raises:
         ValueError: lists the missing, unexpected and mis-shaped keys (the first ten of each).
     """
-    check_fit(module, state, source)
+    check_fit(module, state, source, ignored)
     own = module.state_dict()
-    module.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()})
+    module.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=False)
 
 
-def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: str, ignored: tuple[str, ...] = ()) -> None:
     """Raises ValueError as :func:`load_strict` does, but copies nothing; ``module`` may be on the meta device."""
-    own = module.state_dict()
+    own = {key: value for key, value in module.state_dict().items() if not key.startswith(ignored)}
     shapes = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
         for key in own
@@ -141,31 +144,3 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{key}{value.dtype}{tuple(value.shape)}".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
-
-
-def find_model(name: str | Path, kind: str) -> Path:
-    """The folder of a saved model: ``name`` itself, ``name`` among the weights of this machine or of the checkout, or a hub id.
-
-    Args:
-        kind: what is looked for ("TextDiff"), for the errors.
-
-    Raises:
-        FileNotFoundError: nothing there, and no such hub model that can be reached.
-    """
-    from textdiff.base import paths
-
-    places = [Path(name), paths.weights_dir() / str(name), paths.PACKAGE.parent / "weights" / str(name)]
-    for folder in places:
-        if (folder / "config.json").is_file():
-            return folder
-    if places[0].exists():
-        raise FileNotFoundError(f"no {kind} in {name}: config.json is missing (write one with save_pretrained)")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"]))
-    except Exception as error:
-        raise FileNotFoundError(
-            f"{str(name)!r} is neither a folder with a saved {kind}, nor one of the weights in {paths.weights_dir()}, nor a "
-            f"hub model that can be reached ({error})"
-        ) from error

@@ -9,7 +9,6 @@ from typing import Literal, get_args
 import torch
 
 Precision = Literal["float32", "bfloat16"]
-PRECISIONS = get_args(Precision)
 # On a CPU, the bfloat16 weight gradient of a 3 x 3 x 3 convolution reads memory that nobody has written where its map has
 # two cells along the first axis: now and then it is nan, and wrong without a sign otherwise (torch 2.13.0; found by
 # filling all memory with nan before use). Three cells and more, and inference, are right.
@@ -26,8 +25,8 @@ def mixed_precision(device: torch.device | str, precision: str, cells: int = FEW
     Raises:
         ValueError: another name.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision {precision!r}: known are {', '.join(map(repr, PRECISIONS))}")
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision {precision!r}: known are {', '.join(map(repr, get_args(Precision)))}")
     device_type = torch.device(device).type
     wrong = cells < FEWEST_CELLS and device_type == "cpu" and torch.is_grad_enabled()
     if precision == "float32" or wrong:

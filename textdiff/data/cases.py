@@ -93,6 +93,7 @@ class Case:
         """The picture as uint8 [H, W, 3], RGB, 0..255 (grey is repeated). Errors name the file."""
         if self.image_array is not None:
             return self.image_array
+        assert self.image_path is not None
         return read_picture(self.image_path, "RGB")
 
     @property

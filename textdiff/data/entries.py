@@ -267,7 +267,7 @@ def entry_from_json(cls: type[Entry], name: str, facts: Mapping[str, Any]) -> En
 
     Raises ValueError that names the fact which is unknown, missing or of another type.
     """
-    known = {one.name: one.type for one in fields(cls) if one.name not in CLOSED}
+    known = {one.name: str(one.type) for one in fields(cls) if one.name not in CLOSED}
     for key in facts.keys() - known.keys():
         near = difflib.get_close_matches(key, known, 1)
         raise ValueError(f"unknown key {key!r}{f', did you mean {near[0]!r}?' if near else ''}")

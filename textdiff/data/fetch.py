@@ -75,7 +75,7 @@ def fetch(
         return _fetch_checkpoint(BACKBONES[name], source, base_url, force, say)
     if name in BACKBONES or name in MODELS:
         return fetch_release(name, base_url, force, say)
-    entry = _fetchable(name)
+    entry, from_where = _fetchable(name)
     target = data_dir() / entry.folders[0]
     old = _recover(target)
     if target.exists() and not force:
@@ -90,18 +90,18 @@ def fetch(
         return target
     if source is not None and not Path(source).expanduser().exists():
         raise FetchError(f"no such archive or folder: {source}")
-    need_room(target.parent, 2 * entry.source.size)
+    need_room(target.parent, 2 * from_where.size)
     store = cache_dir() / "downloads" / name
-    origin = Path(source).expanduser() if source is not None else _download(entry, store, base_url, say)
+    origin = Path(source).expanduser() if source is not None else _download(name, from_where, store, base_url, say)
     stage = target.with_name(f".{target.name}.partial")
     try:
         with writing(stage):
-            counts = _install(entry, origin, stage)
+            counts = _install(entry, from_where, origin, stage)
         _swap(stage, target, old)
     except DiskFullError:
         raise  # the download is good: the next run takes it up
     except FetchError:
-        if source is None and isinstance(entry.source, GitHub):  # an archive's MD5 was right: it stays
+        if source is None and isinstance(from_where, GitHub):  # an archive's MD5 was right: it stays
             shutil.rmtree(store, ignore_errors=True)
         raise
     finally:
@@ -128,8 +128,8 @@ def check(name: str, folder: Path) -> dict[str, int]:
     return _counts(dataset(name), folder)
 
 
-def _fetchable(name: str) -> DatasetEntry:
-    """The entry of a data set that can be fetched; an error that says what can be done about any other name."""
+def _fetchable(name: str) -> tuple[DatasetEntry, GitHub | Decathlon]:
+    """The entry and the source of a data set that can be fetched; an error that says what can be done about any other name."""
     fetchable = [*(one.name for one in DATASETS.values() if one.source), *BACKBONES, *MODELS]
     try:
         entry = dataset(name)
@@ -142,7 +142,7 @@ def _fetchable(name: str) -> DatasetEntry:
             f"{name!r} cannot be fetched by name{f': its publisher gives it out at {entry.home}' if entry.home else ''} "
             f"(licence: {entry.licence}). Unpack it to {data_dir() / entry.folders[0]}"
         )
-    return entry
+    return entry, entry.source
 
 
 # --- transfer ------------------------------------------------------------------------------------------
@@ -173,18 +173,17 @@ def _md5(source: Decathlon) -> str:
     return DecathlonDataset.md5[source.folder]
 
 
-def _download(entry: DatasetEntry, store: Path, base_url: str | None, say: Say) -> Path:
+def _download(name: str, source: GitHub | Decathlon, store: Path, base_url: str | None, say: Say) -> Path:
     """Bring everything into `store`; returns the archive, or the folder of single files."""
-    source = entry.source
     if isinstance(source, GitHub) and not source.as_archive:
         files = _manifest(source)["files"]
         for number, (path, expected) in enumerate(files.items(), start=1):
             if number == 1 or number % 10 == 0 or number == len(files):
-                say(f"{entry.name}: file {number} of {len(files)}, {path}")
+                say(f"{name}: file {number} of {len(files)}, {path}")
             download(address(source, path, base_url), store / path, expected)
         return store
     url = address(source, base_url=base_url)
-    say(f"{entry.name}: {url} (about {source.size / MIB:.0f} MiB) to {store}")
+    say(f"{name}: {url} (about {source.size / MIB:.0f} MiB) to {store}")
     if isinstance(source, Decathlon):
         return download(url, store / f"{source.folder}.tar", {"md5": _md5(source)})
     archive = store / f"{source.commit}.zip"
@@ -212,10 +211,10 @@ def _unpack(archive: Path, folder: Path) -> None:
         raise FetchError(f"{archive}: damaged archive: {error}") from error
 
 
-def _find_root(entry: DatasetEntry, origin: Path, folder: Path) -> Path:
+def _find_root(entry: DatasetEntry, source: GitHub | Decathlon, origin: Path, folder: Path) -> Path:
     """The folder below `folder` that holds the data set: best one of its name, else the least deep."""
-    marker, layout = MARKS[entry.source.layout]
-    names = {name.lower() for name in entry.folders} | {PurePosixPath(entry.source.folder).name.lower()}
+    marker, layout = MARKS[source.layout]
+    names = {name.lower() for name in entry.folders} | {PurePosixPath(source.folder).name.lower()}
     roots = [Path(root) for root, inside, _ in os.walk(folder) if marker in {name.lower() for name in inside}]
     if not roots:
         raise FetchError(f"{origin}: no data set inside; expected {layout}")
@@ -235,14 +234,14 @@ def _copy_listed(root: Path, stage: Path, files: dict[str, dict[str, Any]]) -> N
         shutil.copyfile(origin, stage / path)
 
 
-def _install(entry: DatasetEntry, origin: Path, stage: Path) -> dict[str, int]:
+def _install(entry: DatasetEntry, source: GitHub | Decathlon, origin: Path, stage: Path) -> dict[str, int]:
     """Fill `stage` from an archive or folder and verify it; returns the number of cases of each split."""
     stage.mkdir(parents=True)
-    folder, source = origin, entry.source
+    folder = origin
     if origin.is_file():
         folder = stage / "unpacked"
         _unpack(origin, folder)
-    root = _find_root(entry, origin, folder)
+    root = _find_root(entry, source, origin, folder)
     if isinstance(source, Decathlon):
         _bring_all(root, stage, move=folder != origin)
         verified = origin.is_file() and digest(origin, "md5") == _md5(source)
@@ -278,9 +277,8 @@ def _bring_all(root: Path, stage: Path, move: bool) -> None:
 
 def _counts(entry: DatasetEntry, folder: Path) -> dict[str, int]:
     """Read all cases' headers and sentences and count the cases."""
-    load = load_dataset if entry.kind == "images" else load_volumes
     try:
-        data = load(entry.name, folder)
+        data = load_dataset(entry.name, folder) if entry.kind == "images" else load_volumes(entry.name, folder)
     except (ValueError, OSError) as error:
         raise FetchError(f"{folder} is not whole: {error}") from error
     counts = {split: len(getattr(data, split)) for split in SPLITS}

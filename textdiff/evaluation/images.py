@@ -94,17 +94,17 @@ def _scores(
         raise ValueError(f"the model gives {logits.shape[0]} classes, but the images have {spec.num_classes}")
     if not torch.isfinite(logits).all():
         raise FloatingPointError(f"the model gives nan or infinity for case {name!r}: the training has diverged")
-    classes = {"num_classes": spec.num_classes, "class_names": class_names}
+    classes = spec.num_classes, class_names
     try:
         small = spec.target(mask, eval_size)
-        scores = case_scores(_labels_at(logits, (eval_size, eval_size)), small, **classes)
-        return scores | case_scores(_labels_at(logits, mask.shape), mask, **classes, suffix="_native")
+        scores = case_scores(_labels_at(logits, small.shape), small, *classes)
+        return scores | case_scores(_labels_at(logits, mask.shape), mask, *classes, suffix="_native")
     except ValueError as error:
         raise ValueError(f"case {name!r}: {error}") from error
 
 
-def _labels_at(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def _labels_at(logits: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Label map int64 `size` from logits [K, h, w]: bilinear, then argmax."""
     if logits.shape[1:] != torch.Size(size):
-        logits = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
+        logits = F.interpolate(logits[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
     return logits.argmax(dim=0)

@@ -103,28 +103,23 @@ def case_scores(
     return scores
 
 
-def bootstrap_interval(
-    values: Sequence[float], n_resamples: int = 2000, seed: int = 0, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean: images are drawn with replacement `n_resamples` times.
+def bootstrap_interval(values: Sequence[float], n_resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean: images are drawn with replacement `n_resamples` times.
 
     The order of `values` does not matter; the same seed gives the same interval. One value says nothing about
-    spread: (nan, nan). Raises ValueError for no values, values that are not finite, or a level outside 0..1.
+    spread: (nan, nan). Raises ValueError for no values or values that are not finite.
     """
     scores = np.sort(np.asarray(values, dtype=np.float64).ravel())
     if scores.size == 0:
         raise ValueError("no values to resample: an interval needs at least two images")
     if not np.isfinite(scores).all():
         raise ValueError("the values hold nan or infinity: score every image before asking for an interval")
-    if not 0 < level < 1:
-        raise ValueError(f"level={level}: give a share between 0 and 1, such as 0.95")
     if n_resamples < 1:
         raise ValueError(f"n_resamples={n_resamples}: at least 1")
     if scores.size == 1:
         return float("nan"), float("nan")
     draws = np.random.default_rng(seed).integers(scores.size, size=(n_resamples, scores.size))
-    tail = (1 - level) / 2
-    low, high = np.quantile(scores[draws].mean(axis=1), [tail, 1 - tail])
+    low, high = np.quantile(scores[draws].mean(axis=1), [0.025, 0.975])
     return float(low), float(high)
 
 

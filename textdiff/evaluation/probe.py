@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -93,7 +93,8 @@ def probe(
     with tqdm(total=len(passes) * (sum(sizes) + len(test)), unit="image", disable=not progress, leave=False) as bar:
         for steps, together in passes.items():  # the maps of all steps at once would not fit for large networks
             blocks = tuple(sorted({block for tap in together for block in tap.blocks}))
-            tapped = DiffusionFeatures(features.unet, **features.settings | {"blocks": blocks, "steps": steps})
+            settings: dict[str, Any] = features.settings | {"blocks": blocks, "steps": steps}
+            tapped = DiffusionFeatures(features.unet, **settings)
             places = [[blocks.index(block) for block in tap.blocks] for tap in together]
             planes = [_fit(tapped, places, images, pixels, seed + d, bar) for d, images in enumerate(draws)]
             dice = _measure(tapped, places, planes, test, bar)
@@ -183,7 +184,7 @@ def drawn_pixels(maps: Sequence[Tensor], truth: Tensor, place: Tensor) -> tuple[
     height, width = truth.shape
     row, column = place // width, place % width
     grid = torch.stack([(column + 0.5) / width, (row + 0.5) / height], dim=-1)[None, :, None] * 2 - 1
-    kept = {"mode": "bilinear", "padding_mode": "border", "align_corners": False}
+    kept: dict[str, Any] = {"mode": "bilinear", "padding_mode": "border", "align_corners": False}
     x = [F.grid_sample(one, grid.to(one.dtype), **kept)[0, :, :, 0].T for one in maps]
     return x, truth.flatten()[place].double()
 

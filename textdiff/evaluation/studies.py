@@ -18,7 +18,7 @@ from textdiff.data.volumes.prompts import KINDS, prompts_for
 from textdiff.data.volumes.volume import widest_planes
 from textdiff.evaluation.calibration import Reliability
 from textdiff.evaluation.volumes import column, score_volumes
-from textdiff.models.diffusion import Sampling
+from textdiff.models.diffusion import Sampler, Sampling
 from textdiff.models.inference import Prediction, predict_volume
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ LONG = 100  # sampling steps; more are measured on fewer volumes
 SAMPLED = ("case", "dice", "seconds", "uncertainty", "ece", "error_auroc", "error_auprc", "error_share")
 ALL = "all"  # what is asked for where a sentence names every structure
 
-Way = tuple[str, int, int]  # sampler, sampling steps, samples
+Way = tuple[Sampler, int, int]  # sampler, sampling steps, samples
 
 
 def sampling_study(
@@ -100,8 +100,10 @@ def _scored(
     prompts: Sequence[str],
     reliability: Reliability | None = None,
 ) -> pd.DataFrame:
-    about = {"prompts": prompts, "class_names": model.class_names, "reliability": reliability}
-    return score_volumes(segment, cases, **about, surfaces=False, progress=False)
+    names = model.class_names
+    return score_volumes(
+        segment, cases, prompts=prompts, class_names=names, surfaces=False, reliability=reliability, progress=False
+    )
 
 
 def by_question(answers: pd.DataFrame, statistic: str = "mean") -> dict[str, pd.DataFrame]:
@@ -126,7 +128,10 @@ def look(
 
     Of a volume larger than the model's window, the window around the structures is taken. Returns the slice (uint8
     [H, W, 3]), its true labels [H, W], the words' pieces, and their attention, float32 [L, H/4, W/4] in 0..1, all `hung`.
+    Raises ValueError for a model that does not read.
     """
+    if model.text is None:
+        raise ValueError("this model does not read: it has no attention to words")
     grid, marks = model.preprocessing.image(image), model.preprocessing.labels(labels)
     box = _window(grid.shape, marks.array, model)
     grey, truth = grid.array[box], marks.array[box]

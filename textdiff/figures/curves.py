@@ -6,7 +6,7 @@ Scores are drawn in percent. What has not been run is drawn too, as a place that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -105,8 +105,8 @@ def _hatch(axis: Axes, column: int, row: int) -> None:
     from matplotlib.patches import Rectangle
 
     axis.add_patch(Rectangle((column, row), 1, 1, facecolor="white", edgecolor="0.7", hatch="///", linewidth=0))
-    place = {"ha": "center", "va": "center", "fontsize": "x-small", "backgroundcolor": "white"}
-    axis.text(column + 0.5, row + 0.5, NOT_RUN, **place)
+    place = (column + 0.5, row + 0.5)
+    axis.text(*place, NOT_RUN, ha="center", va="center", fontsize="x-small", backgroundcolor="white")
 
 
 def reading_bars(losses: pd.DataFrame, caption: str = "") -> Figure:
@@ -141,15 +141,17 @@ def reading_bars(losses: pd.DataFrame, caption: str = "") -> Figure:
     return described(fig, alt, caption or "Points of Dice lost with another sentence.")
 
 
-def _series(axis: Axes, along: pd.Series, values: pd.Series, look: Mapping[str, str], label: str, aside: float = 1):
+def _series(
+    axis: Axes, along: pd.Series, values: pd.Series, look: Mapping[str, Any], label: str, aside: float = 1
+) -> pd.Series:
     """Mean and sample standard deviation of `values` at each place `along` the axis, and every value as a small mark.
 
     Places are multiplied by `aside`. Returns the means by place.
     """
     points = values.groupby(along).agg(["mean", "std"])
     axis.errorbar(points.index * aside, points["mean"], points["std"], capsize=3, label=label or None, **look)
-    marks = {"color": look["color"], "marker": look["marker"], "s": 12, "alpha": 0.5, "linewidths": 0}
-    axis.scatter(along * aside, values, **marks)
+    one = {"color": look["color"], "marker": look["marker"]}
+    axis.scatter(along * aside, values, s=12, alpha=0.5, linewidths=0, **one)
     return points["mean"]
 
 
@@ -166,14 +168,16 @@ def _logarithmic(axis: Axes, places: Sequence[int], names: Mapping[int, str] | N
 def label_efficiency_curve(runs: pd.DataFrame, what: str = "images") -> Figure:
     """Test Dice against the number of labelled images, on a logarithmic axis: one line per row of a grid.
 
-    `runs`: one row per run, as `report.tables.grid_records` gives them: `row` (the line's name), `n_labels` (0: all there are,
-    drawn to the right of the others) and `test/dice` (0..1). Points are means over the runs of a row and number, bars their
+    `runs`: one row per run, as `report.rows.grid_records` gives them: `row` (the line's name), `n_labels` ("all" is drawn to
+    the right of the numbers) and `test/dice` (0..1). Points are means over the runs of a row and number, bars their
     sample standard deviation, small marks the runs. `what`: the word for what is labelled.
     """
-    runs = runs.reindex(columns=["row", "n_labels", "test/dice"]).dropna()
-    runs = runs.astype({"n_labels": int, "test/dice": float})
-    behind = 2 * max(runs["n_labels"].max(), 1) if len(runs) else 0
-    runs, names = runs.replace({"n_labels": {0: behind}}), {behind: "all"}
+    import pandas as pd
+
+    runs = runs.reindex(columns=["row", "n_labels", "test/dice"]).dropna().astype({"test/dice": float})
+    counts = pd.to_numeric(runs["n_labels"], errors="coerce")
+    behind = 2 * int(counts.max()) if counts.notna().any() else 1
+    runs, names = runs.assign(n_labels=counts.fillna(behind).astype(int)), {behind: "all"}
     fig, (axis,) = figure(1, 1, (6.4, 3.8))
     said = []
     for place, (name, look) in enumerate(zip(runs["row"].unique(), looks(), strict=False)):
@@ -273,12 +277,12 @@ def worth_of_switches(worth: Mapping[str, pd.DataFrame], base: str) -> Figure:
     said = []
     for (name, table), look, height in zip(worth.items(), looks(), (-0.15, 0.15), strict=False):
         for row, label in enumerate(rows):
-            if table.loc[label, "images"]:
+            if table.loc[label, "cases"]:
                 _dot_and_interval(axis, row + height, table.loc[label], look)
                 said.append(f"{label}, {name}: {100 * table.loc[label, 'difference']:+.1f}")
         axis.plot([], [], look["marker"], color=look["color"], label=name)
-    for row in np.flatnonzero(next(iter(worth.values())).loc[rows, "images"] == 0):
-        axis.text(0, row, f" {NOT_RUN}", va="center", fontsize="small", color="0.4")
+    for empty in np.flatnonzero(next(iter(worth.values())).loc[rows, "cases"] == 0):
+        axis.text(0, empty, f" {NOT_RUN}", va="center", fontsize="small", color="0.4")
     axis.set_yticks(range(len(rows)), rows)
     axis.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"points of test Dice above “{base}”")
     fig.legend(loc="outside upper center", ncols=len(worth), frameon=False)
@@ -286,7 +290,7 @@ def worth_of_switches(worth: Mapping[str, pd.DataFrame], base: str) -> Figure:
     return described(fig, alt, "Difference in test Dice, 95 % paired bootstrap interval over images, and single draws.")
 
 
-def _dot_and_interval(axis: Axes, height: float, one: pd.Series, look: Mapping[str, str]) -> None:
+def _dot_and_interval(axis: Axes, height: float, one: pd.Series, look: Mapping[str, Any]) -> None:
     """One row of `report.tables.differences`, in points, at `height`."""
     axis.plot([100 * one["low"], 100 * one["high"]], [height, height], color=look["color"], linewidth=2)
     axis.plot([100 * one["difference"]], [height], look["marker"], color=look["color"], markersize=7)

@@ -178,18 +178,18 @@ def block_step_grid(features: Mapping[int, Mapping[int, Picture]], image: Pictur
     steps = list(next(iter(features.values()), {}))
     if not steps or any(list(row) != steps for row in features.values()):
         raise ValueError("every block needs maps for the same steps, in the same order: {block: {step: map}}")
-    lead = [] if image is None else ["image"]
+    lead = [] if image is None else [as_picture(image)]
     shape = (len(features), len(steps) + len(lead))
     fig, axes = figure(*shape, (1.9 * shape[1], 1.9 * shape[0] + 0.3))
     rows = axes.reshape(shape)
     for row, (block, maps) in zip(rows, features.items(), strict=True):
-        pictures = [as_picture(image)] * len(lead) + pca_rgb(list(maps.values()))
+        pictures = lead + pca_rgb(list(maps.values()))
         for axis, picture in zip(row, pictures, strict=True):
             axis.imshow(picture, interpolation="nearest")
             frameless(axis)
         channels, height, width = next(iter(maps.values())).shape
         row[0].set_ylabel(f"block {block}\n{channels} × {height} × {width}")
-    for axis, title in zip(rows[0], [*lead, *(f"step {step}" for step in steps)], strict=True):
+    for axis, title in zip(rows[0], [*["image"] * len(lead), *(f"step {step}" for step in steps)], strict=True):
         axis.set_title(title)
     blocks = ", ".join(map(str, features))
     return described(
@@ -232,8 +232,8 @@ def words_over_images(rows: Sequence[WordMaps], shown: int = 6, caption: str = "
         words = [row[3][place] for place in places]
         _draw_words(line, row, words, maps, scale)
         said.append(f"“{row[2]}”: {', '.join(words)}")
-    bar = {"shrink": 0.6, "fraction": 0.015, "pad": 0.01, "aspect": 40}
-    fig.colorbar(ScalarMappable(scale, "magma"), ax=fig.axes, label="attention weight", **bar)
+    bar = ScalarMappable(scale, "magma")
+    fig.colorbar(bar, ax=fig.axes, label="attention weight", shrink=0.6, fraction=0.015, pad=0.01, aspect=40)
     alt = f"{len(rows)} images, and where words of their sentences are read. {'; '.join(said)}."
     return described(fig, alt, caption or "Attention to the words that vary most over the image (one colour scale).")
 

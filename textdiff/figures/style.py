@@ -47,8 +47,9 @@ def described(fig: Figure, alt: str, caption: str = "") -> Figure:
     """
     if not alt.strip():
         raise ValueError("the alt text is empty: say in a sentence what the figure shows")
-    fig.textdiff_description = {"alt": alt.strip(), "caption": caption.strip()}
-    fig._repr_mimebundle_ = lambda **kwargs: _shown(fig)
+    own: Any = fig
+    own.textdiff_description = {"alt": alt.strip(), "caption": caption.strip()}
+    own._repr_mimebundle_ = lambda **kwargs: _shown(fig)
     return fig
 
 
@@ -98,7 +99,7 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width)) or " "
 
 
-def looks() -> Iterator[dict[str, str]]:
+def looks() -> Iterator[dict[str, Any]]:
     """Colour, marker and line style of one series after the other, as matplotlib's keyword arguments."""
     for colour, marker, line in zip(cycle(SERIES), cycle("osD^"), cycle(("-", "--", ":", "-.")), strict=False):
         yield {"color": colour, "marker": marker, "ls": line}

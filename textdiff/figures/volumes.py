@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from textdiff.figures.style import STRUCTURES, described, figure, frameless, leg
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+    from mpl_toolkits.mplot3d import Axes3D
 
 TRUTH = "white"
 FINEST = 96  # cells of the surfaces' grid along the longest side: more are not seen at this size
@@ -93,7 +95,7 @@ def uncertainty_slices(
     said, caption = _said(labels, truth, class_names), "Outlined structures, and the model's uncertainty at each voxel."
     for axis, plane in zip(below, PLANES, strict=True):
         shown = scene.draw(axis, plane, unsure.array, cmap="viridis", vmin=0, vmax=1)
-    if truth is not None:
+    if truth is not None and scene.truth is not None:
         errors = replace(found, array=(found.array != scene.truth.array).astype(np.uint8))
         for axis, plane in zip(below, PLANES, strict=True):
             scene.outline(axis, plane, errors, TRUTH)
@@ -122,7 +124,7 @@ def surfaces(
     fig, _ = figure(1, 1, (4.6 * len(shown) + 0.4, 4.8))
     fig.clear()
     for place, (name, one) in enumerate(found.items(), start=1):
-        axis = fig.add_subplot(1, len(shown), place, projection="3d")
+        axis: Any = fig.add_subplot(1, len(shown), place, projection="3d")
         _draw_meshes(axis, one, low, high)
         axis.set_title(name if truth is not None else "")
     fig.suptitle(title)
@@ -164,7 +166,8 @@ class _Scene:
     def size(self, plane: Plane) -> tuple[float, float]:
         """Width and height of the cut, mm."""
         sides = [count * step for count, step in zip(self.image.shape, self.image.spacing, strict=True)]
-        return tuple(side for axis, side in enumerate(sides) if axis != plane.axis)
+        width, height = (side for axis, side in enumerate(sides) if axis != plane.axis)
+        return width, height
 
     def panels(self, rows: int, title: str) -> tuple[Figure, np.ndarray]:
         """A figure and its axes [rows, 3], one column per plane, all at one scale."""
@@ -185,15 +188,19 @@ class _Scene:
             if self.truth is not None:
                 self.outline(axis, plane, self.truth, TRUTH, "dashed")
 
-    def draw(self, axis: Axes, plane: Plane, array: np.ndarray, **colours):
+    def draw(self, axis: Axes, plane: Plane, array: np.ndarray, **colours: Any) -> AxesImage:
         from matplotlib.patheffects import withStroke
 
         width, height = self.size(plane)
         frameless(axis)
-        halo = {"color": "white", "fontsize": "small", "path_effects": [withStroke(linewidth=2, foreground="black")]}
-        places = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"))
-        places += ((0.5, 0.02, "center", "bottom"), (0.5, 0.98, "center", "top"))
-        for letter, (x, y, across, up) in zip(plane.letters, places, strict=True):
+        halo: Any = {
+            "color": "white",
+            "fontsize": "small",
+            "path_effects": [withStroke(linewidth=2, foreground="black")],
+        }
+        left, right = (0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center")
+        below, above = (0.5, 0.02, "center", "bottom"), (0.5, 0.98, "center", "top")
+        for letter, (x, y, across, up) in zip(plane.letters, (left, right, below, above), strict=True):
             axis.text(x, y, letter, transform=axis.transAxes, ha=across, va=up, **halo)
         return axis.imshow(self.picture(plane, array), origin="lower", extent=(0, width, 0, height), **colours)
 
@@ -279,7 +286,7 @@ def meshes(labels: Volume) -> dict[int, np.ndarray]:
     return found
 
 
-def _draw_meshes(axis: Axes, meshes: Mapping[int, np.ndarray], low: np.ndarray, high: np.ndarray) -> None:
+def _draw_meshes(axis: Axes3D, meshes: Mapping[int, np.ndarray], low: np.ndarray, high: np.ndarray) -> None:
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
     for label, triangles in meshes.items():

@@ -7,13 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from textdiff.base.precision import mixed_precision
+from textdiff.base.precision import Precision, mixed_precision
 from textdiff.models.fusion import CrossModalAttention
+from textdiff.models.losses import DiceCE
 from textdiff.models.text import TextEncoder
+
+if TYPE_CHECKING:
+    from textdiff.data.images.views import ImageBatch
+    from textdiff.data.volumes.patches import Preprocessing, VolumeBatch
+    from textdiff.models.diffusion import Sampling
 
 FEATURES = (32, 32, 64, 128, 256, 32)  # MONAI's own: a wider net only overfits a handful of images sooner
 WIDTHS = (32, 64, 128, 256, 256)
@@ -33,11 +41,14 @@ class Baseline(nn.Module):
         divisor: what ``net`` needs H and W to be multiples of. Images are mirrored up to that, and to at least twice as
             much, since the deepest map must have more than one pixel to normalise; logits are cut back.
         precision: "float32" or "bfloat16".
+        criterion: the training loss.
     """
 
-    def __init__(self, net: nn.Module, divisor: int = 1, precision: str = "float32") -> None:
+    def __init__(
+        self, net: nn.Module, divisor: int = 1, precision: Precision = "float32", criterion: DiceCE = DiceCE()
+    ) -> None:
         super().__init__()
-        self.net, self.divisor, self.precision = net, divisor, precision
+        self.net, self.divisor, self.precision, self.criterion = net, divisor, precision, criterion
 
     def forward(self, images: Tensor, captions: Sequence[str] | None = None) -> Tensor:
         """Images float ``[B, in_channels, H, W]`` in [-1, 1] -> logits float32 ``[B, num_classes, H, W]``.
@@ -46,16 +57,21 @@ class Baseline(nn.Module):
         """
         _check_size(images)
         height, width = images.shape[-2:]
-        top, bottom = self._margins(height)
-        left, right = self._margins(width)
+        top, bottom = _margins(height, self.divisor)
+        left, right = _margins(width, self.divisor)
         with mixed_precision(images.device, self.precision):
             logits = self.net(F.pad(images, (left, right, top, bottom), mode="reflect"))
         logits = logits[-1] if isinstance(logits, list) else logits
         return logits[..., top : top + height, left : left + width].float()
 
-    def _margins(self, side: int) -> tuple[int, int]:
-        extra = max(2 * self.divisor, -(-side // self.divisor) * self.divisor) - side
-        return extra // 2, extra - extra // 2
+    def loss(self, batch: ImageBatch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """What training minimises, as a scalar called "loss"; nothing is drawn, the generator is not used."""
+        return {"loss": self.criterion(self(batch.images, batch.captions), batch.masks)}
+
+
+def _margins(side: int, divisor: int) -> tuple[int, int]:
+    extra = max(2 * divisor, -(-side // divisor) * divisor) - side
+    return extra // 2, extra - extra // 2
 
 
 def _check_size(images: Tensor) -> None:
@@ -131,14 +147,19 @@ class TextUNet(nn.Module):
     Args:
         text: a frozen encoder. It stays where it is, and outside the module's weights: neither trained, counted nor saved.
         num_classes: background included.
-        in_channels, precision: as for :class:`Baseline`.
+        in_channels, precision, criterion: as for :class:`Baseline`.
 
     Raises:
         ValueError: no encoder.
     """
 
     def __init__(
-        self, text: TextEncoder | None, num_classes: int, in_channels: int = 3, precision: str = "float32"
+        self,
+        text: TextEncoder | None,
+        num_classes: int,
+        in_channels: int = 3,
+        precision: Precision = "float32",
+        criterion: DiceCE = DiceCE(),
     ) -> None:
         super().__init__()
         from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
@@ -146,7 +167,7 @@ class TextUNet(nn.Module):
         if text is None:
             raise ValueError("text_unet reads captions: it needs a text encoder (text=...)")
         object.__setattr__(self, "text", text)
-        self.precision = precision
+        self.precision, self.criterion = precision, criterion
         *widths, last = FEATURES
         how = {"act": ("leakyrelu", {"negative_slope": 0.1, "inplace": True}), "norm": ("group", {"num_groups": 8})}
         self.first = TwoConv(2, in_channels, widths[0], bias=True, **how)
@@ -174,6 +195,10 @@ class TextUNet(nn.Module):
         tokens, mask = (part.to(images.device) for part in self.text(list(captions)))
         with mixed_precision(images.device, self.precision):
             return self._segment(images, tokens, mask).float()
+
+    def loss(self, batch: ImageBatch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """What training minimises, as a scalar called "loss"; nothing is drawn, the generator is not used."""
+        return {"loss": self.criterion(self(batch.images, batch.captions), batch.masks)}
 
     def _segment(self, images: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         maps = [self.first(images)]
@@ -208,8 +233,13 @@ BASELINES = (*NETWORKS, *READING)
 
 
 def build_baseline(
-    name: str, num_classes: int, in_channels: int = 3, precision: str = "float32", text: TextEncoder | None = None
-) -> nn.Module:
+    name: str,
+    num_classes: int,
+    in_channels: int = 3,
+    precision: Precision = "float32",
+    text: TextEncoder | None = None,
+    criterion: DiceCE = DiceCE(),
+) -> Baseline | TextUNet:
     """Build the baseline called ``name`` (one of ``BASELINES``), freshly initialised, running in ``precision``.
 
     Those in ``READING`` read captions through ``text``, which the others ignore.
@@ -222,9 +252,9 @@ def build_baseline(
     if num_classes < 2:
         raise ValueError(f"num_classes={num_classes}: background and at least one class make 2 or more")
     if name in READING:
-        return TextUNet(text, num_classes, in_channels, precision)
+        return TextUNet(text, num_classes, in_channels, precision, criterion)
     build, divisor = NETWORKS[name]
-    return Baseline(build(num_classes, in_channels), divisor, precision)
+    return Baseline(build(num_classes, in_channels), divisor, precision, criterion)
 
 
 # Volumes. nnU-Net's plan for patches of 40 x 56 x 40 voxels has three poolings and 32 to 256 channels; the other networks are
@@ -234,24 +264,65 @@ WIDTHS_3D = (32, 64, 128, 256)
 VIT_CELL = 16  # voxels a token of UNETR stands for, along each axis; its decoder is built for that
 
 
-class VolumeBaseline(Baseline):
+class VolumeBaseline(nn.Module):
     """A network of volumes alone; prompts are taken and ignored.
 
-    As :class:`Baseline`, with a third axis and the edge repeated instead of mirrored, so that a volume may be thinner than
-    the padding it needs.
+    Pads as :class:`Baseline`, with a third axis and the edge repeated instead of mirrored, so that a volume may be thinner
+    than the padding it needs.
     """
+
+    def __init__(self, net: nn.Module, divisor: int, precision: Precision) -> None:
+        super().__init__()
+        self.net, self.divisor, self.precision = net, divisor, precision
 
     def forward(self, images: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
         """Images float ``[B, in_channels, D, H, W]`` of any size -> logits float32 ``[B, num_classes, D, H, W]``."""
         if images.ndim != 5:
             raise ValueError(f"images of shape {tuple(images.shape)}: a 3D baseline takes [B, C, D, H, W]")
-        margins = [self._margins(side) for side in images.shape[2:]]
+        margins = [_margins(side, self.divisor) for side in images.shape[2:]]
         padding = [margin for pair in reversed(margins) for margin in pair]
         padded = F.pad(images, padding, mode="replicate")
         with mixed_precision(images.device, self.precision, padded.shape[2] // self.divisor):
             logits = self.net(padded)
         inner = (slice(before, before + side) for (before, _), side in zip(margins, images.shape[2:], strict=True))
         return logits[(..., *inner)].float()
+
+
+class VolumeNetwork(nn.Module):
+    """A 3D baseline in TextDiffSeg's place: trained by the same loop, run over volumes by the same windows.
+
+    It does not read: prompts are taken and ignored, and every structure is always looked for.
+
+    Args:
+        net: images ``[B, 4, X, Y, Z]`` to logits ``[B, num_classes, X, Y, Z]`` (:func:`build_baseline_3d`).
+        class_names: background first.
+        preprocessing: what is done to a volume before.
+        criterion: the training loss.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        class_names: Sequence[str],
+        preprocessing: Preprocessing,
+        criterion: DiceCE = DiceCE(),
+    ) -> None:
+        super().__init__()
+        self.net, self.class_names, self.preprocessing = net, tuple(class_names), preprocessing
+        self.criterion = criterion
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    def loss(self, batch: VolumeBatch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Cross-entropy plus Dice, as TextDiffSeg's L_seg; nothing is drawn, the generator is not used."""
+        return {"loss": self.criterion(self.net(batch.images), batch.labels)}
+
+    @torch.no_grad()
+    def segment(self, images: Tensor, prompts: Sequence[str], sampling: Sampling | None = None) -> Tensor:
+        """Probabilities ``[B, num_classes, X, Y, Z]``; there is nothing to sample."""
+        return self.net(images).softmax(dim=1)
 
 
 class _Windows(nn.Module):
@@ -338,7 +409,7 @@ def build_baseline_3d(
     num_classes: int,
     in_channels: int = 4,
     patch: Sequence[int] = PATCH,
-    precision: str = "float32",
+    precision: Precision = "float32",
 ) -> VolumeBaseline:
     """Build the 3D baseline called ``name`` (one of ``BASELINES_3D``), freshly initialised, running in ``precision``.
 

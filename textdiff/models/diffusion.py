@@ -99,7 +99,9 @@ def respaced_timesteps(respacing: str | int, num_steps: int = 1000) -> list[int]
     return steps
 
 
-def ddim_step(clean: Tensor, noised: Tensor, abar: float, abar_next: float, noise: Tensor | float, eta: float) -> Tensor:
+def ddim_step(
+    clean: Tensor, noised: Tensor, abar: float, abar_next: float, noise: Tensor | float, eta: float
+) -> Tensor:
     """From the noise level ``abar`` to the next one visited (Song et al. 2021, equation 12 with the sigma of 16).
 
     Args:

@@ -1,6 +1,6 @@
-"""A whole volume in, a label map on the volume's own grid out; between them windows, each segmented by a model.
+"""A model at work: a picture or a whole volume and a sentence in, a label map on its own grid out.
 
-The volume is brought to the model's grid, cut into overlapping windows, and every window is segmented with the sentence
+A picture is brought to the model's size, and the logits to the picture's. A volume is brought to the model's grid, cut into overlapping windows, and every window is segmented with the sentence
 (`model.segment`); MONAI blends the windows of one layer, layers are blended from foot to head. Where no later window
 reaches, the probabilities are read off at the volume's own voxels and reduced to labels at once: memory is that of a
 few layers of probabilities, however many slices there are, and borders are as smooth as the volume's voxels allow.
@@ -12,39 +12,126 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from textdiff.data.cases import read_picture
 from textdiff.data.volumes.volume import Volume, read_image
-from textdiff.models.diffusion import SAMPLERS
+from textdiff.models.diffusion import Sampling
 
 if TYPE_CHECKING:
+    from textdiff.data.images.transforms import ImageSpec
     from textdiff.data.volumes.patches import Preprocessing
+    from textdiff.models.features import FeatureExtractor
+    from textdiff.models.text import TextEncoder
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 8  # planes of the image that are reduced at a time
 
 
+# --- pictures --------------------------------------------------------------------------------------------
+
+
+class ImageModel(Protocol):
+    """What :func:`predict_image` and :func:`look` ask of a model; TextDiff has it."""
+
+    image: ImageSpec
+    device: torch.device
+    features: FeatureExtractor
+    text: TextEncoder | None
+    training: bool
+
+    def __call__(self, images: Tensor, captions: Sequence[str]) -> Tensor:
+        """Images ``[B, 3, H, W]`` in [-1, 1] and B captions -> logits ``[B, K, H, W]``."""
+
+    def attention(self, images: Tensor, captions: Sequence[str], size: tuple[int, int]) -> Tensor:
+        """Where each token is read: ``[B, L, *size]``."""
+
+    def train(self, mode: bool = True) -> object: ...
+
+
+@torch.no_grad()
+def predict_image(
+    model: ImageModel, image: str | Path | np.ndarray, text: str, probabilities: bool = False
+) -> np.ndarray:
+    """Segments one picture.
+
+    Args:
+        image: a file, or a uint8 array ``[H, W, 3]`` (RGB) or ``[H, W]`` (grey).
+        text: the sentence that describes it.
+        probabilities: return float32 ``[num_classes, H, W]`` instead of labels.
+
+    Returns:
+        label map uint8 ``[H, W]`` at the picture's own size.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is no picture, or another kind of array.
+    """
+    pixels = _as_rgb(image)
+    was_training = model.training
+    model.train(False)
+    try:
+        with model.features.caching(None):
+            logits = model(_input(model, pixels), [text])
+    finally:
+        model.train(was_training)
+    logits = F.interpolate(logits, size=pixels.shape[:2], mode="bilinear", align_corners=False)[0]
+    if probabilities:
+        return logits.softmax(dim=0).cpu().numpy()
+    return logits.argmax(dim=0).to(torch.uint8).cpu().numpy()
+
+
+def look(model: ImageModel, image: str | Path | np.ndarray, text: str) -> tuple[list[str], np.ndarray]:
+    """Which word looked where: the caption's word pieces and their attention, float32 ``[L, H, W]`` in 0..1.
+
+    Raises what :func:`predict_image` raises, and ValueError where the model has no attention to show.
+    """
+    pixels = _as_rgb(image)
+    with model.features.caching(None):
+        weights = model.attention(_input(model, pixels), [text], pixels.shape[:2])[0]
+    words = model.text.words(text)
+    return words, weights[: len(words)].cpu().numpy()
+
+
+def _input(model: ImageModel, pixels: np.ndarray) -> Tensor:
+    return model.image.input(pixels)[None].to(model.device)
+
+
+def _as_rgb(image: str | Path | np.ndarray) -> np.ndarray:
+    if isinstance(image, (str, Path)):
+        return read_picture(Path(image), "RGB")
+    if image.dtype == np.uint8 and image.ndim == 2:
+        return np.repeat(image[:, :, None], 3, axis=2)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"an image is uint8 [H, W, 3] or [H, W], values 0..255; got {image.dtype} {image.shape}")
+    return image
+
+
+# --- volumes ---------------------------------------------------------------------------------------------
+
+
 class Segmenter(Protocol):
     """What a model must have to be run over a volume: TextDiffSeg has it, and so have the 3D baselines.
 
-    Only a model that draws has also ``draws``: arguments as of ``segment`` and ``samples``, one after another the
-    probabilities of each sample.
+    Only a model that draws has also ``draws``: arguments as of ``segment``, one after another the probabilities of each
+    sample.
     """
 
     class_names: Sequence[str]
     preprocessing: Preprocessing
     device: torch.device
 
-    def segment(self, images: Tensor, prompts: Sequence[str], *, steps: int, sampler: str, seed: int) -> Tensor:
+    def segment(self, images: Tensor, prompts: Sequence[str], sampling: Sampling) -> Tensor:
         """Images ``[B, 4, X, Y, Z]`` (intensity, three place channels) -> probabilities ``[B, K+1, X, Y, Z]``."""
 
 
@@ -53,7 +140,7 @@ class Prediction:
     """What was found in one volume. All maps have the shape and the affine of the image file.
 
     ``labels``: values are the places in ``class_names`` (0 background); the most probable class by the samples' mean.
-    ``volumes_ml``: of every structure, one number a sample.
+    ``volumes_ml``: of every structure, one number per sample.
     ``uncertainty`` (if asked for): entropy of the mean probabilities by the logarithm of the number of classes,
     float32, 0 (sure) to 1 (all classes alike).
     ``majority`` (of several samples): the class that most samples chose; of two chosen as often, the more probable one.
@@ -77,11 +164,8 @@ def predict_volume(
     model: Segmenter,
     volume: Volume | str | Path,
     text: str,
+    sampling: Sampling = Sampling(),
     *,
-    steps: int = 5,
-    sampler: str = "ddim",
-    samples: int = 1,
-    seed: int = 0,
     overlap: float = 0.5,
     uncertainty: bool = False,
     probabilities: bool = False,
@@ -90,12 +174,11 @@ def predict_volume(
     """Segment a volume, or the file or DICOM folder of one, with one sentence.
 
     Args:
-        steps, sampler: of the denoising, "ddim" or "ddpm".
-        samples: how many times to draw; the labels come from the mean of the probabilities.
-        seed: the noise of a window follows from it, the window's place and the sample's number, from nothing else.
+        sampling: of the denoising. The labels come from the mean of the samples' probabilities; the noise of a window
+            follows from the seed, the window's place and the sample's number, from nothing else.
         overlap: share of a window that the next one covers, from 0 to less than 1.
         uncertainty: also make the map of uncertainty and, of several samples, of disagreement.
-        probabilities: also keep those of all classes, which needs 4 bytes a class and voxel.
+        probabilities: also keep those of all classes, which needs 4 bytes per class and voxel.
 
     Warns when the sentence names nothing that the model knows. A volume smaller than one window is surrounded by its
     own minimum, as in training; the log says so.
@@ -107,7 +190,9 @@ def predict_volume(
         FloatingPointError: the model gives nan or infinity.
     """
     started = time.perf_counter()
-    check_settings(steps, sampler, samples, seed, overlap)
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap={overlap}: from 0 to less than 1")
+    samples = sampling.samples
     if samples > 1 and not hasattr(model, "draws"):
         raise ValueError(f"samples={samples}: a {type(model).__name__} always says the same; leave samples at 1")
     _check_text(text, model.class_names)
@@ -116,7 +201,7 @@ def predict_volume(
     frame = _frame(volume)
     grid = model.preprocessing.image(volume)
     del volume  # the voxels of a large CT would be held twice
-    drawing = _Drawing(model, text, steps, sampler, samples, seed)
+    drawing = _Drawing(model, text, sampling)
     result = _Result(frame, grid, len(model.class_names), samples, uncertainty, probabilities)
     window = model.preprocessing.frame(grid.shape)
     padded, before = _padded(grid, window)
@@ -128,19 +213,6 @@ def predict_volume(
         for first, drawn in _layers(padded, places, window, overlap, drawing, progress):
             result.add(drawn, first, before)
     return result.prediction(model.class_names, time.perf_counter() - started)
-
-
-def check_settings(
-    steps: int = 1, sampler: str = "ddim", samples: int = 1, seed: int = 0, overlap: float = 0.5
-) -> None:
-    """Raises ValueError that names the setting which is out of range."""
-    for name, value, least in (("steps", steps, 1), ("samples", samples, 1), ("seed", seed, 0)):
-        if value < least:
-            raise ValueError(f"{name}={value}: at least {least}")
-    if sampler not in SAMPLERS:
-        raise ValueError(f"sampler={sampler!r}: choose one of {', '.join(SAMPLERS)}")
-    if not 0 <= overlap < 1:
-        raise ValueError(f"overlap={overlap}: from 0 to less than 1")
 
 
 def window_seed(seed: int, corner: Sequence[int]) -> int:
@@ -227,7 +299,7 @@ def _layers(
             total = layer if total is None else total.add_(layer)
             weights = weights + weight
             done = following - start
-            yield start, (total[..., :done] / weights[:done]).unflatten(0, (drawing.samples, -1))
+            yield start, (total[..., :done] / weights[:done]).unflatten(0, (drawing.sampling.samples, -1))
             total, weights = _shifted(total, done), _shifted(weights, done)
 
 
@@ -250,10 +322,7 @@ class _Drawing:
 
     model: Segmenter
     text: str
-    steps: int
-    sampler: str
-    samples: int
-    seed: int
+    sampling: Sampling
 
     def __call__(self, image: Tensor, corners: list, places: Sequence[Tensor], height: int, bar: tqdm) -> Tensor:
         """``image [1, 1, x, y, z]`` on the model's device -> ``[1, samples * (K+1), x, y, z]``; MONAI's ``corners``."""
@@ -262,11 +331,11 @@ class _Drawing:
         where = torch.meshgrid(*(line[slice(*pair)] for line, pair in zip(places, ends, strict=True)), indexing="ij")
         images = torch.cat([image, torch.stack(where)[None].to(image)], dim=1)
         corner = [first for first, _ in ends]
-        settings = {"steps": self.steps, "sampler": self.sampler, "seed": window_seed(self.seed, corner)}
-        if self.samples == 1:
-            samples = [self.model.segment(images, [self.text], **settings)]
+        sampling = replace(self.sampling, seed=window_seed(self.sampling.seed, corner))
+        if sampling.samples == 1:
+            samples = [self.model.segment(images, [self.text], sampling)]
         else:
-            samples = list(self.model.draws(images, [self.text], samples=self.samples, **settings))
+            samples = list(self.model.draws(images, [self.text], sampling))
         drawn = torch.cat(samples, dim=1).float()  # a copy, for MONAI writes into it
         if not torch.isfinite(drawn).all():
             raise FloatingPointError(f"the model gives nan or infinity at voxel {tuple(corner)} of its grid")

@@ -9,12 +9,43 @@ as they do in the mean Dice that is reported.
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 
+DiceOn = Literal["softmax", "logits"]
+DiceOver = Literal["image", "batch"]
 SMOOTH = 1e-5
+
+
+@dataclass(frozen=True)
+class DiceCE:
+    """The training loss as an object: ``DiceCE(...)(logits, target)`` is :func:`dice_ce_loss` with these settings.
+
+    Raises ValueError for a setting that does not exist.
+    """
+
+    dice_weight: float = 1.0
+    dice_on: DiceOn = "softmax"
+    dice_over: DiceOver = "image"
+
+    def __post_init__(self) -> None:
+        _check_settings(self.dice_weight, self.dice_on, self.dice_over)
+
+    def __call__(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """float [B, K, ...] and int64 [B, ...] to a scalar."""
+        return dice_ce_loss(logits, target, self.dice_weight, self.dice_on, self.dice_over)
+
+
+def _check_settings(dice_weight: float, dice_on: str, dice_over: str) -> None:
+    if not 0 <= dice_weight < float("inf"):
+        raise ValueError(f"dice_weight={dice_weight}: 0 or more")
+    if dice_on not in get_args(DiceOn):
+        raise ValueError(f'dice_on="{dice_on}": choose "softmax" or "logits"')
+    if dice_over not in get_args(DiceOver):
+        raise ValueError(f'dice_over="{dice_over}": choose "image" or "batch"')
 
 
 def dice_loss(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -50,8 +81,8 @@ def dice_ce_loss(
     logits: torch.Tensor,
     target: torch.Tensor,
     dice_weight: float = 1.0,
-    dice_on: Literal["softmax", "logits"] = "softmax",
-    dice_over: Literal["image", "batch"] = "batch",
+    dice_on: DiceOn = "softmax",
+    dice_over: DiceOver = "batch",
 ) -> torch.Tensor:
     """Cross-entropy + `dice_weight` x Dice loss, a scalar.
 
@@ -60,10 +91,7 @@ def dice_ce_loss(
     chunmeifeng/TextDiff). Raises ValueError for shapes that do not fit, a wrong `dice_on` or `dice_over`, or a
     target that is not int64.
     """
-    if dice_over not in ("image", "batch"):
-        raise ValueError(f'dice_over="{dice_over}": choose "image" or "batch"')
-    if dice_on not in ("softmax", "logits"):
-        raise ValueError(f'dice_on="{dice_on}": choose "softmax" or "logits"')
+    _check_settings(dice_weight, dice_on, dice_over)
     if logits.ndim < 3 or target.shape != (logits.shape[0], *logits.shape[2:]):
         raise ValueError(
             f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not fit: logits are "

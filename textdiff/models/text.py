@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 OFFICIAL = "emilyalsentzer/Bio_ClinicalBERT"
 TINY = "tiny"
 HUB_SECONDS = 10.0  # how long the hub may take to answer
+CACHE_FORMAT = 2  # of a file with an encoded caption; part of its name
 REMEMBERED = 4096  # captions held in memory; 64 tokens of 768 numbers are 0.2 MB
 
 _TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "vocab.json", "merges.txt", "*.model")
@@ -117,7 +118,7 @@ class TextEncoder(nn.Module):
             ValueError: see the class; also where the weights of the file leave a part of the encoder unset.
         """
         name = str(name_or_folder).strip() or TINY
-        folder = _find_folder(name)
+        folder = find_encoder(name)
         backbone, tokenizer = _load(folder, name)
         encoder = cls(
             backbone,
@@ -263,7 +264,9 @@ class TextEncoder(nn.Module):
     def _cache_file(self, caption: str) -> Path | None:
         if self.cache_dir is None:
             return None
-        key = hashlib.sha256(json.dumps([self.fingerprint, self.padding, caption]).encode()).hexdigest()[:32]
+        key = hashlib.sha256(json.dumps([CACHE_FORMAT, self.fingerprint, self.padding, caption]).encode()).hexdigest()[
+            :32
+        ]
         return self.cache_dir / self.fingerprint / f"{key}.safetensors"
 
 
@@ -280,9 +283,9 @@ def _read_cached(file: Path, dim: int) -> tuple[Tensor, Tensor] | None:
     return (tokens, mask) if tokens.shape == (len(mask), dim) else None
 
 
-def _find_folder(name: str) -> Path:
+def find_encoder(name: str) -> Path:
     """The folder on disk that holds the encoder `name`, downloaded from the hub where needed."""
-    if name == TINY:
+    if name in ("", TINY):
         return assets_dir() / "tiny_bert"
     folder = Path(name).expanduser()
     if folder.is_dir():

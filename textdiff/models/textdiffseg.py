@@ -12,31 +12,30 @@ one pooled vector, as equation 2 may be read, the softmax would be 1 everywhere 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from textdiff.base.checkpoints import find_model, load_strict, read_checkpoint, read_json, write_checkpoint, write_text
-from textdiff.base.precision import mixed_precision
-from textdiff.data.volumes.patches import DIVISOR, IMAGE_CHANNELS, Batch, Preprocessing
-from textdiff.models.diffusion import LatentDiffusion
+from textdiff.base.precision import Precision, mixed_precision
+from textdiff.data.volumes.patches import DIVISOR, IMAGE_CHANNELS, Preprocessing
+from textdiff.models import inference
+from textdiff.models.diffusion import LatentDiffusion, NoiseSchedule, Sampling, Target
 from textdiff.models.fusion import CrossModalAttention
-from textdiff.models.losses import dice_ce_loss
+from textdiff.models.losses import DiceCE
+from textdiff.models.store import Pretrained
 
 if TYPE_CHECKING:
+    from textdiff.data.volumes.patches import VolumeBatch
     from textdiff.data.volumes.volume import Volume
-    from textdiff.models.inference import Prediction
     from textdiff.models.text import TextEncoder
 
-STRIDE = 4  # voxels to one cell of the latent, along each axis
-FORMAT = 1
+STRIDE = 4  # voxels per cell of the latent, along each axis
 
 
 def _block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
@@ -129,7 +128,12 @@ class Decoder(nn.Module):
         return self.classify(h)
 
 
-class TextDiffSeg(nn.Module):
+def _preprocessing(**about: Any) -> Preprocessing:
+    """Lists of a JSON file as the tuples they were."""
+    return Preprocessing(**{key: None if value is None else tuple(value) for key, value in about.items()})
+
+
+class TextDiffSeg(Pretrained, nn.Module):
     """The whole system. Trained with :meth:`loss`, asked with :meth:`segment` (tensors) or :meth:`predict` (files).
 
     Args:
@@ -141,17 +145,22 @@ class TextDiffSeg(nn.Module):
         denoiser_widths: channels of the denoising UNet at strides 4 and 8, multiples of 16.
         image_features, label_encoder: False for the paper's ablations.
         prediction: what the denoiser predicts: "sample" (the clean latent), "epsilon" (the noise) or "v_prediction".
-        schedule: "linear" or "cosine", over 1000 steps.
+        noise_schedule: "linear" or "cosine", over 1000 steps.
         denoise_weight: lambda, weight of the denoising loss; 0 for the ablation without joint loss.
         autoencode: share of the training volumes whose decoder is given the clean latent instead of the denoised one.
         from_noise: share of the training volumes that are noised to the last step, where few-step sampling begins; the
             others to a random one.
         precision: "float32" or "bfloat16" (mixed).
+        criterion: L_seg.
+
+    What loads and saves a model, and its ``trained_on``, is :class:`~textdiff.models.store.Pretrained`.
 
     Raises:
         ValueError: fewer than two classes, or sizes that do not fit.
     """
 
+    SPECS: ClassVar = {"preprocessing": _preprocessing, "criterion": DiceCE}
+    STORED = torch.float16
     divisor = DIVISOR
 
     def __init__(
@@ -165,12 +174,13 @@ class TextDiffSeg(nn.Module):
         denoiser_widths: Sequence[int] = (64, 96),
         image_features: bool = True,
         label_encoder: bool = True,
-        prediction: str = "sample",
-        schedule: str = "linear",
+        prediction: Target = "sample",
+        noise_schedule: NoiseSchedule = "linear",
         denoise_weight: float = 0.25,
         autoencode: float = 0.15,
         from_noise: float = 0.6,
-        precision: str = "float32",
+        precision: Precision = "float32",
+        criterion: DiceCE = DiceCE(),
     ) -> None:
         super().__init__()
         if len(class_names) < 2:
@@ -179,23 +189,26 @@ class TextDiffSeg(nn.Module):
             raise ValueError(
                 f"widths={tuple(widths)} must be three numbers and denoiser_widths={tuple(denoiser_widths)} two multiples of 16"
             )
-        self.config = dict(
-            widths=list(widths),
-            latent_channels=latent_channels,
-            denoiser_widths=list(denoiser_widths),
-            image_features=image_features,
-            label_encoder=label_encoder,
-            prediction=prediction,
-            schedule=schedule,
-            denoise_weight=denoise_weight,
-            autoencode=autoencode,
-            from_noise=from_noise,
-            precision=precision,
-        )
+        self.settings = {
+            "class_names": tuple(class_names),
+            "preprocessing": asdict(preprocessing),
+            "widths": widths,
+            "latent_channels": latent_channels,
+            "denoiser_widths": denoiser_widths,
+            "image_features": image_features,
+            "label_encoder": label_encoder,
+            "prediction": prediction,
+            "noise_schedule": noise_schedule,
+            "denoise_weight": denoise_weight,
+            "autoencode": autoencode,
+            "from_noise": from_noise,
+            "precision": precision,
+            "criterion": asdict(criterion),
+        }
         structures = len(class_names) - 1
         channels = latent_channels if label_encoder else structures
         self.class_names = tuple(class_names)
-        self.preprocessing = preprocessing
+        self.preprocessing, self.criterion = preprocessing, criterion
         self.denoise_weight, self.precision = denoise_weight, precision
         self.autoencode, self.from_noise = autoencode, from_noise
         self.latent_channels = channels
@@ -205,13 +218,13 @@ class TextDiffSeg(nn.Module):
         self.fuse = None if text is None else CrossModalAttention(3, widths[-1], text.dim, num_heads=4, head_dim=16)
         self.denoiser = _denoiser(channels, widths[-1], denoiser_widths, None if text is None else text.dim)
         self.decoder = Decoder(channels, widths, len(class_names), image_features)
-        self.diffusion = LatentDiffusion(schedule, prediction)
+        self.diffusion = LatentDiffusion(noise_schedule, prediction)
 
     @property
     def device(self) -> torch.device:
         return self.decoder.classify.weight.device
 
-    def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def loss(self, batch: VolumeBatch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The joint loss ``L = L_seg + lambda * L_denoise`` and its parts, as scalars by name ("loss" is the sum).
 
         L_seg is cross-entropy plus Dice of the decoded labels; for a share ``autoencode`` of the volumes they are decoded
@@ -231,50 +244,30 @@ class TextDiffSeg(nn.Module):
             keep = (torch.rand(len(clean), generator=generator) < self.autoencode).to(clean.device)
             decoded = torch.where(keep.reshape(-1, 1, 1, 1, 1), clean, guessed)
             logits = self.decoder(decoded, maps)
-        segment = dice_ce_loss(logits, batch.labels, dice_over="image")
+        segment = self.criterion(logits, batch.labels)
         return {"loss": segment + self.denoise_weight * denoise, "segment": segment, "denoise": denoise}
 
-    @torch.no_grad()
-    def segment(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-        steps: int = 5,
-        sampler: str = "ddim",
-        samples: int = 1,
-        seed: int = 0,
-    ) -> Tensor:
-        """Probabilities ``[B, num_classes, X, Y, Z]`` of ``images [B, 4, X, Y, Z]``, the mean over ``samples``.
+    def segment(self, images: Tensor, prompts: Sequence[str], sampling: Sampling = Sampling()) -> Tensor:
+        """Probabilities ``[B, num_classes, X, Y, Z]`` of ``images [B, 4, X, Y, Z]``, the mean over the samples.
 
-        Args:
-            steps: denoising steps, from pure noise.
-            sampler: "ddim" (deterministic given the first noise) or "ddpm" (ancestral: new noise in every step).
-            seed: of the noise; sample k of every volume of the batch starts from the same noise, whatever the batch.
+        Sample k of every volume of the batch starts from the same noise, whatever else is in the batch.
 
         Raises:
-            ValueError: sides that are no multiples of 8, another number of channels, prompts that are not one a volume.
+            ValueError: sides that are no multiples of 8, another number of channels, prompts that are not one per volume.
         """
-        return torch.stack(list(self.draws(images, prompts, steps, sampler, samples, seed))).mean(dim=0)
+        return torch.stack(list(self.draws(images, prompts, sampling))).mean(dim=0)
 
     @torch.no_grad()
-    def draws(
-        self,
-        images: Tensor,
-        prompts: Sequence[str],
-        steps: int = 5,
-        sampler: str = "ddim",
-        samples: int = 1,
-        seed: int = 0,
-    ):
+    def draws(self, images: Tensor, prompts: Sequence[str], sampling: Sampling = Sampling()) -> Iterator[Tensor]:
         """One after another the probabilities of each sample (see :meth:`segment`); image and text are read once."""
         self._check(images, prompts)
         with mixed_precision(self.device, self.precision):
             maps, fused, tokens = self._read(images, prompts)
-            shape = (1, self.latent_channels, *fused.shape[2:])
-            for k in range(samples):
-                generator = torch.Generator().manual_seed(seed * 1_000_003 + k)
-                denoise = partial(self._denoise, fused=fused, tokens=tokens)
-                latent = self.diffusion.sample(denoise, shape, len(images), steps, sampler, generator, fused.device)
+            shape = (self.latent_channels, *fused.shape[2:])
+            denoise = partial(self._denoise, fused=fused, tokens=tokens)
+            for k in range(sampling.samples):
+                generator = torch.Generator().manual_seed(sampling.seed * 1_000_003 + k)
+                latent = self.diffusion.sample(denoise, shape, len(images), sampling, generator, fused.device)
                 yield self.decoder(latent, maps).float().softmax(dim=1)
 
     def autoencoded(self, labels: Tensor, distances: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -326,62 +319,12 @@ class TextDiffSeg(nn.Module):
         if self.text is not None and len(prompts) != len(images):
             raise ValueError(f"{len(prompts)} prompts for {len(images)} volumes: give one each")
 
-    def predict(self, volume: str | Path | Volume, text: str, **options: Any) -> Prediction:
+    def predict(self, volume: str | Path | Volume, text: str, *args: Any, **options: Any) -> inference.Prediction:
         """Labels (and uncertainty) of a NIfTI file, a DICOM folder or a :class:`Volume`, on the volume's own grid.
 
-        See :func:`textdiff.models.inference.predict_volume` for the options: steps, sampler, samples, seed, ...
+        See :func:`textdiff.models.inference.predict_volume` for the options.
         """
-        from textdiff.models.inference import predict_volume
-
-        return predict_volume(self, volume, text, **options)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes config.json and model.safetensors (float16); the text encoder is stored by name, not by weight."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        about = {
-            "format": FORMAT,
-            "class_names": list(self.class_names),
-            "preprocessing": asdict(self.preprocessing),
-            "text": None if self.text is None else {"name": self.text.name, "max_length": self.text.max_length},
-            "model": self.config,
-        }
-        state = {k: v.half() if v.is_floating_point() else v for k, v in self._own_state().items()}
-        write_checkpoint(folder / "model.safetensors", state)
-        write_text(folder / "config.json", json.dumps(about, indent=2) + "\n")
-
-    @classmethod
-    def from_pretrained(cls, name: str | Path, device: str | torch.device = "cpu") -> TextDiffSeg:
-        """Loads a folder of :meth:`save_pretrained`, a name in ``weights/``, or a hub id.
-
-        Raises:
-            FileNotFoundError: no such folder.
-            ValueError: a file is damaged, or belongs to another kind or version of model.
-        """
-        folder = find_model(name, "TextDiffSeg")
-        about = read_json(folder / "config.json")
-        if about.get("format") != FORMAT or "preprocessing" not in about:
-            raise ValueError(f"{folder} holds no TextDiffSeg of format {FORMAT}: config.json says {sorted(about)}")
-        text = None
-        if about["text"]:
-            from textdiff.models.text import TextEncoder
-
-            text = TextEncoder.from_pretrained(about["text"]["name"], about["text"]["max_length"])
-        model = cls(text, about["class_names"], _preprocessing(about["preprocessing"]), **about["model"])
-        model.load_own(read_checkpoint(folder / "model.safetensors"), str(folder))
-        return model.to(device).eval()
-
-    def _own_state(self) -> dict[str, Tensor]:
-        """Everything but the frozen text encoder."""
-        return {k: v for k, v in self.state_dict().items() if not k.startswith("text.")}
-
-    def load_own(self, state: dict[str, Tensor], source: str) -> None:
-        """Copies weights (without the text encoder's) into the model; every key must fit."""
-        text, self.text = self.text, None
-        try:
-            load_strict(self, state, source)
-        finally:
-            self.text = text
+        return inference.predict_volume(self, volume, text, *args, **options)
 
 
 def _denoiser(channels: int, image_channels: int, widths: Sequence[int], text_dim: int | None) -> nn.Module:
@@ -400,8 +343,3 @@ def _denoiser(channels: int, image_channels: int, widths: Sequence[int], text_di
         with_conditioning=text_dim is not None,
         cross_attention_dim=text_dim,
     )
-
-
-def _preprocessing(about: dict[str, Any]) -> Preprocessing:
-    """Lists of a JSON file as the tuples they were."""
-    return Preprocessing(**{key: None if value is None else tuple(value) for key, value in about.items()})

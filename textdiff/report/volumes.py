@@ -1,7 +1,4 @@
-"""Tables of the runs on volumes. In: a grid of 3D runs and records (`runs.load_records`). Out: `report.Table`s, distances in mm.
-
-Rows, draws, and the words for what is missing are those of `report`.
-"""
+"""Tables of the runs on volumes. In: a grid and records, or what notebook 25 measured. Out: `report.tables.Table`s, distances in mm."""
 
 from __future__ import annotations
 
@@ -13,147 +10,65 @@ import pandas as pd
 
 from textdiff.data.volumes.prompts import KINDS
 from textdiff.evaluation.calibration import uncertainty_against_dice
-from textdiff.report.images import (
-    NOT_GIVEN,
-    NOT_RUN,
-    Table,
-    _by_row,
-    _cost,
-    _grid_caption,
-    _mean_sd,
-    _points,
-    differences,
-    grid_records,
-    labelled,
-)
+from textdiff.evaluation.volumes import column
+from textdiff.report.missing import NOT_GIVEN, NOT_RUN, grid_caption, score_words
+from textdiff.report.rows import RowRuns, by_row
+from textdiff.report.tables import Table, results, score_of
 
 if TYPE_CHECKING:
     from textdiff.experiments.grids import Grid
 
 BESIDE = 4  # structures that have a column of their own beside the means; more have `structure_table` only
-DISTANCES = {"HD95 (mm)": "hd95_mm", "ASSD (mm)": "assd_mm"}
-SCORE_WORDS = (
-    "Dice in percent: mean over the structures of a volume, then over volumes; where there are several draws of the "
-    "labelled volumes, mean ± standard deviation over draws (no ±: one draw).",
-    "95 % interval: bootstrap over the test volumes of one draw, or the mean of the draws' bounds; it does not hold "
-    "the spread between draws.",
-)
+DISTANCES = {"HD95 (mm)": ("hd95_mm", 1), "ASSD (mm)": ("assd_mm", 1)}
+BINS = ("low", "high", "n", "confidence", "accuracy")
 
 
-def structures_of(runs: pd.DataFrame) -> list[str]:
+def structures_of(draws: pd.DataFrame) -> list[str]:
     """The structures that records have scores of, in their order; blanks are written as blanks."""
-    scored = [name for name in runs.columns if name.startswith("test/iou_") and runs[name].notna().any()]
+    scored = [name for name in draws.columns if name.startswith("test/iou_") and draws[name].notna().any()]
     return [name.removeprefix("test/iou_").replace("_", " ") for name in scored if name != "test/iou_pooled"]
 
 
-def best_row(runs: pd.DataFrame, models: Sequence[str]) -> str | None:
-    """Label of the row with the best mean Dice on validation volumes among those of `models`; None where none has been run.
-
-    `runs`: from `report.grid_records`.
-    """
-    candidates = runs[runs["model"].isin(models)] if len(runs) else runs
-    return candidates.groupby("row")["val/dice"].mean().idxmax() if len(candidates) else None
+def _structures(rows: Sequence[RowRuns]) -> list[str]:
+    return list(dict.fromkeys(name for runs in rows for name in structures_of(runs.draws)))
 
 
 def grid_table_3d(grid: Grid, records: pd.DataFrame) -> Table:
     """A grid's results on the test volumes, its rows in order: Dice, distances of the surfaces, parameters and seconds.
 
-    `records`: from `load_records`; which of them count says `report.grid_records`. Up to `BESIDE` structures have a column
-    for their Dice. A row without record says "not run yet".
+    `records`: from `load_records`; which of them count says `report.rows.by_row`. Up to `BESIDE` structures have a column for
+    their Dice. A row without a record says "not run yet".
     """
-    names = structures_of(grid_records(grid, records))
-    beside = names if len(names) <= BESIDE else []
-    columns = ["Model", "n labelled", "draws", "test n", "Dice", "95 % interval", *beside, *DISTANCES]
-    columns += ["trained parameters", "training seconds", "seconds a volume"]
-    lines = []
-    for row, draws in _by_row(grid, records):
-        configs = grid.configs(row)
-        first = [row.label, labelled(configs[0]), f"{len(draws)} of {len(configs)}"]
-        cells = _cells(draws, beside) if len(draws) else ["", NOT_RUN, *[""] * (len(columns) - 5)]
-        lines.append([*first, *cells])
-    frame = pd.DataFrame(lines, columns=columns, dtype=object)
-    dataset = grid.configs(grid.rows[0])[0].dataset
+    rows = by_row(grid, records)
+    names = _structures(rows)
+    beside = {name: (f"dice_{column(name)}", 100) for name in names} if len(names) <= BESIDE else {}
+    frame = results(rows, {**beside, **DISTANCES, "seconds per volume": ("seconds", 1)})
     text = [
-        f"Results on the test volumes ({dataset}). Draws: records found of those that the table asks for.",
-        *SCORE_WORDS,
+        f"Results on the test volumes ({rows[0].configs[0].dataset}). Draws: records found of those that the table asks for.",
+        *score_words("volumes"),
         "HD95: 95th percentile of the distances between the surfaces; ASSD: their mean. A structure that is in the truth or in "
         "the prediction alone counts with the diagonal of the volume.",
-        "Training seconds and seconds a volume: means, comparable on one machine only.",
+        "Training seconds and seconds per volume: means, comparable on one machine only.",
     ]
-    return Table(frame, _grid_caption(text, grid, records, frame))
-
-
-def _cells(draws: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    volumes = "/".join(str(int(n)) for n in sorted(draws["test/n"].dropna().unique()))
-    bounds = draws.reindex(columns=["test/dice_ci_low", "test/dice_ci_high"]).astype(float).mean() * 100
-    interval = f"{bounds.iloc[0]:.2f} to {bounds.iloc[1]:.2f}" if bounds.notna().all() else NOT_GIVEN
-    structures = [_score(draws, f"dice_{_slug(name)}") for name in names]
-    distances = [_score(draws, score, 1) for score in DISTANCES.values()]
-    return [
-        volumes,
-        _score(draws, "dice"),
-        interval,
-        *structures,
-        *distances,
-        *_cost(draws),
-        _score(draws, "seconds", 1),
-    ]
-
-
-def _score(draws: pd.DataFrame, name: str, scale: float = 100) -> str:
-    key = f"test/{name}"
-    return _mean_sd(draws[key], scale) if key in draws.columns else NOT_GIVEN
-
-
-def _slug(name: str) -> str:
-    return name.replace(" ", "_")
+    return Table(frame, grid_caption(text, rows, records, frame))
 
 
 def structure_table(grid: Grid, records: pd.DataFrame) -> Table:
-    """Dice and distances of every structure: one line a row of the grid and structure. A row without record says so once."""
-    lines = []
-    for row, draws in _by_row(grid, records):
-        for name in structures_of(draws):
-            distances = [_score(draws, f"{score}_{_slug(name)}", 1) for score in DISTANCES.values()]
-            lines.append([row.label, name, _score(draws, f"dice_{_slug(name)}"), *distances])
-        if draws.empty:
-            lines.append([row.label, "", NOT_RUN, "", ""])
+    """Dice and distances of every structure: one line per row of the grid and structure. A row without a record says so once."""
+    rows, lines = by_row(grid, records), []
+    for runs in rows:
+        for name in structures_of(runs.draws):
+            distances = [score_of(runs.draws, f"{one}_{column(name)}", scale) for one, scale in DISTANCES.values()]
+            lines.append([runs.row.label, name, score_of(runs.draws, f"dice_{column(name)}"), *distances])
+        if runs.draws.empty:
+            lines.append([runs.row.label, "", NOT_RUN, "", ""])
     frame = pd.DataFrame(lines, columns=["Model", "structure", "Dice", *DISTANCES], dtype=object)
     text = [
         "Every structure by itself on the test volumes: mean ± standard deviation over draws (no ±: one draw), Dice in percent.",
         "A structure that a volume lacks counts as 100 where none is marked, and has no distance then; where one is, or where one "
         "is missed, it counts as 0, and with the diagonal of the volume.",
     ]
-    return Table(frame, _grid_caption(text, grid, records, frame))
-
-
-def paired_differences_3d(grid: Grid, records: pd.DataFrame, base: str) -> Table:
-    """Each row of a grid minus the row labelled `base`, on the same test volumes and draws: points of Dice, and HD95 in mm.
-
-    Made of `report.differences` (which says what is raised). A row that cannot be compared yet says "not run yet".
-    """
-    dice, distance = (differences(grid, records, base, score) for score in ("dice", "hd95_mm"))
-    lines = []
-    for (label, one), (_, far) in zip(dice.iterrows(), distance.iterrows(), strict=True):
-        cells = [
-            one["images"],
-            _points(one),
-            ", ".join(f"{100 * value:+.2f}" for value in one["draws"]),
-            _points(far, 1),
-        ]
-        if one["images"] == 0:
-            cells = ["", NOT_RUN, "", ""]
-        elif label == base:
-            cells = [one["images"], "the base", "", ""]
-        lines.append([label, *cells])
-    frame = pd.DataFrame(lines, columns=["Model", "test n", "Dice", "draw by draw", "HD95 (mm)"], dtype=object)
-    text = [
-        f"Difference to “{base}”: Dice in points (percent), above zero where the row is better; HD95 in mm, below zero where the "
-        "row is better. Of each test volume in each draw of the labelled volumes, then the mean over draws, then over volumes.",
-        "In brackets: 95 % bootstrap over the test volumes; it does not hold the spread between draws, which stands "
-        "draw by draw beside the Dice.",
-    ]
-    return Table(frame, _grid_caption(text, grid, records, frame))
+    return Table(frame, grid_caption(text, rows, records, frame))
 
 
 def prompt_table(grid: Grid, records: pd.DataFrame) -> Table:
@@ -161,88 +76,78 @@ def prompt_table(grid: Grid, records: pd.DataFrame) -> Table:
 
     Rows that do not read are left out; columns for kinds of sentences are there for models that were trained on all of them.
     """
-    columns = [
-        "Model",
-        "draws",
-        "all at once",
-        "one by one",
-        "another asked for",
-        *(f"{kind} prompts" for kind in KINDS),
-    ]
-    scores = ["dice", "dice_one_by_one", "dice_swapped", *(f"dice_prompt_{kind}" for kind in KINDS)]
-    lines = []
-    for row, draws in _by_row(grid, records):
-        if not grid.configs(row)[0].reads:
-            continue
-        cells = [_score(draws, score) for score in scores] if len(draws) else [NOT_RUN, *[""] * (len(scores) - 1)]
-        lines.append([row.label, len(draws), *cells])
-    frame = pd.DataFrame(lines, columns=columns, dtype=object)
+    scores = {"all at once": "dice", "one by one": "dice_one_by_one", "another asked for": "dice_swapped"}
+    scores |= {f"{kind} prompts": f"dice_prompt_{kind}" for kind in KINDS}
+    rows, lines = by_row(grid, records), []
+    for runs in rows:
+        if runs.configs[0].reads:
+            made = [score_of(runs.draws, name) for name in scores.values()]
+            cells = made if len(runs.draws) else [NOT_RUN, *[""] * (len(scores) - 1)]
+            lines.append([runs.row.label, len(runs.draws), *cells])
+    frame = pd.DataFrame(lines, columns=["Model", "draws", *scores], dtype=object)
     text = [
         "Test Dice in percent (mean ± standard deviation over draws) by what the sentence asks for.",
         "One by one: of each structure when it alone is named. Another asked for: what is still marked of a structure when "
         "another one is named; a model that reads has next to nothing there.",
-        "Kinds of prompts: everything at once, asked in that kind, by a model that was trained on all three. "
-        "Reports are made from the true label and leak it.",
+        "Kinds of prompts: everything at once, asked in that kind, by a model that was trained on all three. Reports are made "
+        "from the true label and leak it.",
     ]
-    return Table(frame, _grid_caption(text, grid, records, frame))
+    return Table(frame, grid_caption(text, rows, records, frame))
 
 
-def prompt_matrix(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean test Dice (0..1) of records, by the structure that was asked for (rows) and the one that is scored (columns).
+def prompt_matrix(draws: pd.DataFrame) -> pd.DataFrame:
+    """Mean test Dice (0..1) of one row's draws, by the structure that was asked for (rows) and the one that is scored (columns).
 
-    `runs`: rows of `load_records`, such as those of one row of a grid. Empty where no reading test was made.
+    Empty where no reading test was made.
     """
-    cells = {}
-    for name in runs.columns:
+    cells: dict[str, dict[str, float]] = {}
+    for name in draws.columns:
         match = re.fullmatch(r"test/dice_(.+)_asked_for_(.+)", name)
-        if match and runs[name].notna().any():
+        if match and draws[name].notna().any():
             found, asked = (part.replace("_", " ") for part in match.groups())
-            cells.setdefault(found, {})[asked] = runs[name].astype(float).mean()
+            cells.setdefault(found, {})[asked] = draws[name].astype(float).mean()
     return pd.DataFrame(cells).rename_axis(index="asked for", columns="structure")
 
 
 def matrix_table(grid: Grid, records: pd.DataFrame) -> Table:
-    """`prompt_matrix` of every row of a grid that reads, in percent: a line a row and structure asked for."""
-    lines, names = [], structures_of(grid_records(grid, records))
-    for row, draws in _by_row(grid, records):
-        if not grid.configs(row)[0].reads:
+    """`prompt_matrix` of every row of a grid that reads, in percent: one line per row and structure asked for."""
+    rows, lines = by_row(grid, records), []
+    names = _structures(rows)
+    for runs in rows:
+        if not runs.configs[0].reads:
             continue
-        matrix = prompt_matrix(draws)
+        matrix = prompt_matrix(runs.draws)
         if matrix.empty:
-            lines.append([row.label, NOT_RUN, *[""] * len(names)])
+            lines.append([runs.row.label, NOT_RUN, *[""] * len(names)])
         for asked in matrix.index:
             cells = (matrix.loc[asked].get(name) for name in names)
-            lines.append([row.label, asked, *(NOT_GIVEN if cell is None else f"{100 * cell:.2f}" for cell in cells)])
+            written = (NOT_GIVEN if cell is None else f"{100 * cell:.2f}" for cell in cells)
+            lines.append([runs.row.label, asked, *written])
     frame = pd.DataFrame(lines, columns=["Model", "asked for", *names], dtype=object)
     text = [
         "Test Dice in percent of every structure, by the one structure that the sentence names; mean over volumes and draws.",
         "A model that reads is high where both are the same and near zero elsewhere: the mask moves with the words.",
     ]
-    return Table(frame, _grid_caption(text, grid, records, frame))
+    return Table(frame, grid_caption(text, rows, records, frame))
 
 
 # --- one model, many ways to draw (notebook 25) --------------------------------------------------------
 
 
 def sampling_table(per_case: pd.DataFrame) -> Table:
-    """Dice and seconds by sampler and number of denoising steps.
+    """Dice and seconds by sampler and number of sampling steps.
 
-    `per_case`: one row a volume, sampler, number of steps and number of samples, as notebook 25 records it (`case`, `sampler`,
-    `steps`, `samples`, `dice` and `ece` 0..1, `seconds`). Rows of several samples are left to `uncertainty_table`.
+    `per_case`: one row per volume, sampler, number of steps and number of samples, as `evaluation.studies.sampling_study` gives
+    it (`case`, `sampler`, `sampling_steps`, `samples`, `dice` and `ece` 0..1, `seconds`). Rows of several samples are left to
+    `uncertainty_table`.
     """
-    one = per_case[per_case["samples"] == 1]
-    counts = one.groupby(["sampler", "steps"], sort=False)["case"].nunique()
-    shared = (
-        set.intersection(*(set(part["case"]) for _, part in one.groupby(["sampler", "steps"]))) if len(one) else set()
-    )
+    ways = per_case[per_case["samples"] == 1].groupby(["sampler", "sampling_steps"], sort=False)
+    shared = set.intersection(*(set(part["case"]) for _, part in ways)) if len(ways) else set()
     lines = []
-    for (sampler, steps), n in counts.items():
-        part = one[(one["sampler"] == sampler) & (one["steps"] == steps)]
-        same = part[part["case"].isin(shared)]
-        scores = (100 * part["dice"].mean(), 100 * same["dice"].mean(), part["ece"].mean(), part["seconds"].mean())
-        lines.append(
-            [sampler, steps, n, *(f"{value:.{digits}f}" for value, digits in zip(scores, (2, 2, 3, 2), strict=True))]
-        )
+    for way, part in ways:
+        same = part.loc[part["case"].isin(shared), "dice"].mean()
+        scores = [f"{100 * part['dice'].mean():.2f}", f"{100 * same:.2f}", f"{part['ece'].mean():.3f}"]
+        lines.append([*way, part["case"].nunique(), *scores, f"{part['seconds'].mean():.2f}"])
     columns = [
         "sampler",
         "steps",
@@ -250,28 +155,27 @@ def sampling_table(per_case: pd.DataFrame) -> Table:
         "Dice",
         f"Dice on the {len(shared)} that all have",
         "ECE",
-        "seconds a volume",
+        "seconds per volume",
     ]
     text = [
-        "One model, one sample: mean Dice in percent by sampler and number of denoising steps.",
+        "One model, one sample: mean Dice in percent by sampler and number of sampling steps.",
         "Where the numbers of volumes differ, only the column of those that all have compares rows.",
         "ECE: expected calibration error of a volume's voxels near true or marked structures.",
     ]
     return Table(pd.DataFrame(lines, columns=columns, dtype=object), " ".join(text))
 
 
-def uncertainty_table(per_case: pd.DataFrame, sampler: str, steps: int) -> Table:
+def uncertainty_table(per_case: pd.DataFrame, sampler: str, sampling_steps: int) -> Table:
     """What several samples add to one: Dice, calibration, and how well the uncertainty points at errors.
 
     `per_case` as for `sampling_table`, with `error_auroc`, `error_auprc`, `error_share` and `uncertainty` too.
     """
-    part = per_case[(per_case["sampler"] == sampler) & (per_case["steps"] == steps)]
+    part = per_case[(per_case["sampler"] == sampler) & (per_case["sampling_steps"] == sampling_steps)]
     lines = []
     for samples, rows in part.groupby("samples"):
         scores = rows[["ece", "error_auroc", "error_auprc", "error_share"]].astype(float).mean()
         ranks = uncertainty_against_dice(rows.astype({"uncertainty": float, "dice": float}))
-        cells = [f"{value:.3f}" for value in scores]
-        cells.append(NOT_GIVEN if pd.isna(ranks) else f"{ranks:+.2f}")
+        cells = [*(f"{value:.3f}" for value in scores), NOT_GIVEN if pd.isna(ranks) else f"{ranks:+.2f}"]
         lines.append([samples, len(rows), f"{100 * rows['dice'].mean():.2f}", *cells, f"{rows['seconds'].mean():.2f}"])
     columns = [
         "samples",
@@ -282,10 +186,10 @@ def uncertainty_table(per_case: pd.DataFrame, sampler: str, steps: int) -> Table
         "AUPRC",
         "wrong voxels",
         "uncertainty and Dice",
-        "seconds a volume",
+        "seconds per volume",
     ]
     text = [
-        f"One model, {steps} steps of {sampler}: means over test volumes, of voxels near true or marked structures.",
+        f"One model, {sampling_steps} steps of {sampler}: means over test volumes, of voxels near true or marked structures.",
         "ECE: distance of confidence from accuracy. AUROC: chance that a wrong voxel is less sure than a right one (guessing: 0.5). "
         "AUPRC: average precision of the least sure voxels being wrong (guessing: the share of wrong voxels).",
         "Uncertainty and Dice: rank correlation over volumes, -1 where the less sure volumes are the worse ones throughout.",
@@ -296,11 +200,7 @@ def uncertainty_table(per_case: pd.DataFrame, sampler: str, steps: int) -> Table
 def reliability_metrics(table: pd.DataFrame, prefix: str) -> dict[str, float]:
     """A table of `calibration.Reliability` as flat metrics of a record, "<prefix>/<bin>/<column>"; empty bins are left out."""
     known = table[table["n"] > 0]
-    return {
-        f"{prefix}/{place}/{name}": float(row[name])
-        for place, row in known.iterrows()
-        for name in ("low", "high", "n", "confidence", "accuracy")
-    }
+    return {f"{prefix}/{place}/{name}": float(row[name]) for place, row in known.iterrows() for name in BINS}
 
 
 def reliability_table(metrics: Mapping[str, float], prefix: str) -> pd.DataFrame:
@@ -308,7 +208,6 @@ def reliability_table(metrics: Mapping[str, float], prefix: str) -> pd.DataFrame
     rows: dict[int, dict[str, float]] = {}
     for name, value in metrics.items():
         if name.startswith(f"{prefix}/") and not pd.isna(value):
-            place, column = name.removeprefix(f"{prefix}/").split("/")
-            rows.setdefault(int(place), {})[column] = value
-    table = pd.DataFrame.from_dict(rows, orient="index").sort_index()
-    return table.reindex(columns=["low", "high", "n", "confidence", "accuracy"])
+            place, part = name.removeprefix(f"{prefix}/").split("/")
+            rows.setdefault(int(place), {})[part] = value
+    return pd.DataFrame.from_dict(rows, orient="index").sort_index().reindex(columns=list(BINS))

@@ -34,3 +34,12 @@ def test_blank_variable_counts_as_unset(monkeypatch, tmp_path):
 
 def test_assets_are_inside_the_package():
     assert paths.assets_dir().parent.name == "textdiff"
+
+
+@pytest.mark.parametrize("kind", ["weights", "published", "notebooks", "book"])
+def test_what_is_shipped_lies_in_the_checkout_or_in_the_package(kind, monkeypatch):
+    assert paths.shipped(kind).is_dir()
+    monkeypatch.setattr(paths, "_checkout", lambda: None)
+    assert paths.shipped(kind) == paths.PACKAGE / "shipped" / kind
+    with pytest.raises(ValueError, match="weights, published, notebooks, book"):
+        paths.shipped("data")

@@ -1,3 +1,5 @@
+"""Fetching data sets of images: from a local server or from disk, in small, with manifests of their own."""
+
 from __future__ import annotations
 
 import errno
@@ -14,9 +16,13 @@ import pytest
 from local_server import Server
 from PIL import Image
 
+from textdiff.base.checkpoints import read_json
 from textdiff.data import fetch as fetching
-from textdiff.data.fetch import DiskFullError, FetchError, WrongContentError, download, fetch, git_blob_id
+from textdiff.data.download import DiskFullError, FetchError, WrongContentError, digest
+from textdiff.data.fetch import address, fetch
 from textdiff.data.images.lvit import read_split
+from textdiff.data.registry import DATASETS
+from textdiff.data.splits import MANIFESTS
 
 
 @pytest.fixture
@@ -24,108 +30,6 @@ def server():
     server = Server()
     yield server
     server.close()
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
-    monkeypatch.setattr(fetching.time, "sleep", lambda _: None)
-
-
-BODY = bytes(range(256)) * 400
-GOOD = {"size": len(BODY), "git_blob": git_blob_id(BODY), "sha256": hashlib.sha256(BODY).hexdigest()}
-
-
-def test_git_blob_id_is_gits():
-    assert git_blob_id(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
-
-
-def test_download_puts_the_whole_file_in_place(server, tmp_path):
-    server.files["/a"] = BODY
-    path = download(f"{server.url}/a", tmp_path / "deep" / "a", GOOD)
-    assert path.read_bytes() == BODY and [p.name for p in path.parent.iterdir()] == ["a"]
-    download(f"{server.url}/a", path, GOOD)
-    assert len(server.asked) == 1  # a verified file is not asked for again
-
-
-def test_broken_transfer_goes_on_where_it_stopped(server, tmp_path):
-    server.files["/a"], server.cut = BODY, [1000, 2000]
-    assert download(f"{server.url}/a", tmp_path / "a", GOOD).read_bytes() == BODY
-    assert [wanted for _, wanted in server.asked] == [None, "bytes=1000-", "bytes=3000-"]
-
-
-def test_a_later_call_goes_on_too_and_nothing_half_is_in_place(server, tmp_path):
-    server.files["/a"], server.cut = BODY, [5000]
-    with pytest.raises(FetchError, match=r"broke off after 5000 of 102400"):
-        download(f"{server.url}/a", tmp_path / "a", GOOD, attempts=1)
-    assert not (tmp_path / "a").exists() and (tmp_path / "a.part").stat().st_size == 5000
-    download(f"{server.url}/a", tmp_path / "a", GOOD, attempts=1)
-    assert server.asked[-1][1] == "bytes=5000-" and (tmp_path / "a").read_bytes() == BODY
-
-
-def test_server_without_ranges_starts_over(tmp_path):
-    server = Server(ranges=False)
-    try:
-        server.files["/a"], server.cut = BODY, [5000]
-        assert download(f"{server.url}/a", tmp_path / "a", GOOD).read_bytes() == BODY
-    finally:
-        server.close()
-
-
-def test_whole_part_from_a_killed_run_is_taken(server, tmp_path):
-    server.files["/a"] = BODY
-    (tmp_path / "a.part").write_bytes(BODY)
-    assert download(f"{server.url}/a", tmp_path / "a", GOOD).read_bytes() == BODY
-
-
-def test_foreign_beginning_is_thrown_away_and_fetched_anew(server, tmp_path):
-    server.files["/a"] = BODY
-    (tmp_path / "a.part").write_bytes(b"x" * 700)
-    assert download(f"{server.url}/a", tmp_path / "a", GOOD).read_bytes() == BODY
-    assert [wanted for _, wanted in server.asked] == ["bytes=700-", None]
-
-
-@pytest.mark.parametrize("kind", ["size", "git_blob", "sha256"])
-def test_wrong_content_names_address_path_and_hash_and_keeps_the_old(server, tmp_path, kind):
-    server.files["/a"] = b"y" + BODY
-    (tmp_path / "a").write_bytes(b"old")
-    with pytest.raises(WrongContentError) as error:
-        download(f"{server.url}/a", tmp_path / "a", {kind: GOOD[kind]})
-    for part in (f"{server.url}/a", str(tmp_path / "a"), f"expected {GOOD[kind]}"):
-        assert part in str(error.value)
-    assert (tmp_path / "a").read_bytes() == b"old" and not (tmp_path / "a.part").exists()
-
-
-def test_server_trouble_is_tried_again_but_not_a_missing_file(server, tmp_path):
-    server.files["/a"], server.status = BODY, [503, 500]
-    assert download(f"{server.url}/a", tmp_path / "a", GOOD).exists()
-    server.asked.clear()
-    with pytest.raises(FetchError, match=r"/b: HTTP 404"):
-        download(f"{server.url}/b", tmp_path / "b")
-    assert len(server.asked) == 1
-
-
-def test_no_server_and_no_http(tmp_path):
-    with pytest.raises(FetchError, match=r"cannot download http://127.0.0.1:1/x .*source"):
-        download("http://127.0.0.1:1/x", tmp_path / "x", attempts=2)
-    with pytest.raises(FetchError, match="only http"):
-        download("file:///etc/hostname", tmp_path / "x")
-
-
-def test_full_disk_is_said_and_what_came_is_kept(server, tmp_path, monkeypatch):
-    server.files["/a"] = BODY
-
-    def full(_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(fetching.os, "fsync", full)
-    with pytest.raises(DiskFullError, match=r"disk full while writing .*a\.part"):
-        download(f"{server.url}/a", tmp_path / "a", GOOD)
-    monkeypatch.undo()
-    assert not (tmp_path / "a").exists() and (tmp_path / "a.part").exists()
-    assert download(f"{server.url}/a", tmp_path / "a", GOOD).read_bytes() == BODY
-
-
-# --- whole data sets, in small ---
 
 
 def picture_bytes(path: Path, seed: int, mask: bool) -> None:
@@ -138,7 +42,7 @@ def manifest_of(root: Path, paths: list[Path]) -> dict:
     return {
         path.relative_to(root).as_posix(): {
             "size": path.stat().st_size,
-            "git_blob": git_blob_id(path.read_bytes()),
+            "git_blob": digest(path, "git_blob"),
         }
         for path in paths
     }
@@ -151,12 +55,16 @@ def home(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def register(monkeypatch, home: Path, name: str, manifest: dict) -> fetching.Source:
+def register(monkeypatch, name: str, **changes: object) -> None:
+    """Change facts of the source from which a data set is fetched."""
+    entry = DATASETS[name]
+    monkeypatch.setitem(DATASETS, name, replace(entry, source=replace(entry.source, size=1000, **changes)))
+
+
+def manifest(home: Path, name: str, content: dict) -> str:
     path = home / f"{name}.json"
-    path.write_text(json.dumps(manifest))
-    source = replace(fetching.REGISTRY[name], manifest=str(path), size=1000)
-    monkeypatch.setitem(fetching.REGISTRY, name, source)
-    return source
+    path.write_text(json.dumps(content))
+    return str(path)
 
 
 @pytest.fixture
@@ -171,16 +79,16 @@ def monuseg(home, monkeypatch) -> Path:
             folder / f"{split}_text.xlsx", index=False
         )
     files = sorted(path for path in root.rglob("*") if path.is_file())
-    register(monkeypatch, home, "monuseg", {"files": manifest_of(root, files)})
+    register(monkeypatch, "monuseg", manifest=manifest(home, "monuseg", {"files": manifest_of(root, files)}))
     return root
 
 
 def serve_monuseg(server: Server, root: Path) -> None:
-    source = fetching.REGISTRY["monuseg"]
+    source = DATASETS["monuseg"].source
     for path in root.rglob("*"):
         if path.is_file():
-            address = source.address(path.relative_to(root).as_posix(), server.url)
-            server.files[address.removeprefix(server.url)] = path.read_bytes()
+            url = address(source, path.relative_to(root).as_posix(), server.url)
+            server.files[url.removeprefix(server.url)] = path.read_bytes()
 
 
 def quiet(*_):
@@ -192,7 +100,7 @@ def test_monuseg_over_http(server, monuseg, home):
     target = fetch("monuseg", base_url=server.url, say=quiet)
     assert target == home / "data" / "MoNuSeg"
     assert [case.caption for case in read_split(target / "Test_Folder")] == ["text"]
-    assert json.loads((target / "SOURCE.json").read_text())["verified_against_commit"] is True
+    assert json.loads((target / "SOURCE.json").read_text())["verified"] is True
     assert sorted(p.name for p in target.parent.iterdir()) == ["MoNuSeg"] and not any((home / "cache").rglob("*.tif"))
     asked = len(server.asked)
     assert fetch("monuseg", base_url=server.url, say=quiet) == target and len(server.asked) == asked
@@ -224,7 +132,7 @@ def test_altered_file_is_named_with_the_expected_hash_and_the_old_folder_stays(m
     target = fetch("monuseg", source=monuseg, say=quiet)
     before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
     mask = monuseg / "Val_Folder" / "labelcol" / "x y.png"
-    expected = git_blob_id(mask.read_bytes())
+    expected = digest(mask, "git_blob")
     mask.write_bytes(mask.read_bytes() + b"!")
     with pytest.raises(WrongContentError, match=r"x y\.png: size"):
         fetch("monuseg", source=monuseg, force=True, say=quiet)
@@ -269,7 +177,7 @@ def test_full_disk_during_conversion_keeps_the_old_folder(monuseg, monkeypatch):
 
 def test_too_little_room_is_said_before_the_work(monuseg, monkeypatch):
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: usage._replace(free=10))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
     with pytest.raises(FetchError, match="MiB free"):
         fetch("monuseg", source=monuseg, say=quiet)
 
@@ -310,19 +218,18 @@ def sgseg(home, monkeypatch) -> Path:
     (root / "prompts").mkdir()
     (root / "prompts" / "annotation.json").write_text(json.dumps(annotation))
     lines = "\n".join(sorted(f"{row['image_path']}\t{row['caption']}" for row in annotation["train"]))
-    manifest = {
+    content = {
         "cases": {"train": 2, "valid": 2, "test": 2},
         "captions_sha256": {"train": hashlib.sha256(lines.encode()).hexdigest()},
         "files": manifest_of(root, [root / "images" / "test" / "images" / "sub-s20_dx.png"]),
     }
-    register(monkeypatch, home, "qata", manifest)
+    register(monkeypatch, "qata", manifest=manifest(home, "qata", content))
     return top
 
 
 def test_qata_archive_over_http_becomes_lvits_layout(server, sgseg, home):
     archive = Path(shutil.make_archive(str(home / "packed"), "zip", sgseg.parent))
-    address = fetching.REGISTRY["qata"].address(base_url=server.url)
-    server.files[address.removeprefix(server.url)] = archive.read_bytes()
+    server.files[address(DATASETS["qata"].source)[len("https://codeload.github.com") :]] = archive.read_bytes()
     server.cut = [2000]
     target = fetch("qata", base_url=server.url, say=quiet)
     assert [wanted for _, wanted in server.asked] == [None, "bytes=2000-"]
@@ -353,30 +260,21 @@ def test_qata_defects_are_named(sgseg):
         fetch("qata", source=sgseg, say=quiet)
 
 
-def test_qata_already_in_lvits_layout_is_copied_unverified(sgseg, home):
-    first = fetch("qata", source=sgseg, say=quiet)
-    moved = home / "elsewhere"
-    first.rename(moved)
-    target = fetch("qata", source=moved, say=quiet)
-    assert json.loads((target / "SOURCE.json").read_text())["verified_against_commit"] is False
-    assert len(read_split(target / "Val_Folder")) == 2
-
-
 def test_monuseg_is_not_taken_for_qata(monuseg, sgseg):
-    with pytest.raises(FetchError, match="another data set"):
+    with pytest.raises(FetchError, match="no data set inside; expected SGSeg's layout"):
         fetch("qata", source=monuseg, say=quiet)
 
 
 def test_damaged_archive_in_the_cache_is_fetched_anew(server, sgseg, home):
-    address = fetching.REGISTRY["qata"].address(base_url=server.url).removeprefix(server.url)
-    server.files[address] = b"an error page"
+    path = address(DATASETS["qata"].source, base_url=server.url).removeprefix(server.url)
+    server.files[path] = b"an error page"
     with pytest.raises(FetchError, match="not a whole zip"):
         fetch("qata", base_url=server.url, say=quiet)
     archive = home / "packed.zip"
     with zipfile.ZipFile(archive, "w") as file:
-        for path in sgseg.rglob("*"):
-            file.write(path, path.relative_to(sgseg.parent))
-    server.files[address] = archive.read_bytes()
+        for one in sgseg.rglob("*"):
+            file.write(one, one.relative_to(sgseg.parent))
+    server.files[path] = archive.read_bytes()
     assert fetch("qata", base_url=server.url, say=quiet).is_dir()
 
 
@@ -384,14 +282,14 @@ def test_damaged_archive_in_the_cache_is_fetched_anew(server, sgseg, home):
 
 
 def test_shipped_manifests_are_small_and_whole():
-    monuseg = fetching.REGISTRY["monuseg"]
-    files = monuseg.read_manifest()["files"]
+    monuseg, qata = (DATASETS[name].source for name in ("monuseg", "qata"))
+    files = read_json(MANIFESTS / monuseg.manifest)["files"]
     assert len(files) == 91 and sum(entry["size"] for entry in files.values()) == monuseg.size
-    assert fetching.REGISTRY["qata"].read_manifest()["cases"] == {"train": 5716, "valid": 1429, "test": 2113}
-    for source in fetching.REGISTRY.values():
-        assert (fetching.MANIFESTS / source.manifest).stat().st_size < 300_000
+    assert read_json(MANIFESTS / qata.manifest)["cases"] == {"train": 5716, "valid": 1429, "test": 2113}
+    for source in (monuseg, qata):
+        assert (MANIFESTS / source.manifest).stat().st_size < 300_000
         assert len(source.commit) == 40
 
 
 def test_real_monuseg_agrees_with_its_manifest(monuseg_root):
-    assert fetching.check("monuseg", monuseg_root) == {"Train": 24, "Val": 6, "Test": 14}
+    assert fetching.check("monuseg", monuseg_root) == {"train": 24, "val": 6, "test": 14}

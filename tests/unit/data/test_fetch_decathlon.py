@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 from local_server import Server
 from msd_files import msd
-from textdiff.data.volumes.tasks import TASKS
 
 from textdiff.data import fetch as fetching
 from textdiff.data import load_volumes
-from textdiff.data.fetch import FetchError, WrongContentError, fetch
+from textdiff.data.download import FetchError, WrongContentError
+from textdiff.data.entries import Decathlon
+from textdiff.data.fetch import address, fetch
+from textdiff.data.registry import DATASETS
+from textdiff.data.splits import SPLITS, hashed_split
 
 FOLDER = "Task04_Hippocampus"
 ADDRESS = f"/{FOLDER}.tar"
@@ -31,8 +34,8 @@ def tar_of(folder: Path, path: Path) -> bytes:
 def home(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("TEXTDIFF_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("TEXTDIFF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(fetching.time, "sleep", lambda _: None)
-    monkeypatch.setitem(fetching.DECATHLON, "hippocampus", replace(fetching.DECATHLON["hippocampus"], size=1000))
+    small = replace(DATASETS["hippocampus"], source=Decathlon(FOLDER, 1000))
+    monkeypatch.setitem(DATASETS, "hippocampus", small)
     return tmp_path
 
 
@@ -63,16 +66,23 @@ def quiet(*_):
     pass
 
 
+def number_of_cases() -> int:
+    data = load_volumes("hippocampus")
+    return len(data.train + data.val + data.test)
+
+
 def inside(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
 def test_addresses_and_sums_are_monais():
-    archive = fetching.DECATHLON["liver_tumour"]
-    assert archive.address() == "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task03_Liver.tar"
-    assert archive.md5 == "a90ec6c4aa7f6a3d087205e23d4e6397"
-    for name, entry in fetching.DECATHLON.items():
-        assert entry.folder == TASKS[name].folders[0] and len(entry.md5) == 32
+    from monai.apps import DecathlonDataset
+
+    liver = DATASETS["liver_tumour"].source
+    assert address(liver) == "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task03_Liver.tar"
+    sources = [entry for entry in DATASETS.values() if isinstance(entry.source, Decathlon)]
+    assert len(sources) == 4 and DecathlonDataset.md5[liver.folder] == "a90ec6c4aa7f6a3d087205e23d4e6397"
+    assert all(entry.source.folder == entry.folders[0] in DecathlonDataset.md5 for entry in sources)
 
 
 def test_over_http(server, home):
@@ -80,9 +90,11 @@ def test_over_http(server, home):
     target = fetch("hippocampus", base_url=server.url, say=said.append)
     assert target == home / "data" / FOLDER and inside(target.parent) == [FOLDER]
     assert inside(target) == ["SOURCE.json", "dataset.json", "imagesTr", "labelsTr"]
-    assert len(inside(target / "imagesTr")) == 5 and len(load_volumes("hippocampus").train) == 3
+    assert len(inside(target / "imagesTr")) == 5 and number_of_cases() == 5
     note = json.loads((target / "SOURCE.json").read_text())
-    assert note["verified_against_md5"] is True and note["cases"] == {"train": 3, "val": 1, "test": 1}
+    found = [hashed_split(f"case_{k}") for k in range(5)]
+    counts = {split: found.count(split) for split in SPLITS}
+    assert note["verified"] is True and note["cases"] == counts | {"absent": 221}
     assert "CC BY-SA 4.0" in said[-1] and "Please cite: Antonelli" in said[-1]
     assert not any((home / "cache").rglob("*.tar"))
     assert fetch("hippocampus", base_url=server.url, say=said.append) == target and len(server.asked) == 1
@@ -113,14 +125,14 @@ def test_another_content_is_refused_and_the_old_folder_stays(server, home):
     server.files[ADDRESS] = server.files[ADDRESS][:-1] + b"!"
     with pytest.raises(WrongContentError, match=rf"{FOLDER}\.tar.*: md5 is .*, expected "):
         fetch("hippocampus", base_url=server.url, force=True, say=quiet)
-    assert inside(target.parent) == [FOLDER] and len(load_volumes("hippocampus").train) == 3
+    assert inside(target.parent) == [FOLDER] and number_of_cases() == 5
 
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_from_disk(home, origin, packed):
     source = home / "origin.tar" if packed else origin.parent
     target = fetch("hippocampus", source=source, say=quiet)
-    assert json.loads((target / "SOURCE.json").read_text())["verified_against_md5"] is packed
+    assert json.loads((target / "SOURCE.json").read_text())["verified"] is packed
     assert len(inside(target / "labelsTr")) == 5 and len(inside(origin / "imagesTr")) == 6  # the origin stays whole
 
 
@@ -129,7 +141,7 @@ def test_a_folder_that_lacks_a_file_is_refused(home, origin):
     with pytest.raises(FetchError, match="not whole: case 'case_3': .* has no label map"):
         fetch("hippocampus", source=origin, say=quiet)
     assert inside(home / "data") == []
-    with pytest.raises(FetchError, match="expected one folder with imagesTr/ and labelsTr/, found none"):
+    with pytest.raises(FetchError, match="no data set inside; expected the Decathlon's layout: imagesTr/, labelsTr/"):
         fetch("hippocampus", source=origin / "imagesTs", say=quiet)
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 from dataclasses import replace
+from email.message import Message
 from types import SimpleNamespace
 
 import pytest
 import torch
 from local_server import Server
-from tiny_models import ARCHITECTURE, tiny_unet
+from tiny_models import tiny_unet
 
-from textdiff.data import fetch as fetching
-from textdiff.data.fetch import FetchError, WrongContentError, fetch, fetch_weights
-from textdiff.experiments import images as experiments
-from textdiff.experiments.images import load_backbone
+from textdiff.data import download as downloading
+from textdiff.data.download import FetchError, WrongContentError
+from textdiff.data.fetch import fetch, fetch_release, release_url
+from textdiff.data.registry import BACKBONES, MODELS
 
 NAME = "256x256_diffusion_uncond.pt"
 PATH = f"/diffusion/jul-2021/{NAME}"
@@ -43,9 +45,10 @@ def server(whole):
 @pytest.fixture(autouse=True)
 def home(monkeypatch, tmp_path, whole):
     monkeypatch.setenv("TEXTDIFF_WEIGHTS", str(tmp_path / "weights"))
-    monkeypatch.setattr(experiments, "OPENAI_256", ARCHITECTURE)
-    monkeypatch.setattr(fetching.time, "sleep", lambda _: None)
-    monkeypatch.setitem(fetching.WEIGHTS, "openai_256", replace(fetching.WEIGHTS["openai_256"], size=len(whole)))
+    monkeypatch.setattr(downloading.time, "sleep", lambda _: None)
+    state = tiny_unet().state_dict()
+    facts = {"size": len(whole), "tensors": len(state), "parameters": sum(value.numel() for value in state.values())}
+    monkeypatch.setitem(BACKBONES, "openai_256", replace(BACKBONES["openai_256"], **facts))
     return tmp_path / "weights"
 
 
@@ -53,22 +56,14 @@ def names(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_public_address():
-    entry = fetching.WEIGHTS["openai_256"]
-    assert f"{entry.host}/{entry.path}" == (
-        "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/256x256_diffusion_uncond.pt"
-    )
-    assert entry.path.endswith(experiments.OPENAI_256_FILE)  # where load_backbone looks
-
-
-def test_they_arrive_checked_and_can_be_loaded(server, home):
+def test_they_arrive_checked(server, home):
     said = []
     path = fetch("openai_256", base_url=server.url, say=said.append)
     assert path == home / NAME and names(home) == [NAME]
     count = sum(p.numel() for p in tiny_unet().parameters())
     assert f"{len(tiny_unet().state_dict())} tensors, {count:,} numbers" in said[-1]
     assert "no checksum is published" in said[-1] and "MIT" in said[-1]
-    assert load_backbone("openai_256").config["model_channels"] == 32
+    assert torch.load(path, weights_only=True).keys() == tiny_unet().state_dict().keys()
     asked = len(server.asked)
     assert fetch("openai_256", base_url=server.url, say=said.append) == path and len(server.asked) == asked
     assert "already in" in said[-1]
@@ -76,24 +71,24 @@ def test_they_arrive_checked_and_can_be_loaded(server, home):
 
 def test_a_broken_transfer_goes_on_where_it_stopped(server, home):
     server.cut = [5000]
-    path = fetch_weights("openai_256", base_url=server.url, say=lambda _: None)
+    path = fetch("openai_256", base_url=server.url, say=lambda _: None)
     assert server.asked[-1] == (PATH, "bytes=5000-") and names(home) == [path.name]
 
 
 def test_a_later_call_goes_on_too(server, home, whole):
     server.cut = [3000] + [0] * 3
     with pytest.raises(FetchError, match=f"(?s){PATH}.*{NAME}.*Run the same command again"):
-        fetch_weights("openai_256", base_url=server.url, say=lambda _: None)
+        fetch("openai_256", base_url=server.url, say=lambda _: None)
     assert not (home / NAME).exists()
-    fetch_weights("openai_256", base_url=server.url, say=lambda _: None)
+    fetch("openai_256", base_url=server.url, say=lambda _: None)
     assert server.asked[-1][1] == "bytes=3000-" and (home / NAME).read_bytes() == whole
 
 
-def test_a_run_killed_before_the_check_is_taken_up(server, home, whole):
+def test_a_whole_file_of_a_killed_run_is_taken_up(server, home, whole):
     home.mkdir()
-    (home / f".{NAME}.unverified").write_bytes(whole)
-    fetch_weights("openai_256", base_url=server.url, say=lambda _: None)
-    assert not server.asked and names(home) == [NAME]
+    (home / f"{NAME}.part").write_bytes(whole)
+    fetch("openai_256", base_url=server.url, say=lambda _: None)
+    assert server.asked == [(PATH, f"bytes={len(whole)}-")] and names(home) == [NAME]
 
 
 class Malicious:
@@ -116,7 +111,7 @@ def test_what_does_not_fit_is_refused_and_an_old_file_stays(server, home, whole,
     home.mkdir()
     (home / NAME).write_bytes(whole)
     with pytest.raises(WrongContentError, match=f"(?s){PATH}.*not the weights of openai_256"):
-        fetch_weights("openai_256", base_url=server.url, force=True, say=lambda _: None)
+        fetch("openai_256", base_url=server.url, force=True, say=lambda _: None)
     assert names(home) == [NAME] and (home / NAME).read_bytes() == whole and not evidence.exists()
 
 
@@ -138,18 +133,21 @@ def test_a_damaged_file_that_is_there_is_noticed(home, whole):
 
 
 def test_too_little_room_is_said_before_anything_is_asked(server, home, monkeypatch):
-    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(FetchError, match="0 MiB free, about .* MiB needed"):
         fetch("openai_256", base_url=server.url, say=lambda _: None)
     assert not server.asked
 
 
 def test_unknown_names_list_data_and_weights():
-    with pytest.raises(ValueError, match="'openai_512' is unknown; `fetch` knows monuseg, qata, openai_256"):
+    with pytest.raises(
+        ValueError, match="'openai_512' is unknown; `fetch` knows monuseg, qata, hippocampus, .*openai_256, he_32"
+    ):
         fetch("openai_512")
 
 
-def test_the_command_takes_them(monkeypatch, tmp_path, server):
+@pytest.mark.parametrize("name", ["openai_256", "he_32", "hippocampus_small"])
+def test_the_command_takes_them(monkeypatch, tmp_path, name):
     from typer.testing import CliRunner
 
     from textdiff import cli
@@ -157,5 +155,84 @@ def test_the_command_takes_them(monkeypatch, tmp_path, server):
 
     monkeypatch.setenv("TEXTDIFF_WEIGHTS", "elsewhere")
     monkeypatch.setattr("textdiff.data.fetch.fetch", lambda name, **_: f"{name} to {weights_dir()}")
-    result = CliRunner().invoke(cli.app, ["fetch", "openai_256", "--root", str(tmp_path)])
-    assert result.exit_code == 0 and f"openai_256 to {tmp_path}" in result.output.replace("\n", "")
+    result = CliRunner().invoke(cli.app, ["fetch", name, "--root", str(tmp_path)])
+    assert result.exit_code == 0 and f"{name} to {tmp_path}" in result.output.replace("\n", "")
+
+
+# --- our own weights from the release ------------------------------------------------------------------
+
+FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 50}
+
+
+@pytest.fixture
+def release(monkeypatch):
+    """A release on a local server, known by hash, of a model with the name of a real one."""
+    server = Server()
+    hashes = [hashlib.sha256(body).hexdigest() for body in FILES.values()]
+    known = replace(MODELS["abdomen_small"], config_sha256=hashes[0], sha256=hashes[1], size=13_000)
+    monkeypatch.setitem(MODELS, "abdomen_small", known)
+    server.files |= {f"/v9/abdomen_small.{file}": body for file, body in FILES.items()}
+    monkeypatch.setenv("TEXTDIFF_RELEASE", f"{server.url}/v9/")
+    yield server
+    server.close()
+
+
+def quiet(*_):
+    pass
+
+
+@pytest.mark.parametrize("bring", [fetch, fetch_release])
+def test_a_model_comes_from_the_release_whole_and_is_asked_for_once(release, home, bring):
+    folder = bring("abdomen_small", say=quiet)
+    assert folder == home / "abdomen_small" and names(home) == ["abdomen_small"]
+    assert {file: (folder / file).read_bytes() for file in names(folder)} == FILES
+    assert bring("abdomen_small", say=quiet) == folder and len(release.asked) == 2
+
+
+def test_a_broken_release_transfer_goes_on_and_nothing_half_is_in_place(release, home):
+    release.cut = [2, 5000] + [0] * 3
+    with pytest.raises(FetchError, match=r"abdomen_small\.model\.safetensors.*Run the same command again"):
+        fetch_release("abdomen_small", say=quiet)
+    assert names(home) == [".abdomen_small.partial"]
+    release.asked.clear()
+    fetch_release("abdomen_small", say=quiet)
+    assert release.asked == [("/v9/abdomen_small.model.safetensors", "bytes=5000-")] and names(home) == [
+        "abdomen_small"
+    ]
+
+
+def test_another_content_is_refused_and_an_older_folder_stays_until_forced(release, home):
+    (home / "abdomen_small").mkdir(parents=True)
+    for file in FILES:
+        (home / "abdomen_small" / file).write_bytes(b"mine")
+    with pytest.raises(WrongContentError, match=r"--force.*config\.json: sha256 is .*, expected "):
+        fetch_release("abdomen_small", say=quiet)
+    good = release.files["/v9/abdomen_small.config.json"]
+    release.files["/v9/abdomen_small.config.json"] = b"<html>"
+    with pytest.raises(WrongContentError, match=r"/v9/abdomen_small\.config\.json -> .*sha256"):
+        fetch_release("abdomen_small", force=True, say=quiet)
+    assert (home / "abdomen_small" / "config.json").read_bytes() == b"mine"
+    release.files["/v9/abdomen_small.config.json"] = good
+    fetch_release("abdomen_small", force=True, say=quiet)
+    assert names(home) == ["abdomen_small"] and (home / "abdomen_small" / "config.json").read_bytes() == good
+
+
+@pytest.mark.parametrize("name", ["phantoms_32", "openai_256", "brain_small"])
+def test_what_no_release_has_is_refused(name):
+    with pytest.raises(ValueError, match=f"no release has weights '{name}'; it has he_32, chest_32, hippocampus_small"):
+        fetch_release(name)
+
+
+@pytest.mark.parametrize(("urls", "known"), [(["Repository, https://git.example/a/b"], True), (["Issues, x"], False)])
+def test_the_release_is_that_of_the_installed_version(monkeypatch, urls, known):
+    package = Message()
+    package["Version"] = "1.2.3"
+    for url in urls:
+        package["Project-URL"] = url
+    monkeypatch.delenv("TEXTDIFF_RELEASE", raising=False)
+    monkeypatch.setattr("importlib.metadata.metadata", lambda name: package)
+    if known:
+        assert release_url() == "https://git.example/a/b/releases/download/v1.2.3"
+        return
+    with pytest.raises(FetchError, match="set TEXTDIFF_RELEASE"):
+        release_url()

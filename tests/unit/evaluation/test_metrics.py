@@ -98,7 +98,6 @@ def test_bootstrap_of_one_value_is_unknown():
     [
         ([], {}, "no values"),
         ([0.1, float("nan")], {}, "nan"),
-        ([0.1, 0.2], {"level": 95}, "share"),
         ([0.1, 0.2], {"n_resamples": 0}, "at least 1"),
     ],
 )

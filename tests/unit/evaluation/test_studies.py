@@ -1,12 +1,15 @@
-"""What is asked of one trained model: a row a volume and question, and slices hung as radiologists hang them."""
+"""What is asked of one trained model: one row per volume and question, and slices hung as radiologists hang them."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from textdiff.data.registry import DATASETS
 from textdiff.data.volumes.patches import Preprocessing
 from textdiff.data.volumes.phantoms import abdomen_phantoms
 from textdiff.data.volumes.volume import Volume
@@ -27,10 +30,6 @@ def model():
 
 @pytest.fixture(scope="module")
 def cases():
-    from dataclasses import replace
-
-    from textdiff.data.registry import DATASETS
-
     values = DATASETS["abdomen_phantoms"].only(NAMES).labels
     made = abdomen_phantoms(2, seed=0, shape=(24, 24, 24), spacing=(12.0, 12.0, 10.0))
     return [replace(case, values=values) for case in made]
@@ -54,8 +53,8 @@ class Quick:
     def __init__(self, diffusion):
         self.diffusion = diffusion
 
-    def sample(self, denoise, shape, batch, steps, *rest):
-        return self.diffusion.sample(denoise, shape, batch, 1, *rest)
+    def sample(self, denoise, shape, batch, sampling, *rest):
+        return self.diffusion.sample(denoise, shape, batch, replace(sampling, sampling_steps=1), *rest)
 
 
 def test_every_question_is_asked_in_every_kind(model, cases):

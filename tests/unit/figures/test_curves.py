@@ -1,9 +1,5 @@
 """Curves, bars and heat maps: the numbers that they draw and tell."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -102,7 +98,7 @@ def test_a_row_is_a_line_over_the_number_of_labels():
 
 
 def test_all_labels_stand_behind_the_numbers():
-    fig = curves.label_efficiency_curve(RUNS.assign(n_labels=RUNS["n_labels"].replace(10, 0)), "volumes")
+    fig = curves.label_efficiency_curve(RUNS.assign(n_labels=[1, 1, "all", 5]), "volumes")
     assert ticks(fig.axes[0]) == ["1", "5", "all"]
     assert fig.axes[0].get_xlabel() == "labelled volumes (logarithmic)"
     assert "50.0 % with 1, 70.0 % with all" in alt(fig)
@@ -132,7 +128,7 @@ def test_reliability_tells_the_calibration_error():
 
 
 def test_switches_are_dots_with_intervals_and_the_base_is_not_drawn():
-    made = {"difference": [0, 0.05], "low": [-0.01, 0.04], "high": [0.02, 0.07], "images": 3}
+    made = {"difference": [0, 0.05], "low": [-0.01, 0.04], "high": [0.02, 0.07], "cases": 3}
     worth = pd.DataFrame(made, index=["base", "BGR"]).assign(draws=[(0.0, 0.04)] * 2)
     worth.loc["ten tokens"] = [np.nan, np.nan, np.nan, 0, ()]
     fig = curves.worth_of_switches({"256 px": worth, "native": worth}, "base")

@@ -1,9 +1,5 @@
 """Figures of images: what they draw and what they refuse."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import pytest
 import torch

@@ -1,9 +1,6 @@
 """What holds for every figure: it carries words, leaves nothing behind in pyplot, and says so where nothing was run."""
 
 import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -38,7 +35,7 @@ SAMPLED = pd.DataFrame({"sampling_steps": [1, 5], "dice": [0.5, 0.8], "seconds":
 PRETRAINED = pd.DataFrame({"iterations": [10, 20], "dice": [0.3, 0.5]})
 LOSSES = pd.DataFrame([("ours", "none", 0.2, 0.1, 0.3)], columns=["row", "reading", "difference", "low", "high"])
 WORTH = pd.DataFrame(
-    {"difference": [0.0, 0.05], "low": 0.0, "high": 0.1, "images": [3, 3], "draws": [(0.0,), (0.04, 0.06)]},
+    {"difference": [0.0, 0.05], "low": 0.0, "high": 0.1, "cases": [3, 3], "draws": [(0.0,), (0.04, 0.06)]},
     index=["base", "BGR"],
 )
 FIGURES = {
@@ -73,7 +70,7 @@ NOT_RUN = {
     "pretraining": lambda: curves.pretraining_curve(PRETRAINED.iloc[:0], {}),
     "steps": lambda: curves.steps_curve(SAMPLED.iloc[:0]),
     "reliability": lambda: curves.reliability_curve({}),
-    "switches": lambda: curves.worth_of_switches({"256 px": WORTH.assign(images=0)}, "base"),
+    "switches": lambda: curves.worth_of_switches({"256 px": WORTH.assign(cases=0)}, "base"),
 }
 
 

@@ -2,10 +2,6 @@
 
 from dataclasses import replace
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import pytest
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import multiprocessing
-import os
-import signal
 import warnings
 from pathlib import Path
 
@@ -14,8 +11,9 @@ import pytest
 import torch
 from tiny_models import entries, pictures, tiny_features, tiny_unet
 
+from textdiff.base.cache import FeatureCache
 from textdiff.data.images.transforms import dihedral
-from textdiff.models.features import ABANDONED, DiffusionFeatures, FeatureCache
+from textdiff.models.features import DiffusionFeatures
 
 
 class Passes:
@@ -119,7 +117,7 @@ def test_only_as_much_of_the_network_is_run_as_is_tapped():
         ({"steps": ()}, "give at least one"),
         ({"steps": (5, 5)}, "each once"),
         ({"precision": "float16"}, "precision 'float16': known are 'float32', 'bfloat16'"),
-        ({"schedule": "square"}, "unknown noise schedule 'square'"),
+        ({"noise_schedule": "square"}, "noise_schedule='square': choose one of linear, cosine"),
     ],
 )
 def test_wrong_settings_are_refused_when_built(changes, message):
@@ -183,7 +181,7 @@ def test_only_missing_images_of_a_batch_are_computed(tmp_path):
         {"blocks": (2, 0)},
         {"steps": (50, 251)},
         {"noise_seed": 41},
-        {"schedule": "cosine"},
+        {"noise_schedule": "cosine"},
         {"precision": "bfloat16"},
         {"seed": 1},
     ],
@@ -216,10 +214,10 @@ def test_weights_loaded_later_are_noticed(tmp_path):
 
 def test_uncached_neither_reads_nor_writes(tmp_path):
     features = cached(tmp_path)
-    with features.uncached():
+    with features.caching(None):
         features(pictures(1))
     assert not entries(tmp_path) and features.cache is not None
-    with pytest.raises(RuntimeError), features.uncached():
+    with pytest.raises(RuntimeError), features.caching(None):
         raise RuntimeError
     assert features.cache is not None
 
@@ -238,46 +236,6 @@ def test_a_damaged_entry_is_computed_again_with_a_warning(tmp_path, damage):
         features(x)
 
 
-def _store_the_same(folder: str, start: multiprocessing.synchronize.Event) -> None:
-    cache = FeatureCache(folder)
-    start.wait(60)
-    for _ in range(30):
-        cache.put("ab" * 16, [torch.arange(4000.0), torch.ones(3)])
-        maps = cache.get("ab" * 16)
-        assert maps is not None and torch.equal(maps[0], torch.arange(4000.0))
-
-
-def _die_while_writing(folder: str) -> None:
-    import safetensors.torch
-
-    def half(tensors, path, metadata=None):
-        Path(path).write_bytes(b"half an entry")
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    safetensors.torch.save_file = half
-    FeatureCache(folder).put("cd" * 16, [torch.ones(3)])
-
-
-def test_processes_that_write_the_same_entry_and_one_that_is_killed(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    start, folder = context.Event(), str(tmp_path)
-    writers = [context.Process(target=_store_the_same, args=(folder, start)) for _ in range(2)]
-    killed = context.Process(target=_die_while_writing, args=(folder,))
-    for process in (*writers, killed):
-        process.start()
-    start.set()
-    for process in (*writers, killed):
-        process.join(120)
-    assert [writer.exitcode for writer in writers] == [0, 0] and killed.exitcode == -signal.SIGKILL
-    cache = FeatureCache(folder)
-    assert [path.stem for path in entries(tmp_path)] == ["ab" * 16]
-    assert cache.get("cd" * 16) is None
-    (left,) = tmp_path.rglob(".*.part")
-    os.utime(left, (0, left.stat().st_mtime - 2 * ABANDONED))
-    cache.put("ef" * 16, [torch.ones(3)])
-    assert not left.exists()  # what nobody finishes does not fill the disk for ever
-
-
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_costs_the_entry_not_the_run(tmp_path, monkeypatch, number):
     from safetensors import SafetensorError
@@ -290,57 +248,6 @@ def test_a_full_disk_costs_the_entry_not_the_run(tmp_path, monkeypatch, number):
     with pytest.warns(UserWarning, match="disk of the feature cache is full, going on without storing"):
         maps = features(pictures(1))
     assert torch.equal(maps[0], tiny_features()(pictures(1))[0]) and not list((tmp_path / "cache").rglob("*.*"))
-
-
-def test_other_disk_errors_are_not_hidden(tmp_path):
-    (tmp_path / "cache").write_text("a file where the folder should be")
-    with pytest.raises(OSError):
-        FeatureCache(tmp_path / "cache").put("ab" * 16, [torch.ones(3)])
-
-
-def test_the_entry_used_longest_ago_makes_room(tmp_path):
-    maps = [torch.zeros(1000)]
-    cache = FeatureCache(tmp_path, max_bytes=3 * 4500)
-    keys = [f"{k:032x}" for k in range(4)]
-    for age, key in zip((30, 20, 10), keys, strict=False):
-        cache.put(key, maps)
-        path = cache._path(key)
-        os.utime(path, (path.stat().st_atime - age, path.stat().st_mtime - age))
-    assert cache.get(keys[0]) is not None  # the oldest, but used just now
-    cache.put(keys[3], maps)
-    assert [cache.get(key) is not None for key in keys] == [True, False, True, True]
-    for k in range(20):
-        cache.put(f"{k + 50:032x}", maps)
-        assert cache.size() <= 3 * 4500
-    assert len(entries(tmp_path)) == 3
-
-
-def test_the_limit_holds_for_entries_of_earlier_runs_too(tmp_path):
-    for k in range(3):
-        FeatureCache(tmp_path).put(f"{k:032x}", [torch.zeros(1000)])
-    FeatureCache(tmp_path, max_bytes=9000).put(f"{9:032x}", [torch.zeros(1000)])
-    assert len(entries(tmp_path)) == 2 and FeatureCache(tmp_path).get(f"{9:032x}") is not None
-
-
-def test_an_entry_larger_than_the_cache_is_not_stored(tmp_path):
-    cache = FeatureCache(tmp_path, max_bytes=5000)
-    cache.put("ab" * 16, [torch.zeros(1000)])
-    large = [torch.zeros(2000)]
-    assert cache.put("cd" * 16, large) is large and cache.get("cd" * 16) is None
-    assert cache.get("ab" * 16) is not None
-
-
-def test_the_cache_keeps_dtype_and_order_of_many_maps(tmp_path):
-    cache = FeatureCache(tmp_path)
-    maps = [torch.full((2,), k).to(torch.bfloat16 if k % 2 else torch.float32) for k in range(12)]
-    cache.put("ab" * 16, maps)
-    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(cache.get("ab" * 16), maps, strict=True))
-
-
-@pytest.mark.parametrize("size", [0, -1])
-def test_a_cache_without_room_is_refused(tmp_path, size):
-    with pytest.raises(ValueError, match=f"max_bytes must be positive, got {size}; for no cache give cache=None"):
-        FeatureCache(tmp_path, max_bytes=size)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

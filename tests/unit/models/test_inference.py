@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from textdiff.data.volumes.patches import Preprocessing, place_channels
 from textdiff.data.volumes.volume import Volume, read_labels, write_image, write_labels
+from textdiff.models.diffusion import Sampling
 from textdiff.models.inference import _layers, _starts, predict_volume, window_seed
 
 NAMES = ("background", "left kidney", "right kidney")
@@ -30,8 +32,8 @@ class Sides:
         self.preprocessing = Preprocessing(spacing, window, patch)
         self.calls = []
 
-    def segment(self, images, prompts, steps=5, sampler="ddim", samples=1, seed=0):
-        self.calls.append({"shape": tuple(images.shape), "prompts": prompts, "steps": steps, "seed": seed})
+    def segment(self, images, prompts, sampling=None):
+        self.calls.append({"shape": tuple(images.shape), "prompts": prompts, "sampling": sampling})
         bright, right = images[:, 0] > 0, images[:, 1] > 0
         return torch.stack([~bright, bright & ~right, bright & right], dim=1) * 0.7 + 0.1
 
@@ -41,21 +43,21 @@ class Placed(Sides):
 
     class_names = ("background", "left kidney", "right kidney", "liver")
 
-    def segment(self, images, prompts, **settings):
+    def segment(self, images, prompts, sampling):
         return torch.cat([torch.zeros_like(images[:, :1]), images[:, 1:]], dim=1)
 
 
 class Noise(Sides):
     """Every window and sample another answer."""
 
-    def draws(self, images, prompts, steps=5, sampler="ddim", samples=1, seed=0):
-        for sample in range(samples):
-            noise = torch.Generator().manual_seed(seed * 100 + sample)
+    def draws(self, images, prompts, sampling):
+        for sample in range(sampling.samples):
+            noise = torch.Generator().manual_seed(sampling.seed * 100 + sample)
             yield torch.randn(1, 3, *images.shape[2:], generator=noise).softmax(dim=1)
 
-    def segment(self, images, prompts, **settings):
-        self.calls.append(settings)
-        return next(self.draws(images, prompts, samples=1, seed=settings["seed"]))
+    def segment(self, images, prompts, sampling):
+        self.calls.append({"sampling": sampling})
+        return next(self.draws(images, prompts, sampling))
 
 
 def blobs(shape=(20, 18, 24), affine=None, seed=0) -> Volume:
@@ -106,7 +108,9 @@ affines = st.builds(
 
 
 def quiet(model, volume, text="the left kidney and the right kidney", **options):
-    return predict_volume(model, volume, text, progress=False, **options)
+    """``options`` are those of :func:`predict_volume` and settings of the sampling."""
+    sampling = {one.name: options.pop(one.name) for one in fields(Sampling) if one.name in options}
+    return predict_volume(model, volume, text, Sampling(**sampling), progress=False, **options)
 
 
 # --- where the labels lie -------------------------------------------------------------------------------
@@ -182,7 +186,7 @@ def test_a_small_volume_stands_in_the_middle_of_its_own_minimum(caplog):
     volume.array[...] += 30
     model = Sides()
     seen = []
-    model.segment = lambda images, prompts, **settings: seen.append(images) or Sides.segment(model, images, prompts)
+    model.segment = lambda images, prompts, sampling: seen.append(images) or Sides.segment(model, images, prompts)
     with caplog.at_level("INFO", "textdiff"):
         found = quiet(model, volume)
     assert "blobs is 9 x 20 x 11 voxels, smaller than the model's window of 16 x 16 x 16" in caplog.text
@@ -214,7 +218,7 @@ def test_layers_blend_as_over_the_whole_volume():
     def drawn(patch, *args, **kwargs):  # another answer in every window
         return torch.cat([patch * 0 + patch.mean() * 10, patch], dim=1)
 
-    drawn.model, drawn.samples = Sides(), 1
+    drawn.model, drawn.sampling = Sides(), Sampling()
     line = torch.exp(-((torch.arange(16) - 7.5) ** 2) / 8).clamp_min(1e-3)
     weights = line[:, None, None] * line[:, None] * line
     whole = sliding_window_inference(image[None, None], (16, 16, 16), 1, drawn, 0.5, roi_weight_map=weights)[0]
@@ -229,7 +233,7 @@ def test_the_noise_of_a_window_follows_from_its_place_alone():
     short, long = Noise(), Noise()
     quiet(short, blobs((20, 18, 24)), seed=3)
     quiet(long, blobs((20, 18, 32)), seed=3)
-    seeds = [{call["seed"] for call in model.calls} for model in (short, long)]
+    seeds = [{call["sampling"].seed for call in model.calls} for model in (short, long)]
     assert seeds[0] < seeds[1] and len(seeds[1]) == len(long.calls)
     assert window_seed(3, (0, 0, 8)) in seeds[0] and window_seed(4, (0, 0, 8)) not in seeds[1]
 
@@ -243,27 +247,28 @@ def test_same_seed_same_map_and_another_seed_another():
 
 def test_settings_reach_the_model():
     model = Sides()
-    quiet(model, blobs(), "right kidney", steps=9, sampler="ddpm")
-    assert model.calls[0]["steps"] == 9 and model.calls[0]["prompts"] == ["right kidney"]
+    quiet(model, blobs(), "right kidney", sampling_steps=9, sampler="ddpm")
+    sampling = model.calls[0]["sampling"]
+    assert (sampling.sampling_steps, sampling.sampler) == (9, "ddpm") and model.calls[0]["prompts"] == ["right kidney"]
 
 
 # --- samples and doubt ----------------------------------------------------------------------------------
 
 
 class Says(Sides):
-    """The same probabilities everywhere, one triple a sample."""
+    """The same probabilities everywhere, one triple per sample."""
 
     def __init__(self, *samples):
         super().__init__()
         self.samples = samples
 
-    def draws(self, images, prompts, samples, **settings):
-        assert samples == len(self.samples)
+    def draws(self, images, prompts, sampling):
+        assert sampling.samples == len(self.samples)
         for sample in self.samples:
             yield torch.tensor(sample).reshape(1, 3, 1, 1, 1).expand(1, 3, *images.shape[2:])
 
-    def segment(self, images, prompts, **settings):
-        return next(self.draws(images, prompts, 1))
+    def segment(self, images, prompts, sampling):
+        return next(self.draws(images, prompts, sampling))
 
 
 def only(volume: Volume) -> float:
@@ -328,7 +333,7 @@ def test_a_text_about_one_structure_is_not_warned_of():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"steps": 0}, "steps=0: at least 1"),
+        ({"sampling_steps": 0}, "sampling_steps=0: at least 1"),
         ({"samples": 0}, "samples=0"),
         ({"seed": -1}, "seed=-1: at least 0"),
         ({"sampler": "euler"}, "sampler='euler': choose one of ddim, ddpm"),
@@ -348,7 +353,7 @@ def test_a_missing_file_is_named():
 
 def test_nan_is_no_background():
     model = Sides()
-    model.segment = lambda images, prompts, **settings: torch.full((1, 3, *images.shape[2:]), torch.nan)
+    model.segment = lambda images, prompts, sampling: torch.full((1, 3, *images.shape[2:]), torch.nan)
     with pytest.raises(FloatingPointError, match="nan or infinity"):
         quiet(model, blobs())
 
@@ -365,7 +370,7 @@ from textdiff.models.inference import predict_volume
 class Sixteen:
     class_names = ("background", *(f"organ {k}" for k in range(15)))
     device, preprocessing = torch.device("cpu"), Preprocessing(None, (0.0, 1.0), (32, 32, 32))
-    def segment(self, images, prompts, **settings):
+    def segment(self, images, prompts, sampling):
         return images[:, :1].expand(-1, 16, -1, -1, -1) * 1.0
 
 def peak(depth):

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import SMALL_HEAD, entries, pictures, tiny_features, tiny_textdiff
+from tiny_models import entries, pictures, tiny_features, tiny_head, tiny_textdiff
 
-from textdiff.experiments.images import COMPACT_HEAD, DECODER_HEAD
-from textdiff.models.features import FeatureCache
+from textdiff.base.cache import FeatureCache
+from textdiff.data.images.views import ImageBatch
+from textdiff.models.losses import DiceCE, dice_ce_loss
+from textdiff.models.store import FORMAT
 from textdiff.models.text import TextEncoder
-from textdiff.models.textdiff import TextDiff, TextDiffHead
+from textdiff.models.textdiff import HEADS, TextDiff
+
+COMPACT, DECODER = (asdict(HEADS[name]) for name in ("compact", "decoder"))
 
 CAPTIONS = ["The nuclei are evenly distributed.", "The nuclei density in the upper left is high."]
 
@@ -46,15 +51,15 @@ def tokens(batch: int = 2, length: int = 5, dim: int = 10) -> torch.Tensor:
 @pytest.mark.parametrize("merge", ["concat", "sum", "decoder"])
 def test_any_maps_classes_batches_and_sizes(channels, fusion, merge):
     for classes, batch, size in ((2, 1, (13, 7)), (5, 3, (20, 24))):
-        head = TextDiffHead(channels, 10, classes, fusion=fusion, merge=merge, **SMALL_HEAD).eval()
+        head = tiny_head(channels, 10, classes, fusion=fusion, merge=merge).eval()
         logits = head(maps(channels, batch), None if fusion == "none" else tokens(batch), size=size)
         assert logits.shape == (batch, classes, *size) and logits.isfinite().all()
 
 
-@pytest.mark.parametrize("options", [{}, COMPACT_HEAD, DECODER_HEAD])
+@pytest.mark.parametrize("options", [{}, COMPACT, DECODER])
 def test_every_parameter_learns_and_a_batch_equals_single_images(options):
     channels = (48, 24, 16)
-    head = TextDiffHead(channels, 10, positions=True, **{**SMALL_HEAD, **options})
+    head = tiny_head(channels, **options | {"positions": True})
     head(maps(channels), tokens(), size=(12, 12)).square().sum().backward()
     silent = [name for name, p in head.named_parameters() if p.grad is None or not p.grad.any()]
     assert not silent
@@ -68,7 +73,7 @@ def test_every_parameter_learns_and_a_batch_equals_single_images(options):
 
 def test_mask_hides_padding_and_no_mask_reads_it():
     for fusion in ("attention", "pooled"):
-        head = TextDiffHead((16,), 10, fusion=fusion, **{**SMALL_HEAD, "dim": 12}, init="default").eval()
+        head = tiny_head((16,), fusion=fusion, dim=12, init="default").eval()
         disturbed, mask = tokens(), torch.tensor([[True, True, False, False, False]] * 2)
         disturbed[:, 2:] += 3
         hidden = [head(maps((16,)), t, mask, size=(8, 8)) for t in (tokens(), disturbed)]
@@ -77,21 +82,21 @@ def test_mask_hides_padding_and_no_mask_reads_it():
 
 
 def test_without_fusion_the_text_has_no_influence():
-    head = TextDiffHead((16,), 10, fusion="none", **SMALL_HEAD).eval()
+    head = tiny_head((16,), fusion="none").eval()
     assert torch.equal(head(maps((16,)), tokens()), head(maps((16,))))
     assert not any("cross" in name for name, _ in head.named_parameters())
 
 
 def test_only_the_coarsest_maps_read_where_attend_says_so():
     channels, read = (24, 16, 8), []
-    head = TextDiffHead(channels, 10, attend=1, **SMALL_HEAD).eval()
+    head = tiny_head(channels, attend=1).eval()
     head.cross.register_forward_hook(lambda _, args, out: read.append(args[0].shape[-1]))
     head(maps(channels, sides=(12, 3, 6)), tokens())
     assert read == [4]
 
 
 def test_normalised_maps_may_come_in_any_unit():
-    head = TextDiffHead((16,), 10, normalise=True, **SMALL_HEAD).eval()
+    head = tiny_head((16,), normalise=True).eval()
     (h,) = maps((16,))
     shifted = h * torch.linspace(1, 9, 16)[:, None, None] + 5
     torch.testing.assert_close(head([h], tokens()), head([shifted], tokens()), rtol=1e-3, atol=1e-4)
@@ -99,7 +104,7 @@ def test_normalised_maps_may_come_in_any_unit():
 
 def test_summed_scales_are_raised_one_by_one():
     """Equal maps at every scale: the sum is that many times one of them, whatever the order they are given in."""
-    head = TextDiffHead((8, 8, 8), 10, fusion="none", merge="sum", **{**SMALL_HEAD, "dim": 8}).eval()
+    head = tiny_head((8, 8, 8), fusion="none", merge="sum", dim=8).eval()
     flat = [torch.full((1, 8, s, s), 2.0) for s in (4, 8, 16)]
     seen = []
     head.classifier.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
@@ -110,7 +115,7 @@ def test_summed_scales_are_raised_one_by_one():
 
 def test_the_decoder_sees_around_a_pixel_and_classifies_at_the_finest_map():
     """What changes at one place of the coarsest map reaches the logits around it; the classifier sees 16 x 16 pixels."""
-    head = TextDiffHead((8, 8), 10, fusion="none", merge="decoder", **{**SMALL_HEAD, "dim": 8}).eval()
+    head = tiny_head((8, 8), fusion="none", merge="decoder", dim=8).eval()
     seen = []
     head.classifier.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[-2:])))
     flat = [torch.zeros(1, 8, 8, 8), torch.zeros(1, 8, 16, 16)]
@@ -121,10 +126,10 @@ def test_the_decoder_sees_around_a_pixel_and_classifies_at_the_finest_map():
     assert changed[12:16, 12:16].any() and changed.sum() > 100  # one map pixel alone is 4 x 4 of the 32 x 32
 
 
-@pytest.mark.parametrize("options", [{}, COMPACT_HEAD, DECODER_HEAD])
+@pytest.mark.parametrize("options", [{}, COMPACT, DECODER])
 def test_mixed_precision_is_close_to_float32(options):
     channels = (48, 24)
-    head = TextDiffHead(channels, 10, **{**SMALL_HEAD, **options}, positions=True).eval()
+    head = tiny_head(channels, **options | {"positions": True}).eval()
     exact = head(maps(channels), tokens(), size=(12, 12))
     with torch.autocast("cpu", torch.bfloat16):
         rounded = head([h.bfloat16() for h in maps(channels)], tokens(), size=(12, 12)).float()
@@ -138,18 +143,19 @@ def test_mixed_precision_is_close_to_float32(options):
         ({"merge": "mean"}, "merge='mean': known are concat, sum, decoder"),
         ({"init": "zero"}, "init='zero': known are official, default"),
         ({"channels": ()}, "at least one map"),
-        ({"num_classes": 1}, "num_classes=1.*two classes"),
+        ({"num_classes": 1}, "num_classes=1: at least one map and two classes"),
         ({"hidden": (8,)}, "two hidden widths"),
-        ({"attend": 3}, "attend=3: from 0 .all. to 2, the number of maps"),
+        ({"attend": 3}, "attend=3: from 1 to 2, the number of maps, or None for all"),
+        ({"attend": 0}, "attend=0: from 1"),
     ],
 )
 def test_wrong_heads_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        TextDiffHead(**{"channels": (16, 8), "text_dim": 10, **SMALL_HEAD, **options})
+        tiny_head(**{"channels": (16, 8), **options})
 
 
 def test_maps_and_text_that_do_not_fit_are_refused():
-    head = TextDiffHead((16, 8), 10, **SMALL_HEAD)
+    head = tiny_head((16, 8))
     with pytest.raises(ValueError, match=r"takes maps with \[16, 8\] channels, got \[16\]"):
         head(maps((16,)), tokens())
     with pytest.raises(ValueError, match=r"takes maps with \[16, 8\] channels, got \[8, 16\]"):
@@ -158,13 +164,13 @@ def test_maps_and_text_that_do_not_fit_are_refused():
         head(maps((16, 8)))
     for fusion in ("none", "pooled"):
         with pytest.raises(ValueError, match=f"fusion='{fusion}' has no attention to show"):
-            TextDiffHead((16,), 10, fusion=fusion, **SMALL_HEAD).attention(maps((16,)), tokens(), None, (4, 4))
+            tiny_head((16,), fusion=fusion).attention(maps((16,)), tokens(), None, (4, 4))
 
 
 @pytest.mark.parametrize("options", [{"fusion": "none"}, {"merge": "sum"}, {"normalise": True}])
 def test_the_authors_weights_fit_the_default_head_only(options):
     with pytest.raises(ValueError, match="authors' weights fit the default head"):
-        TextDiffHead((16, 8), 10, **SMALL_HEAD, **options).load_official({})
+        tiny_head((16, 8), **options).load_official({})
 
 
 # --- the model ------------------------------------------------------------------------------------------
@@ -193,6 +199,13 @@ def test_the_caption_changes_the_answer_and_the_frozen_parts_stay_frozen(text):
     assert all(p.grad is None for p in frozen) and all(p.grad is not None for p in model.head.parameters())
 
 
+def test_the_loss_is_the_criterion_of_the_logits(text):
+    model = tiny_textdiff(text, criterion=DiceCE(1.5, "logits", "batch")).eval()
+    batch = ImageBatch(pictures(2), (pictures(2)[:, 0] > 0).long(), CAPTIONS)
+    expected = dice_ce_loss(model(batch.images, CAPTIONS), batch.masks, 1.5, "logits", "batch")
+    assert torch.equal(model.loss(batch)["loss"], expected)
+
+
 @pytest.mark.parametrize(("blocks", "steps", "classes"), [((3,), (0,), 4), ((0, 1, 2), (10, 999), 2)])
 def test_any_blocks_steps_and_classes(text, blocks, steps, classes):
     model = tiny_textdiff(text, features=tiny_features(blocks=blocks, steps=steps), num_classes=classes)
@@ -215,7 +228,7 @@ def test_as_many_captions_as_images(model):
 
 def test_bfloat16_model_is_close_to_float32(text):
     exact, rounded = (
-        tiny_textdiff(text, features=tiny_features(precision=p), **COMPACT_HEAD).eval() for p in ("float32", "bfloat16")
+        tiny_textdiff(text, features=tiny_features(precision=p), **COMPACT).eval() for p in ("float32", "bfloat16")
     )
     with torch.no_grad():
         a, b = exact(pictures(2), CAPTIONS), rounded(pictures(2), CAPTIONS)
@@ -294,14 +307,16 @@ def test_looking_gives_every_word_its_place(model):
     [
         {},
         {"fusion": "pooled", "num_classes": 3, "class_names": ("background", "a", "b")},
-        {**COMPACT_HEAD, "positions": True, "channel_order": "BGR", "resize": "bilinear", "text_mask": False},
+        {**COMPACT, "positions": True, "channel_order": "BGR", "resize": "bilinear", "text_mask": False},
     ],
 )
 def test_saved_and_loaded_models_agree_to_the_bit(text, tmp_path, changes):
     model = tiny_textdiff(text, **changes).eval()
+    model.trained_on = {"dataset": "monuseg", "cases": ["0123456789abcdef"]}
     model.save_pretrained(tmp_path)
     loaded = TextDiff.from_pretrained(tmp_path)
     assert not loaded.training and loaded.class_names == model.class_names
+    assert loaded.image == model.image and loaded.head.spec == model.head.spec and loaded.trained_on == model.trained_on
     with torch.no_grad():
         assert torch.equal(loaded(pictures(2), CAPTIONS), model(pictures(2), CAPTIONS))
     picture = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
@@ -334,14 +349,16 @@ def test_keys_that_do_not_fit_are_listed(text, tmp_path):
     from safetensors.torch import load_file, save_file
 
     tiny_textdiff(text).save_pretrained(tmp_path)
-    state = load_file(tmp_path / "head.safetensors")
-    state["classifier.9.bias"] = state.pop("classifier.0.bias")
-    save_file(state, tmp_path / "head.safetensors")
-    with pytest.raises(ValueError, match=r"(?s)missing \(1\): classifier.0.bias.*unexpected \(1\): classifier.9.bias"):
+    state = load_file(tmp_path / "model.safetensors")
+    state["head.classifier.9.bias"] = state.pop("head.classifier.0.bias")
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(
+        ValueError, match=r"(?s)missing \(1\): head.classifier.0.bias.*unexpected \(1\): head.classifier.9.bias"
+    ):
         TextDiff.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["head.safetensors", "unet/model.safetensors", "config.json", "unet/config.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "unet/model.safetensors", "config.json", "unet/config.json"])
 def test_truncated_files_are_named(text, tmp_path, name):
     tiny_textdiff(text).save_pretrained(tmp_path)
     content = (tmp_path / name).read_bytes()
@@ -361,8 +378,8 @@ class Malicious:
 def test_a_pickle_in_the_place_of_weights_is_not_run(text, tmp_path):
     tiny_textdiff(text).save_pretrained(tmp_path)
     evidence = tmp_path / "was_run"
-    (tmp_path / "head.safetensors").write_bytes(pickle.dumps(Malicious(str(evidence))))
-    with pytest.raises(ValueError, match="head.safetensors"):
+    (tmp_path / "model.safetensors").write_bytes(pickle.dumps(Malicious(str(evidence))))
+    with pytest.raises(ValueError, match="model.safetensors"):
         TextDiff.from_pretrained(tmp_path)
     assert not evidence.exists()
 
@@ -378,7 +395,7 @@ def test_a_hub_model_that_cannot_be_reached(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(FileNotFoundError, match="'someone/no-model' is neither a folder .* nor a hub model"):
+    with pytest.raises(FileNotFoundError, match="'someone/no-model' is not a known TextDiff .* nor a hub model"):
         TextDiff.from_pretrained("someone/no-model")
 
 
@@ -387,8 +404,9 @@ def test_saving_over_a_model_replaces_it_and_leaves_nothing_else(text, tmp_path)
     model = tiny_textdiff(text, seed=2).eval()
     model.save_pretrained(tmp_path)
     names = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
-    assert names == ["config.json", "head.safetensors", "unet/config.json", "unet/model.safetensors"]
-    assert json.loads((tmp_path / "config.json").read_text())["format"] == "textdiff-2d/1"
+    assert names == ["config.json", "model.safetensors", "unet/config.json", "unet/model.safetensors"]
+    about = json.loads((tmp_path / "config.json").read_text())
+    assert (about["kind"], about["format"], about["trained_on"]) == ("TextDiff", FORMAT, {})
     with torch.no_grad():
         assert torch.equal(
             TextDiff.from_pretrained(tmp_path)(pictures(1), CAPTIONS[:1]), model(pictures(1), CAPTIONS[:1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 import torch
 
 from textdiff import TextDiffSeg
-from textdiff.data.volumes.patches import Batch, Preprocessing, place_channels, signed_distances
+from textdiff.data.volumes.patches import Preprocessing, VolumeBatch, place_channels, signed_distances
+from textdiff.models.diffusion import Sampling
+from textdiff.models.store import own_state
 from textdiff.models.text import TextEncoder
 
 NAMES = ("background", "liver", "left kidney")
@@ -28,7 +31,7 @@ def build(**options) -> TextDiffSeg:
     return TextDiffSeg(encoder, NAMES, Preprocessing(None, None, SHAPE), **TINY | options)
 
 
-def batch(prompts=("liver", "liver and left kidney")) -> Batch:
+def batch(prompts=("liver", "liver and left kidney")) -> VolumeBatch:
     """Two volumes with two boxes, of which only those that the prompt names are labelled."""
     images, labels, distances = [], [], []
     for k, prompt in enumerate(prompts):
@@ -41,7 +44,7 @@ def batch(prompts=("liver", "liver and left kidney")) -> Batch:
         images.append(torch.cat([shade[None], place_channels(SHAPE)]))
         labels.append(torch.from_numpy(label).long())
         distances.append(torch.from_numpy(signed_distances(label, 3, (1, 1, 1))))
-    return Batch(torch.stack(images), torch.stack(labels), torch.stack(distances), list(prompts))
+    return VolumeBatch(torch.stack(images), torch.stack(labels), torch.stack(distances), list(prompts))
 
 
 VARIANTS = [
@@ -51,7 +54,7 @@ VARIANTS = [
     {"label_encoder": False},
     {"denoise_weight": 0.0},
     {"prediction": "epsilon"},
-    {"prediction": "v_prediction", "schedule": "cosine"},
+    {"prediction": "v_prediction", "noise_schedule": "cosine"},
     {"precision": "bfloat16"},
 ]
 
@@ -65,7 +68,7 @@ def test_every_variant_trains_all_its_parts_and_segments(options):
     assert loss == pytest.approx(segment + model.denoise_weight * denoise)
     without = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
     assert not without, f"no gradient reaches {sorted(without)}"
-    found = model.eval().segment(data.images, data.prompts, steps=2)
+    found = model.eval().segment(data.images, data.prompts, Sampling(2))
     assert found.shape == (2, 3, *SHAPE)
     assert torch.allclose(found.sum(1), torch.ones(2, *SHAPE), atol=1e-5)
 
@@ -86,7 +89,7 @@ def test_the_joint_loss_goes_down_on_two_volumes():
 def test_the_text_encoder_stays_frozen_and_out_of_the_trained_parameters():
     model = build()
     assert not any(p.requires_grad for p in model.text.parameters())
-    assert not any(name.startswith("text.") for name in model._own_state())
+    assert not any(name.startswith("text.") for name in own_state(model))
 
 
 @pytest.mark.parametrize("prediction", ["sample", "v_prediction"])
@@ -103,7 +106,9 @@ def test_the_denoising_target_is_cut_off_from_the_label_encoder(prediction, monk
 def gradient(precision: str, swapped: bool) -> torch.Tensor:
     model, data = build(precision=precision), batch()
     if swapped:
-        data = Batch(*(part.transpose(-3, -2) for part in (data.images, data.labels, data.distances)), data.prompts)
+        data = VolumeBatch(
+            *(part.transpose(-3, -2) for part in (data.images, data.labels, data.distances)), data.prompts
+        )
     model.loss(data, torch.Generator().manual_seed(0))["loss"].backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
 
@@ -117,10 +122,10 @@ def test_two_cells_along_the_first_axis_are_trained_in_float32():
 
 def test_an_answer_depends_neither_on_the_batch_nor_on_its_order():
     model, data = build().eval(), batch()
-    options = {"steps": 3, "sampler": "ddpm", "seed": 4}
-    together = model.segment(data.images, data.prompts, **options)
+    sampling = Sampling(3, "ddpm", seed=4)
+    together = model.segment(data.images, data.prompts, sampling)
     for k in (1, 0):
-        alone = model.segment(data.images[k : k + 1], data.prompts[k : k + 1], **options)
+        alone = model.segment(data.images[k : k + 1], data.prompts[k : k + 1], sampling)
         assert torch.allclose(alone[0], together[k], atol=1e-4)
 
 
@@ -129,11 +134,12 @@ def test_the_seed_decides_and_samples_differ(sampler):
     model, data = build().eval(), batch()
     # an untrained denoiser ends in zeros: give its last layer something to say
     torch.nn.init.normal_(model.denoiser.out[-1].conv.weight, std=0.1)
-    draws = list(model.draws(data.images, data.prompts, steps=2, sampler=sampler, samples=2, seed=1))
-    again = model.segment(data.images, data.prompts, steps=2, sampler=sampler, samples=2, seed=1)
+    sampling = Sampling(2, sampler, samples=2, seed=1)
+    draws = list(model.draws(data.images, data.prompts, sampling))
+    again = model.segment(data.images, data.prompts, sampling)
     assert not torch.equal(draws[0], draws[1])
     assert torch.allclose(torch.stack(draws).mean(0), again)
-    assert not torch.equal(again, model.segment(data.images, data.prompts, steps=2, sampler=sampler, samples=2, seed=2))
+    assert not torch.equal(again, model.segment(data.images, data.prompts, replace(sampling, seed=2)))
 
 
 def test_the_prompt_reaches_the_answer_and_the_volume_without_text_does_not_need_one():
@@ -176,9 +182,13 @@ def test_saved_and_loaded_again_it_says_the_same(tmp_path, options):
 def test_what_is_no_model_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="save_pretrained"):
         TextDiffSeg.from_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text('{"format": 1}')
-    with pytest.raises(ValueError, match="no TextDiffSeg"):
-        TextDiffSeg.from_pretrained(tmp_path)
+    for about, message in (
+        ('{"format": 1}', "holds no model of format 1; this reads a TextDiffSeg of format 2"),
+        ('{"kind": "TextDiff", "format": 2}', "holds a TextDiff of format 2; this reads a TextDiffSeg"),
+    ):
+        (tmp_path / "config.json").write_text(about)
+        with pytest.raises(ValueError, match=message):
+            TextDiffSeg.from_pretrained(tmp_path)
 
 
 def test_weights_of_another_size_are_refused_by_name(tmp_path):
@@ -197,9 +207,7 @@ def test_weights_of_another_size_are_refused_by_name(tmp_path):
         ({"images": torch.zeros(2, 1, *SHAPE)}, r"\[B, 4, X, Y, Z\]"),
         ({"images": torch.zeros(2, 4, 16, 20, 16)}, r"nearest that fit are \(16, 24, 16\)"),
         ({"prompts": ["liver"]}, "1 prompts for 2 volumes"),
-        ({"steps": 0}, "between 1 and 1000"),
-        ({"steps": 1001}, "between 1 and 1000"),
-        ({"sampler": "euler"}, "known: ddim, ddpm"),
+        ({"sampling": Sampling(1001)}, "sampling_steps=1001: between 1 and 1000"),
     ],
     ids=str,
 )
@@ -224,6 +232,6 @@ def test_sizes_that_do_not_fit_are_refused(options, message):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_it_says_what_it_says_on_the_processor():
     model, data = build().eval(), batch()
-    expected = model.segment(data.images, data.prompts, steps=2, sampler="ddpm")
-    found = model.cuda().segment(data.images.cuda(), data.prompts, steps=2, sampler="ddpm").cpu()
+    expected = model.segment(data.images, data.prompts, Sampling(2, "ddpm"))
+    found = model.cuda().segment(data.images.cuda(), data.prompts, Sampling(2, "ddpm")).cpu()
     assert torch.allclose(found, expected, atol=1e-2)

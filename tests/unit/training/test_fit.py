@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from tiny_models import cases, tiny_features, tiny_textdiff, tiny_unet
 from torch import nn
 
+from textdiff.base.cache import FeatureCache
 from textdiff.base.checkpoints import read_checkpoint
 from textdiff.data.cases import Case
 from textdiff.data.images.transforms import dihedral
 from textdiff.models.baselines import build_baseline
-from textdiff.models.features import DiffusionFeatures, FeatureCache
+from textdiff.models.features import DiffusionFeatures
 from textdiff.models.text import TextEncoder
 from textdiff.training.fit import Trainee, TrainingImages, fit
 

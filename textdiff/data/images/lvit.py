@@ -99,14 +99,12 @@ def read_text(folder: Path, on_error: str = "raise") -> dict[str, str]:
     return {key: caption for key, caption in captions.items() if key not in twice}
 
 
-def _check_readable(case: Case, thorough: bool) -> None:
-    if thorough:
-        case.pair()
-        return
-    image, mask = picture_size(case.image_path), picture_size(case.mask_path)
+def _check_sizes(image_path: Path, mask_path: Path) -> None:
+    """By their headers alone."""
+    image, mask = picture_size(image_path), picture_size(mask_path)
     if image != mask:
         raise ValueError(
-            f"{case.image_path} is {image[0]}x{image[1]} but {case.mask_path} is {mask[0]}x{mask[1]} "
+            f"{image_path} is {image[0]}x{image[1]} but {mask_path} is {mask[0]}x{mask[1]} "
             "(height x width); they must be equal"
         )
 
@@ -151,7 +149,9 @@ def read_split(folder: str | Path, on_error: str = "raise") -> list[Case]:
             continue
         case = Case(name=image.stem, caption=captions[key], image_path=image, mask_path=masks[key])
         try:
-            _check_readable(case, thorough=on_error == "skip")
+            _check_sizes(image, masks[key])
+            if on_error == "skip":
+                case.pair()
         except (ValueError, OSError) as error:
             complain(str(error), on_error)
             continue

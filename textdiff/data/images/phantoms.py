@@ -192,20 +192,15 @@ def _outward(side: str) -> int:
     return 1 if (side == "left") == LEFT_LUNG_ON_PICTURE_RIGHT else -1
 
 
-def _area_box(area: Area, lung: np.ndarray, frame: dict[str, float]) -> tuple[float, float, np.ndarray]:
-    """Top and bottom of an area, a third of its lung, and where the middle of an opacity may lie."""
-    height = (frame["bottom"] - 0.04 - frame["top"]) / len(LEVELS)
-    top = frame["top"] + height * LEVELS.index(area[0])
-    return top, top + height, lung < -0.02
-
-
 def _opacity(area: Area, lung: np.ndarray, frame: dict[str, float], rng: np.random.Generator) -> np.ndarray:
     """One soft opacity, [S, S] in 0..1, that stays within its area of the lung."""
     y, x = _grid(lung.shape[0])
-    top, bottom, room = _area_box(area, lung, frame)
+    height = (frame["bottom"] - 0.04 - frame["top"]) / len(LEVELS)  # an area is a third of its lung
+    top = frame["top"] + height * LEVELS.index(area[0])
+    bottom = top + height
     radius_y, radius_x = rng.uniform(0.06, 0.09), rng.uniform(0.06, 0.1)
     rows = (y > top + 0.8 * radius_y) & (y < bottom - 0.8 * radius_y)
-    candidates = np.flatnonzero(room & rows)
+    candidates = np.flatnonzero((lung < -0.02) & rows)
     row, column = np.unravel_index(rng.choice(candidates), lung.shape)
     angle = np.arctan2(y - y[row, 0], x - x[0, column])
     wobble = 1 + 0.14 * np.sin(2 * angle + rng.uniform(0, 6.28)) + 0.1 * np.sin(3 * angle + rng.uniform(0, 6.28))

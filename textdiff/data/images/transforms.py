@@ -139,12 +139,6 @@ def dihedral(tensor: torch.Tensor, k: int) -> torch.Tensor:
     return torch.rot90(tensor, k % 4, dims=(-2, -1)) if k % 4 else tensor
 
 
-def dihedral_inverse(k: int) -> int:
-    """The symmetry that undoes `k`: quarter turns turn back, flips undo themselves."""
-    _check_turn(k)
-    return (4 - k) % 4 if k < 4 else k
-
-
 def _turn_place(vector: tuple[int, int], k: int) -> tuple[int, int]:
     right, up = vector
     if k >= 4:

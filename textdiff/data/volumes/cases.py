@@ -48,7 +48,10 @@ class VolumeCase:
 
     def image(self) -> Volume:
         """Grey values, float32, in the file's own voxel order. Errors name the file."""
-        return self.image_volume if self.image_volume is not None else read_image(self.image_path)
+        if self.image_volume is not None:
+            return self.image_volume
+        assert self.image_path is not None
+        return read_image(self.image_path)
 
     def labels(self) -> Volume:
         """Label map, uint8, 0..K in our numbering, in the file's own voxel order.
@@ -103,11 +106,10 @@ class VolumeCase:
 
     def _gathered(self) -> Volume:
         """One label map out of single masks; where two overlap the later structure stays."""
-        whole: Volume | None = None
+        first = read_labels(next(iter(self.masks.values())))
+        whole = replace(first, array=np.zeros(first.shape, np.uint8))
         for label, path in self.masks.items():
             mask = read_labels(path)
-            if whole is None:
-                whole = replace(mask, array=np.zeros(mask.shape, np.uint8))
             check_pair(whole, mask, f"case {self.name!r}, {path.name}")
             whole.array[mask.array > 0] = label
         return whole

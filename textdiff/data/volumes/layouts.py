@@ -183,13 +183,14 @@ def _totalsegmentator_case(place: Path, image: Path | None, task: DatasetEntry) 
             f"case {place.name!r}: image {image} has no labels: neither a multi-label file seg*.nii.gz nor a folder "
             "segmentations/ beside it"
         )
-    masks = {k: _first(place / "segmentations", TOTALSEGMENTATOR[name][0]) for k, name in enumerate(task.structures, 1)}
-    missing = [name for k, name in enumerate(task.structures, 1) if masks[k] is None]
+    found = {name: _first(place / "segmentations", TOTALSEGMENTATOR[name][0]) for name in task.structures}
+    missing = [name for name, path in found.items() if path is None]
     if missing:
         raise FileNotFoundError(
             f"case {place.name!r}: no mask of {', '.join(missing)} in {place / 'segmentations'}; "
             "leave them out with structures=(...)"
         )
+    masks = {label: path for label, path in enumerate(found.values(), start=1) if path is not None}
     return VolumeCase(place.name, image_path=image, masks=masks)
 
 
@@ -197,7 +198,7 @@ def totalsegmentator_labels(numbering: str, structures: Sequence[str] = tuple(TO
     """Value in a multi-label file of "v1", "v2" or "mr" -> place in `structures`, 0 for the other classes."""
     column = 1 + list(TOTALSEGMENTATOR_CLASSES).index(numbering)
     labels = dict.fromkeys(range(1, TOTALSEGMENTATOR_CLASSES[numbering] + 1), 0)
-    return labels | {TOTALSEGMENTATOR[name][column]: number for number, name in enumerate(structures, start=1)}
+    return labels | {int(TOTALSEGMENTATOR[name][column]): number for number, name in enumerate(structures, start=1)}
 
 
 def _numbering(path: Path) -> str:
@@ -265,7 +266,7 @@ def divided(cases: list[VolumeCase], folder: Path, task: DatasetEntry, on_error:
             continue
         by_split[split].append(case)
     absent = tuple(sorted(shipped.keys() - {case.name for case in cases}))
-    return VolumeDataset(task, **by_split, absent=absent)
+    return VolumeDataset(task, by_split["train"], by_split["val"], by_split["test"], absent)
 
 
 # --- loading -------------------------------------------------------------------------------------------
@@ -276,9 +277,9 @@ def _check(case: VolumeCase, thorough: bool) -> None:
     if thorough:
         case.pair()
         return
-    labels = case.label_path or next(iter(case.masks.values()))
-    if case.image_path.is_file():
-        check_places(read_place(case.image_path), read_place(labels), f"case {case.name!r}")
+    image, labels = case.files[:2]
+    if image.is_file():
+        check_places(read_place(image), read_place(labels), f"case {case.name!r}")
 
 
 def _load_real(folder: Path, task: DatasetEntry, on_error: str) -> VolumeDataset:
@@ -309,7 +310,7 @@ def _load_phantoms(task: DatasetEntry, seed: int, sizes: tuple[int, int, int]) -
         split: [replace(case, values=task.labels) for case in make(n, seed, start=FIRST_INDEX[split])]
         for split, n in zip(SPLITS, sizes, strict=True)
     }
-    return VolumeDataset(task, **splits)
+    return VolumeDataset(task, splits["train"], splits["val"], splits["test"])
 
 
 def load_volumes(

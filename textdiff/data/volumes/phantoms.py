@@ -28,6 +28,7 @@ DRAWN = (
     *("left adrenal gland", "right adrenal gland", "bladder", "prostate or uterus"),
 )
 ABDOMEN_STREAM = 11
+Numbers = Sequence[float] | np.ndarray
 NOMINAL = (288.0, 288.0, 240.0)  # mm that the body is laid out in; other fields of view scale it
 MIN_SIDE = 20  # voxels
 
@@ -55,22 +56,22 @@ class _Scene:
     taken: np.ndarray  # distance to what is painted already
     organs: dict[str, np.ndarray] = field(default_factory=dict)  # distance to organs that may hold tumours
 
-    def ball(self, centre: Sequence[float], semi: Sequence[float]) -> np.ndarray:
+    def ball(self, centre: Numbers, semi: Numbers) -> np.ndarray:
         """About the distance to an ellipsoid."""
         x, y, z = (((axis - c) / s) ** 2 for axis, c, s in zip(self.axes, centre, semi, strict=True))
         return (np.sqrt(x + y + z) - 1) * np.float32(min(semi))
 
-    def tube(self, points: Sequence[Sequence[float]], radii: Sequence[float]) -> np.ndarray:
+    def tube(self, points: Sequence[Numbers] | np.ndarray, radii: Sequence[float]) -> np.ndarray:
         """Distance to a chain of rods through points, its radius going from the first to the last of `radii`."""
-        points = np.asarray(points, dtype=np.float32)
-        radius = np.interp(np.linspace(0, 1, len(points)), np.linspace(0, 1, len(radii)), radii).astype(np.float32)
-        best = None
-        for k, (start, step) in enumerate(zip(points[:-1], np.diff(points, axis=0), strict=True)):
+        path = np.asarray(points, dtype=np.float32)
+        radius = np.interp(np.linspace(0, 1, len(path)), np.linspace(0, 1, len(radii)), radii).astype(np.float32)
+        best = np.full((), np.inf, np.float32)
+        for k, (start, step) in enumerate(zip(path[:-1], np.diff(path, axis=0), strict=True)):
             offset = [axis - c for axis, c in zip(self.axes, start, strict=True)]
             along = sum(o * s for o, s in zip(offset, step / (step @ step), strict=True)).clip(0, 1)
             square = sum((o - along * s) ** 2 for o, s in zip(offset, step, strict=True))
             distance = np.sqrt(square) - (radius[k] + along * (radius[k + 1] - radius[k]))
-            best = distance if best is None else np.minimum(best, distance)
+            best = np.minimum(best, distance)
         return best
 
     def tint(self, distance: np.ndarray, value: float | np.ndarray) -> None:
@@ -94,8 +95,9 @@ def _empty_scene(shape: Sequence[int], spacing: Sequence[float], scale: float) -
         ((np.arange(size) - (size - 1) / 2) * step / scale).astype(np.float32)
         for size, step in zip(shape, spacing, strict=True)
     ]
+    x, y, z = np.ix_(*axes)
     return _Scene(
-        axes=tuple(np.ix_(*axes)),
+        axes=(x, y, z),
         edge=float(np.mean(spacing)) / scale,
         hu=np.full(shape, -1000, np.float32),
         labels=np.zeros(shape, np.uint8),

@@ -14,6 +14,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from textdiff.data.volumes.wordings import (
+    LESIONS,
+    PARTS,
+    SHORT_NAMES,
+    SIDES,
+    UNSIDED,
+    WHOLE_HIPPOCAMPUS,
+    WORDINGS,
+    plain,
+    wording_of,
+)
+
 if TYPE_CHECKING:
     from textdiff.data.volumes.cases import VolumeCase
     from textdiff.data.volumes.volume import Volume
@@ -21,252 +33,6 @@ if TYPE_CHECKING:
 KINDS = ("class", "anatomy", "report")
 FRAMES = ("{}", "segment the {}.", "the {} in the scan.")  # of class prompts
 VARIANTS = {"class": 9, "anatomy": 2, "report": 2}  # wordings (times frames); a higher `variant` starts again
-SIDES = ("left", "right")
-LESIONS = {
-    "tumour": r"tumou?rs?|mass(?:es)?|lesions?|nodules?|cancers?|neoplasms?|malignanc(?:y|ies)|metastas[ie]s"
-    r"|(?:adeno)?carcinomas?",
-    "cyst": "cysts?",
-}
-
-# --- the words -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Wording:
-    """How a structure is spoken of. Wording i of one structure corresponds to wording i of any other."""
-
-    names: tuple[str, str, str]  # the first is the structure's own name
-    anatomy: tuple[str, str]  # true of anybody; tells the structures of a task apart
-    also: tuple[str, ...] = ()  # understood, never written: parts and rarer names
-    adjective: str = ""  # names the structure only before a lesion: "hepatic lesion" but not "hepatic artery"
-
-
-def _sided(wording: Wording, left: dict[str, str], right: dict[str, str]) -> Iterator[Wording]:
-    """The left and the right one of a pair, "{side}" and the words of `left` and `right` filled in."""
-    for side, words in zip(SIDES, (left, right), strict=True):
-        fill = {"side": side} | words
-        texts = {part: tuple(text.format(**fill) for text in getattr(wording, part)) for part in ("names", "anatomy")}
-        also = tuple(text.format(**fill) for text in wording.also)
-        yield replace(wording, **texts, also=also, adjective=wording.adjective.format(**fill))
-
-
-def _tumour(organ: str, short: str, third: str, also: tuple[str, ...] = ()) -> Wording:
-    """A tumour of `organ`, where `short` says what organ that is and `third` is the third name."""
-    return Wording(
-        (f"{organ} tumour", f"tumour of the {organ}", third),
-        (
-            f"an abnormal growth in the {organ}, the {short}",
-            f"a lump in or on the {organ}, of another shade than the rest",
-        ),
-        also,
-    )
-
-
-# Anterior is the head, posterior the body and tail: Simpson et al. 2019 (arXiv:1902.09063), Task04.
-_WORDINGS = (
-    Wording(
-        ("anterior hippocampus", "hippocampal head", "head of the hippocampus"),
-        (
-            "the front part of the hippocampus, its large round head",
-            "the thick end of the hippocampus, in front of its body",
-        ),
-        ("anterior part of the hippocampus", "front of the hippocampus", "hippocampus anterior"),
-    ),
-    Wording(
-        ("posterior hippocampus", "hippocampal body and tail", "body and tail of the hippocampus"),
-        (
-            "the rear part of the hippocampus, its body and tail",
-            "the elongated part of the hippocampus, behind its head",
-        ),
-        (
-            *("posterior part of the hippocampus", "back of the hippocampus", "hippocampus posterior"),
-            *("hippocampal body", "hippocampal tail", "body of the hippocampus", "tail of the hippocampus"),
-        ),
-    ),
-    Wording(
-        ("liver", "liver tissue", "hepatic parenchyma"),
-        (
-            "the large organ in the upper right abdomen, under the diaphragm",
-            "the largest organ of the abdomen, above the right kidney",
-        ),
-        ("liver parenchyma", "hepatic tissue"),
-        "hepatic",
-    ),
-    Wording(
-        ("pancreas", "pancreatic tissue", "pancreatic parenchyma"),
-        (
-            "the elongated gland behind the stomach, with head, body and tail",
-            "the gland across the spine, its head in the curve of the duodenum",
-        ),
-        ("pancreatic gland",),
-        "pancreatic",
-    ),
-    Wording(
-        ("colon", "large bowel", "large intestine"),
-        (
-            "the wide bowel with ascending, transverse and descending part",
-            "the bowel around the small bowel, with gas in it",
-        ),
-        (),
-        "colonic",
-    ),
-    Wording(
-        ("kidney", "kidney tissue", "renal parenchyma"),
-        ("the bean shaped organ on each side of the spine", "one of the two organs that make urine"),
-        ("kidney parenchyma", "renal tissue"),
-        "renal",
-    ),
-    *_sided(
-        Wording(
-            ("{side} kidney", "kidney on the {side} side", "{side} renal parenchyma"),
-            (
-                "the bean shaped organ on the {side} side of the spine, below the {above}",
-                "the one of the two organs that make urine behind the {bowel} colon",
-            ),
-            ("{side} kidney tissue", "{side} kidney parenchyma"),
-            "{side} renal",
-        ),
-        {"above": "spleen", "bowel": "descending"},
-        {"above": "liver", "bowel": "ascending"},
-    ),
-    Wording(
-        ("spleen", "spleen tissue", "splenic parenchyma"),
-        (
-            "the organ in the upper left abdomen, behind the stomach",
-            "the oval organ above the left kidney, at the tail of the pancreas",
-        ),
-        ("splenic tissue",),
-        "splenic",
-    ),
-    Wording(
-        ("gallbladder", "gall bladder", "vesica biliaris"),
-        (
-            "the small bag of bile under the liver",
-            "the pear shaped bag at the lower edge of the right lobe of the liver",
-        ),
-    ),
-    Wording(
-        ("stomach", "stomach with its content", "gastric wall and lumen"),
-        (
-            "the hollow organ of the upper left abdomen, in front of the pancreas",
-            "the wide bag that leads out of the oesophagus into the duodenum",
-        ),
-        (),
-        "gastric",
-    ),
-    Wording(
-        ("aorta", "aortic vessel", "main artery of the body"),
-        (
-            "the large artery in front of the spine, left of the vena cava",
-            "the round vessel that takes blood out of the heart",
-        ),
-        ("abdominal aorta", "descending aorta"),
-        "aortic",
-    ),
-    Wording(
-        ("oesophagus", "gullet", "oesophageal tube"),
-        ("the tube down the chest, behind the heart, into the stomach", "the muscular tube behind the trachea"),
-        (),
-        "oesophageal",
-    ),
-    Wording(
-        ("inferior vena cava", "lower caval vein", "ivc"),
-        (
-            "the large vein in front of the spine, right of the aorta",
-            "the vein that takes blood of the lower body to the heart",
-        ),
-        ("inferior caval vein", "vena cava inferior"),
-    ),
-    Wording(
-        ("portal and splenic vein", "portal vein and splenic vein", "portal vein with splenic vein"),
-        (
-            "the vein behind the pancreas that takes blood of the bowel to the liver",
-            "the vessel that runs along the pancreas into the hilum of the liver",
-        ),
-        ("portal vein", "splenic vein", "hepatic portal vein"),
-    ),
-    Wording(
-        ("duodenum", "duodenal loop", "first part of the small bowel"),
-        (
-            "the c shaped bowel around the head of the pancreas",
-            "the short bowel that follows the stomach, right of the spine",
-        ),
-        (),
-        "duodenal",
-    ),
-    Wording(
-        ("small bowel", "small intestine", "jejunum and ileum"),
-        (
-            "the many thin loops of bowel in the middle of the abdomen",
-            "the long narrow bowel between duodenum and colon",
-        ),
-    ),
-    Wording(
-        ("adrenal gland", "suprarenal gland", "adrenal"),
-        ("the small y shaped gland above each kidney", "one of the two thin glands that sit on the kidneys"),
-    ),
-    *_sided(
-        Wording(
-            ("{side} adrenal gland", "{side} suprarenal gland", "{side} adrenal"),
-            ("the small y shaped gland above the {side} kidney", "the thin gland {place}"),
-        ),
-        {"place": "between the left kidney, the spleen and the aorta"},
-        {"place": "between the right kidney, the liver and the vena cava"},
-    ),
-    Wording(
-        ("bladder", "urinary bladder", "vesica urinaria"),
-        ("the round bag of urine in the front of the pelvis", "the hollow organ low in the pelvis that holds urine"),
-    ),
-    Wording(
-        ("prostate or uterus", "uterus or prostate", "prostate gland or womb"),
-        (
-            "the solid organ in the middle of the pelvis, under or behind the bladder",
-            "the gland below the bladder of a man, the womb of a woman",
-        ),
-        ("prostate", "uterus", "prostate gland", "womb", "prostate and uterus", "prostate uterus"),
-    ),
-    _tumour("liver", "large organ under the diaphragm", "hepatic lesion", ("hcc",)),
-    # The mass of MSD Task07 is a tumour or a cyst.
-    _tumour("pancreas", "gland behind the stomach", "pancreatic mass", ("pancreatic cyst", "cyst of the pancreas")),
-    _tumour("colon", "wide bowel", "colon cancer", ("colorectal cancer", "colorectal tumour", "bowel cancer")),
-    _tumour("kidney", "organ on each side of the spine", "renal mass", ("renal cell carcinoma",)),
-    *(
-        _tumour(f"{side} kidney", f"organ below the {above}", f"{side} renal mass", (f"{side} renal cell carcinoma",))
-        for side, above in zip(SIDES, ("spleen", "liver"), strict=True)
-    ),
-    Wording(
-        ("kidney cyst", "cyst of the kidney", "renal cyst"),
-        (
-            "a round pocket of fluid in or on the kidney",
-            "a thin sac of clear fluid in the kidney, darker than the rest",
-        ),
-    ),
-)
-WORDINGS: dict[str, Wording] = {wording.names[0]: wording for wording in _WORDINGS}
-# Parts of an organ: world axis (0: to the right, 2: up), where along the organ's extent they end, their names.
-PARTS = {
-    "kidney": (2, (1 / 3, 2 / 3), ("lower pole", "middle third", "upper pole")),
-    "liver": (0, (0.35,), ("left lobe", "right lobe")),
-    "pancreas": (0, (1 / 3, 2 / 3), ("tail", "body", "head")),
-}
-UNSIDED = ("kidney", "colon")  # organs on both sides under one name: a report says on which
-WHOLE_HIPPOCAMPUS = ("hippocampus", "hippocampi", "hippocampal formation", "anterior and posterior hippocampus")
-# Understood only where the hippocampus is all that a model knows: other organs have a head and a front too.
-SHORT_NAMES = {
-    "anterior hippocampus": ("anterior", "anterior part", "front part", "head"),
-    "posterior hippocampus": ("posterior", "posterior part", "rear part", "body", "tail", "body and tail"),
-}
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_]+", " ", name).strip().lower()
-
-
-def _wording(name: str) -> Wording | None:
-    """The wording of a structure under any of its three names ("urinary bladder" too), or None."""
-    plain = re.sub(r"\besoph", "oesoph", _plain(name).replace("tumor", "tumour"))
-    return next((wording for wording in _WORDINGS if plain in wording.names), None)
-
 
 # --- sentences out -------------------------------------------------------------------------------------
 
@@ -329,12 +95,12 @@ def _listed(parts: list[str]) -> str:
 
 
 def _name(name: str, index: int) -> str:
-    wording = _wording(name)
-    return _plain(name) if wording is None or index == 0 else wording.names[index]
+    wording = wording_of(name)
+    return plain(name) if wording is None or index == 0 else wording.names[index]
 
 
 def _description(name: str, index: int) -> str:
-    wording = _wording(name)
+    wording = wording_of(name)
     if wording is None:
         raise ValueError(f"no anatomy prompt for {name!r}; there is one for: {', '.join(WORDINGS)}")
     return wording.anatomy[index]
@@ -344,15 +110,15 @@ def _finding(name: str, labels: Volume, class_names: list[str], variant: int) ->
     """What the label map shows of one structure, in words."""
     if class_names[:1] != ["background"] or name not in class_names[1:]:
         raise ValueError(f"{name!r} is not among the structures of class_names {class_names} (background first)")
-    plain = _plain(name)
-    organ, lesion = _organ_and_lesion(plain)
+    words = plain(name)
+    organ, lesion = _organ_and_lesion(words)
     own = labels.array == class_names.index(name)
     if not own.any():
-        return f"{plain}: none seen"
+        return f"{words}: none seen"
     ml = own.sum() * abs(np.linalg.det(labels.affine[:3, :3])) / 1000
     volume = f"{ml:.0f} ml" if ml >= 10 else f"{ml:.1f} ml"
     if not lesion:
-        return f"{plain} of {volume}" if variant == 0 else f"{plain}, volume {volume}"
+        return f"{words} of {volume}" if variant == 0 else f"{words}, volume {volume}"
     count, largest = _largest_part(own)
     size = f"{_extent(largest, labels.affine):.0f} mm"
     side = _side(largest, labels) if organ in UNSIDED else ""
@@ -360,7 +126,7 @@ def _finding(name: str, labels: Volume, class_names: list[str], variant: int) ->
     some, plural, which = ("", "", "") if count == 1 else (f"{count} ", "s", "the largest ")
     if variant == 0:
         where = (f", on the {side} side" if side else "") + (f", in the {place}" if place else "")
-        return f"{some}{plain}{plural}, {which}{size}{where}"
+        return f"{some}{words}{plural}, {which}{size}{where}"
     where = f"in the {place} of the" if place else "of the"
     sided = f"{side} {organ}" if organ == "kidney" else f"{organ} on the {side} side" if side else organ
     return f"{some}{lesion}{plural} {where} {sided}, {which}{size} across, {volume}"
@@ -487,16 +253,16 @@ def swap_structures(text: str, a: str, b: str) -> str:
         organ, lesion = _organ_and_lesion(target)
         if mention.organ is not None and lesion:
             mention, target = mention.organ, organ
-        words = _as_wording(target, mention.slot)
+        words = _aswording_of(target, mention.slot)
         words = words.capitalize() if text[mention.start].isupper() else words
         text = text[: mention.start] + words + text[mention.end :]
     return text
 
 
-def _as_wording(name: str, slot: int) -> str:
-    wording = _wording(name)
+def _aswording_of(name: str, slot: int) -> str:
+    wording = wording_of(name)
     texts = () if wording is None else (*wording.names, *wording.anatomy, *wording.also)
-    return texts[slot] if 0 < slot < len(texts) else _plain(name)
+    return texts[slot] if 0 < slot < len(texts) else plain(name)
 
 
 @lru_cache(maxsize=64)
@@ -508,9 +274,9 @@ def _phrases(known: tuple[str, ...]) -> tuple[re.Pattern[str], tuple[_Mention, .
         phrases.setdefault(text, _Mention(0, 0, names, slot, **kind))
 
     for name in known:
-        if _wording(name) is None:
-            organ, _ = _organ_and_lesion(_plain(name))
-            for words in dict.fromkeys((_plain(name), organ)):
+        if wording_of(name) is None:
+            organ, _ = _organ_and_lesion(plain(name))
+            for words in dict.fromkeys((plain(name), organ)):
                 add(words, words, slot=0)
                 if words.split()[0] in SIDES:
                     add(words.split(maxsplit=1)[-1], words.split(maxsplit=1)[-1])
@@ -552,7 +318,7 @@ def _flexible(words: str) -> str:
 
 def _resolved(name: str, known: tuple[str, ...]) -> tuple[str, ...]:
     """The known structures that a name stands for: itself, or its sides, or the pair where sides are not told apart."""
-    own = {(_wording(other).names[0] if _wording(other) else _plain(other)): other for other in known}
+    own = {(wording.names[0] if (wording := wording_of(other)) else plain(other)): other for other in known}
     candidates = ([name], [f"{side} {name}" for side in SIDES], [name.removeprefix("left ").removeprefix("right ")])
     for tried in candidates:
         if found := tuple(own[candidate] for candidate in tried if candidate in own):
@@ -565,7 +331,8 @@ def _mentions(text: str, known: tuple[str, ...], landmarks: bool = False) -> lis
     text = text.replace("_", " ")
     pattern, meanings = _phrases(known)
     found = [
-        replace(meanings[match.lastindex - 1], start=match.start(), end=match.end()) for match in pattern.finditer(text)
+        replace(meanings[(match.lastindex or 1) - 1], start=match.start(), end=match.end())
+        for match in pattern.finditer(text)
     ]
     mentions = []
     for mention in _bound(text, found, known):
@@ -596,11 +363,15 @@ def _bound(text: str, found: list[_Mention], known: tuple[str, ...]) -> Iterator
             yield _lesion_of(after, mention, mention.start, after.end)
             continue
         before = found[index - 1] if index else None
-        same_sentence = before and not SENTENCE_END.search(text[before.end : mention.start])
-        if same_sentence and not before.lesion and not NOT_MEANT.search(text[: before.start]):
+        if (
+            before is not None
+            and not before.lesion
+            and not SENTENCE_END.search(text[before.end : mention.start])
+            and not NOT_MEANT.search(text[: before.start])
+        ):
             names = tuple(f"{name} {mention.lesion}" for name in before.names)
         else:
-            names = tuple(name for name in map(_plain, known) if _organ_and_lesion(name)[1] == mention.lesion)
+            names = tuple(name for name in map(plain, known) if _organ_and_lesion(name)[1] == mention.lesion)
         yield replace(mention, names=names)
 
 

@@ -51,7 +51,8 @@ class Volume:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Distance of voxel centres along each axis of the array, mm."""
-        return tuple(float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
 
     @property
     def axes(self) -> str:
@@ -101,7 +102,8 @@ def _shape(shape: tuple[int, ...], where: object) -> tuple[int, int, int]:
         raise ValueError(
             f"{where}: shape {tuple(shape)} is a single slice; at least 2 slices are needed along each axis"
         )
-    return tuple(shape)
+    x, y, z = shape
+    return x, y, z
 
 
 def _read_nifti(path: Path, dtype: type | None) -> Volume:
@@ -182,8 +184,8 @@ def read_place(path: str | Path) -> tuple[tuple[int, int, int], np.ndarray]:
     image = _open_nifti(Path(path))
     shape = _shape(image.shape, path)
     turn = orientations.io_orientation(image.affine)
-    order = np.argsort(turn[:, 0])
-    return tuple(shape[axis] for axis in order), image.affine @ orientations.inv_ornt_aff(turn, shape)
+    x, y, z = (shape[axis] for axis in np.argsort(turn[:, 0]))
+    return (x, y, z), image.affine @ orientations.inv_ornt_aff(turn, shape)
 
 
 def _read_dicom(folder: Path) -> Volume:
@@ -381,14 +383,15 @@ def widest_planes(labels: np.ndarray) -> tuple[int, int, int]:
     Each structure counts by the share of its own widest cut, however large it is. The middle of each axis if there is none.
     """
     names = np.unique(labels[labels > 0])
-    if names.size == 0:
-        return tuple(side // 2 for side in labels.shape)
-    found = []
-    for axis in range(3):
+
+    def widest(axis: int) -> int:
+        if names.size == 0:
+            return labels.shape[axis] // 2
         others = tuple(other for other in range(3) if other != axis)
         profiles = [(labels == name).sum(axis=others) for name in names]
-        found.append(int(sum(profile / profile.max() for profile in profiles).argmax()))
-    return tuple(found)
+        return int(np.sum([profile / profile.max() for profile in profiles], axis=0).argmax())
+
+    return widest(0), widest(1), widest(2)
 
 
 # --- writing -------------------------------------------------------------------------------------------

@@ -3,10 +3,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from textdiff.data.cases import Case
 from textdiff.data.images.captions import (
     AREAS,
     NUCLEI_PATTERNS,
@@ -14,6 +16,7 @@ from textdiff.data.images.captions import (
     chest_caption,
     kind,
     nuclei_caption,
+    other_sentences,
     parse_chest_caption,
     same_count,
     shuffled,
@@ -152,3 +155,12 @@ def test_same_count_names_as_many_areas_elsewhere(captions, seed):
 def test_same_count_depends_on_the_seed():
     captions = [caption for caption in all_captions() if kind(caption) == "areas: two"]
     assert len({tuple(same_count(captions, seed)) for seed in range(10)}) == 10
+
+
+def test_a_reading_test_exchanges_sentences_in_four_ways():
+    captions = [chest_caption({("upper", side)}) for side in ("left", "right", "left", "right")]
+    cases = [Case(str(k), caption, image_array=np.zeros((1, 1, 3), np.uint8)) for k, caption in enumerate(captions)]
+    others = other_sentences(cases, seed=0)
+    assert list(others) == ["shuffled", "same_count", "empty", "swapped"]
+    assert others["swapped"] == others["same_count"] == others["shuffled"] == captions[1:] + captions[:1]
+    assert others["empty"] == [""] * 4

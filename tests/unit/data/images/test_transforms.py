@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from textdiff.data.images.transforms import dihedral, dihedral_caption, dihedral_inverse, mask_at, to_input
+from textdiff.data.images.transforms import dihedral, dihedral_caption, mask_at, to_input
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -121,7 +121,6 @@ def test_turns_and_flips_by_hand():
 def test_unknown_turns_are_refused(k):
     for function in (
         lambda: dihedral(torch.zeros(2, 2), k),
-        lambda: dihedral_inverse(k),
         lambda: dihedral_caption("a", k),
     ):
         with pytest.raises(ValueError, match="0..7"):

@@ -3,9 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from textdiff.data.registry import dataset, names
-from textdiff.data.volumes.prompts import KINDS, VARIANTS, WORDINGS, named_structures, prompt, swap_structures
+from textdiff.data.registry import DATASETS
+from textdiff.data.volumes.phantoms import abdomen_phantoms
+from textdiff.data.volumes.prompts import KINDS, VARIANTS, named_structures, prompt, prompts_for, swap_structures
 from textdiff.data.volumes.volume import Volume
+from textdiff.data.volumes.wordings import WORDINGS
 
 HIPPOCAMPUS = ("anterior hippocampus", "posterior hippocampus")
 KITS = ("kidney", "kidney tumour")
@@ -183,9 +185,18 @@ def test_kinds_are_three():
 
 
 def test_every_structure_of_every_task_can_be_asked_for_in_words():
-    for task in map(dataset, names("volumes")):
+    for task in (entry for entry in DATASETS.values() if entry.kind == "volumes"):
         for kind in ("class", "anatomy"):
             for variant in range(VARIANTS[kind]):
                 for name in task.structures:
                     text = prompt(kind, [name], variant=variant)
                     assert named_structures(text, task.structures) == (name,), (task.name, text)
+
+
+def test_every_case_gets_its_sentence():
+    cases = abdomen_phantoms(2, seed=0, shape=(28, 28, 24), spacing=(10.0, 10.0, 10.0))
+    classes = ("background", *ABDOMEN)
+    assert prompts_for(cases, classes, names=["liver"]) == ["liver"] * 2
+    assert prompts_for(cases, classes)[0].startswith("liver, pancreas, left kidney")
+    reports = prompts_for(cases, classes, "report", ["liver"])
+    assert reports[0] != reports[1] and all(report.startswith("liver of ") for report in reports)

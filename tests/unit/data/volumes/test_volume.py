@@ -20,6 +20,7 @@ from textdiff.data.volumes.volume import (
     read_labels,
     to_grid,
     turned,
+    widest_planes,
     write_image,
     write_labels,
 )
@@ -417,6 +418,15 @@ def test_mr_has_mean_0_and_deviation_1_without_outliers():
 def test_a_window_must_rise():
     with pytest.raises(ValueError, match="lowest < highest"):
         normalised(np.zeros(3), (100.0, -100.0))
+
+
+def test_planes_are_cut_where_structures_are_widest():
+    array = np.zeros((12, 10, 8), np.uint8)
+    array[9, 3:5, 2] = 1
+    array[9, 3, 1:4] = 2
+    array[2, 8, 6] = 2
+    assert widest_planes(array) == (9, 3, 2)
+    assert widest_planes(np.zeros((12, 10, 8), np.uint8)) == (6, 5, 4)
 
 
 # --- writing -------------------------------------------------------------------------------------------

@@ -1,0 +1,66 @@
+"""The environment: which way a lock is installed, with commands that are played."""
+
+from __future__ import annotations
+
+import build_book
+import make_env
+import pytest
+
+CPU = "# torch-backend: cpu\ntorch==2.13.0\nuv==0.13.9\n"
+CUDA = "torch==2.13.0\nuv==0.13.9\n"
+BACKEND, LOCAL, PIP = "uv, torch for the processor", "uv, wheels in PIP_FIND_LINKS", "pip"
+
+
+@pytest.fixture
+def install(tmp_path):
+    """Installs a lock on a machine where commands with the given words fail; returns the way and all commands."""
+
+    def run(lock: str, fails: list[str], find_links: str = "") -> tuple[str, list[str]]:
+        file, asked = tmp_path / "lock.txt", []
+        file.write_text(lock)
+
+        def succeeds(command: list[str], seconds: int | None) -> bool:
+            asked.append(" ".join(command).replace(str(file), "LOCK"))
+            assert (seconds is None) == ("--dry-run" not in command), "only the question has a time limit"
+            return not any(words in asked[-1] for words in fails)
+
+        return make_env.install(file, "python", find_links, succeeds), asked
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("lock", "fails", "find_links", "way"),
+    [
+        (CPU, [], "", BACKEND),
+        (CPU, [], "wheels", BACKEND),
+        (CPU, ["--torch-backend"], "wheels", LOCAL),
+        (CPU, ["--torch-backend"], "", PIP),
+        (CPU, ["--torch-backend cpu -r"], "", PIP),
+        (CPU, ["-m uv pip"], "wheels", PIP),
+        (CPU, ["install --quiet uv"], "wheels", PIP),
+        (CUDA, [], "", "uv"),
+        (CUDA, ["-m uv pip"], "", PIP),
+    ],
+)
+def test_the_best_way_that_works_is_taken(install, lock, fails, find_links, way):
+    taken, asked = install(lock, fails, find_links)
+    assert taken == way
+    assert asked[0] == "python -m pip install --quiet uv==0.13.9"
+    assert asked[-1].endswith("-r LOCK")
+    assert ("--torch-backend cpu" in asked[-1]) == (way == BACKEND)
+    assert ("--find-links=wheels" in asked[-1]) == (way == LOCAL)
+
+
+def test_no_way_at_all_is_an_error(install):
+    with pytest.raises(RuntimeError, match="could not be installed"):
+        install(CPU, ["install"])
+
+
+@pytest.mark.parametrize(("name", "first"), [("cpu", BACKEND), ("cuda", "uv")])
+def test_the_locks_say_how_they_are_installed(name, first):
+    lock = (build_book.ROOT / f"env/requirements-{name}.txt").read_text()
+    assert make_env.ways(lock, "python", "")[0].name == first
+    assert make_env.pinned(lock, "uv") and make_env.pinned(lock, "torch")
+    with pytest.raises(ValueError, match="pins no nothing"):
+        make_env.pinned(lock, "nothing")

@@ -1,0 +1,252 @@
+"""How structures are spoken of: a structure's name in, its other names, descriptions and parts out. All wordings are ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+SIDES = ("left", "right")
+LESIONS = {
+    "tumour": r"tumou?rs?|mass(?:es)?|lesions?|nodules?|cancers?|neoplasms?|malignanc(?:y|ies)|metastas[ie]s"
+    r"|(?:adeno)?carcinomas?",
+    "cyst": "cysts?",
+}
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a structure is spoken of. Wording i of one structure corresponds to wording i of any other."""
+
+    names: tuple[str, str, str]  # the first is the structure's own name
+    anatomy: tuple[str, str]  # true of anybody; tells the structures of a task apart
+    also: tuple[str, ...] = ()  # understood, never written: parts and rarer names
+    adjective: str = ""  # names the structure only before a lesion: "hepatic lesion" but not "hepatic artery"
+
+
+def _sided(wording: Wording, left: dict[str, str], right: dict[str, str]) -> Iterator[Wording]:
+    """The left and the right one of a pair, "{side}" and the words of `left` and `right` filled in."""
+    for side, words in zip(SIDES, (left, right), strict=True):
+        fill = {"side": side} | words
+        texts = {part: tuple(text.format(**fill) for text in getattr(wording, part)) for part in ("names", "anatomy")}
+        also = tuple(text.format(**fill) for text in wording.also)
+        yield replace(wording, **texts, also=also, adjective=wording.adjective.format(**fill))
+
+
+def _tumour(organ: str, short: str, third: str, also: tuple[str, ...] = ()) -> Wording:
+    """A tumour of `organ`, where `short` says what organ that is and `third` is the third name."""
+    return Wording(
+        (f"{organ} tumour", f"tumour of the {organ}", third),
+        (
+            f"an abnormal growth in the {organ}, the {short}",
+            f"a lump in or on the {organ}, of another shade than the rest",
+        ),
+        also,
+    )
+
+
+# Anterior is the head, posterior the body and tail: Simpson et al. 2019 (arXiv:1902.09063), Task04.
+_WORDINGS = (
+    Wording(
+        ("anterior hippocampus", "hippocampal head", "head of the hippocampus"),
+        (
+            "the front part of the hippocampus, its large round head",
+            "the thick end of the hippocampus, in front of its body",
+        ),
+        ("anterior part of the hippocampus", "front of the hippocampus", "hippocampus anterior"),
+    ),
+    Wording(
+        ("posterior hippocampus", "hippocampal body and tail", "body and tail of the hippocampus"),
+        (
+            "the rear part of the hippocampus, its body and tail",
+            "the elongated part of the hippocampus, behind its head",
+        ),
+        (
+            *("posterior part of the hippocampus", "back of the hippocampus", "hippocampus posterior"),
+            *("hippocampal body", "hippocampal tail", "body of the hippocampus", "tail of the hippocampus"),
+        ),
+    ),
+    Wording(
+        ("liver", "liver tissue", "hepatic parenchyma"),
+        (
+            "the large organ in the upper right abdomen, under the diaphragm",
+            "the largest organ of the abdomen, above the right kidney",
+        ),
+        ("liver parenchyma", "hepatic tissue"),
+        "hepatic",
+    ),
+    Wording(
+        ("pancreas", "pancreatic tissue", "pancreatic parenchyma"),
+        (
+            "the elongated gland behind the stomach, with head, body and tail",
+            "the gland across the spine, its head in the curve of the duodenum",
+        ),
+        ("pancreatic gland",),
+        "pancreatic",
+    ),
+    Wording(
+        ("colon", "large bowel", "large intestine"),
+        (
+            "the wide bowel with ascending, transverse and descending part",
+            "the bowel around the small bowel, with gas in it",
+        ),
+        (),
+        "colonic",
+    ),
+    Wording(
+        ("kidney", "kidney tissue", "renal parenchyma"),
+        ("the bean shaped organ on each side of the spine", "one of the two organs that make urine"),
+        ("kidney parenchyma", "renal tissue"),
+        "renal",
+    ),
+    *_sided(
+        Wording(
+            ("{side} kidney", "kidney on the {side} side", "{side} renal parenchyma"),
+            (
+                "the bean shaped organ on the {side} side of the spine, below the {above}",
+                "the one of the two organs that make urine behind the {bowel} colon",
+            ),
+            ("{side} kidney tissue", "{side} kidney parenchyma"),
+            "{side} renal",
+        ),
+        {"above": "spleen", "bowel": "descending"},
+        {"above": "liver", "bowel": "ascending"},
+    ),
+    Wording(
+        ("spleen", "spleen tissue", "splenic parenchyma"),
+        (
+            "the organ in the upper left abdomen, behind the stomach",
+            "the oval organ above the left kidney, at the tail of the pancreas",
+        ),
+        ("splenic tissue",),
+        "splenic",
+    ),
+    Wording(
+        ("gallbladder", "gall bladder", "vesica biliaris"),
+        (
+            "the small bag of bile under the liver",
+            "the pear shaped bag at the lower edge of the right lobe of the liver",
+        ),
+    ),
+    Wording(
+        ("stomach", "stomach with its content", "gastric wall and lumen"),
+        (
+            "the hollow organ of the upper left abdomen, in front of the pancreas",
+            "the wide bag that leads out of the oesophagus into the duodenum",
+        ),
+        (),
+        "gastric",
+    ),
+    Wording(
+        ("aorta", "aortic vessel", "main artery of the body"),
+        (
+            "the large artery in front of the spine, left of the vena cava",
+            "the round vessel that takes blood out of the heart",
+        ),
+        ("abdominal aorta", "descending aorta"),
+        "aortic",
+    ),
+    Wording(
+        ("oesophagus", "gullet", "oesophageal tube"),
+        ("the tube down the chest, behind the heart, into the stomach", "the muscular tube behind the trachea"),
+        (),
+        "oesophageal",
+    ),
+    Wording(
+        ("inferior vena cava", "lower caval vein", "ivc"),
+        (
+            "the large vein in front of the spine, right of the aorta",
+            "the vein that takes blood of the lower body to the heart",
+        ),
+        ("inferior caval vein", "vena cava inferior"),
+    ),
+    Wording(
+        ("portal and splenic vein", "portal vein and splenic vein", "portal vein with splenic vein"),
+        (
+            "the vein behind the pancreas that takes blood of the bowel to the liver",
+            "the vessel that runs along the pancreas into the hilum of the liver",
+        ),
+        ("portal vein", "splenic vein", "hepatic portal vein"),
+    ),
+    Wording(
+        ("duodenum", "duodenal loop", "first part of the small bowel"),
+        (
+            "the c shaped bowel around the head of the pancreas",
+            "the short bowel that follows the stomach, right of the spine",
+        ),
+        (),
+        "duodenal",
+    ),
+    Wording(
+        ("small bowel", "small intestine", "jejunum and ileum"),
+        (
+            "the many thin loops of bowel in the middle of the abdomen",
+            "the long narrow bowel between duodenum and colon",
+        ),
+    ),
+    Wording(
+        ("adrenal gland", "suprarenal gland", "adrenal"),
+        ("the small y shaped gland above each kidney", "one of the two thin glands that sit on the kidneys"),
+    ),
+    *_sided(
+        Wording(
+            ("{side} adrenal gland", "{side} suprarenal gland", "{side} adrenal"),
+            ("the small y shaped gland above the {side} kidney", "the thin gland {place}"),
+        ),
+        {"place": "between the left kidney, the spleen and the aorta"},
+        {"place": "between the right kidney, the liver and the vena cava"},
+    ),
+    Wording(
+        ("bladder", "urinary bladder", "vesica urinaria"),
+        ("the round bag of urine in the front of the pelvis", "the hollow organ low in the pelvis that holds urine"),
+    ),
+    Wording(
+        ("prostate or uterus", "uterus or prostate", "prostate gland or womb"),
+        (
+            "the solid organ in the middle of the pelvis, under or behind the bladder",
+            "the gland below the bladder of a man, the womb of a woman",
+        ),
+        ("prostate", "uterus", "prostate gland", "womb", "prostate and uterus", "prostate uterus"),
+    ),
+    _tumour("liver", "large organ under the diaphragm", "hepatic lesion", ("hcc",)),
+    # The mass of MSD Task07 is a tumour or a cyst.
+    _tumour("pancreas", "gland behind the stomach", "pancreatic mass", ("pancreatic cyst", "cyst of the pancreas")),
+    _tumour("colon", "wide bowel", "colon cancer", ("colorectal cancer", "colorectal tumour", "bowel cancer")),
+    _tumour("kidney", "organ on each side of the spine", "renal mass", ("renal cell carcinoma",)),
+    *(
+        _tumour(f"{side} kidney", f"organ below the {above}", f"{side} renal mass", (f"{side} renal cell carcinoma",))
+        for side, above in zip(SIDES, ("spleen", "liver"), strict=True)
+    ),
+    Wording(
+        ("kidney cyst", "cyst of the kidney", "renal cyst"),
+        (
+            "a round pocket of fluid in or on the kidney",
+            "a thin sac of clear fluid in the kidney, darker than the rest",
+        ),
+    ),
+)
+WORDINGS: dict[str, Wording] = {wording.names[0]: wording for wording in _WORDINGS}
+# Parts of an organ: world axis (0: to the right, 2: up), where along the organ's extent they end, their names.
+PARTS = {
+    "kidney": (2, (1 / 3, 2 / 3), ("lower pole", "middle third", "upper pole")),
+    "liver": (0, (0.35,), ("left lobe", "right lobe")),
+    "pancreas": (0, (1 / 3, 2 / 3), ("tail", "body", "head")),
+}
+UNSIDED = ("kidney", "colon")  # organs on both sides under one name: a report says on which
+WHOLE_HIPPOCAMPUS = ("hippocampus", "hippocampi", "hippocampal formation", "anterior and posterior hippocampus")
+# Understood only where the hippocampus is all that a model knows: other organs have a head and a front too.
+SHORT_NAMES = {
+    "anterior hippocampus": ("anterior", "anterior part", "front part", "head"),
+    "posterior hippocampus": ("posterior", "posterior part", "rear part", "body", "tail", "body and tail"),
+}
+
+
+def plain(name: str) -> str:
+    """Lower case, single spaces: "Left_Kidney" -> "left kidney"."""
+    return re.sub(r"[\s_]+", " ", name).strip().lower()
+
+
+def wording_of(name: str) -> Wording | None:
+    """The wording of a structure under any of its three names ("urinary bladder" too), or None."""
+    words = re.sub(r"\besoph", "oesoph", plain(name).replace("tumor", "tumour"))
+    return next((wording for wording in _WORDINGS if words in wording.names), None)

@@ -1,0 +1,340 @@
+"""Everything that loads and saves models: a name in, a network or the folder of one out; a model in, a folder out.
+
+Known names (:mod:`textdiff.data.registry`) are looked up on this machine and then in the release, never on a hub.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from textdiff.base import paths
+from textdiff.base.checkpoints import load_strict, read_checkpoint, read_json, write_checkpoint, write_text
+from textdiff.data import registry
+from textdiff.models.features import DiffusionFeatures, FeatureExtractor
+from textdiff.models.text import TextEncoder, find_encoder
+from textdiff.models.unet import UNet
+
+FORMAT = 2  # of a saved model
+# Before the name of a backbone: its architecture without its weights
+RANDOM = "random:"
+REDRAWN = "redrawn:"
+# The architecture of OpenAI's unconditional ImageNet 256 checkpoint, which the paper freezes.
+OPENAI_256 = {
+    "image_size": 256,
+    "in_channels": 3,
+    "model_channels": 256,
+    "out_channels": 6,
+    "num_res_blocks": 2,
+    "attention_resolutions": (8, 16, 32),
+    "channel_mult": (1, 1, 2, 2, 4, 4),
+    "num_heads": 4,
+    "num_head_channels": 64,
+    "use_scale_shift_norm": True,
+    "resblock_updown": True,
+}
+WEIGHTS = "model.safetensors"
+
+# --- where things are ------------------------------------------------------------------------------------
+
+
+def find_model(name: str | Path, kind: str) -> Path:
+    """The folder of a saved model.
+
+    Args:
+        name: a known name, a folder, the name of one in :func:`~textdiff.base.paths.weights_dir`, or a hub id.
+        kind: what is looked for ("TextDiff"), for the errors.
+
+    Raises:
+        FileNotFoundError: nothing there, and no such model that can be reached.
+    """
+    known = registry.MODELS.get(str(name))
+    if known is not None:
+        return _known_folder(known.name, known.name, known.packaged)
+    for folder in (Path(name), paths.weights_dir() / str(name)):
+        if (folder / "config.json").is_file():
+            return folder
+    if Path(name).exists():
+        raise FileNotFoundError(f"no {kind} in {name}: config.json is missing (write one with save_pretrained)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:  # the hub client's versions raise different families of errors
+        raise FileNotFoundError(
+            f"{str(name)!r} is not a known {kind} ({', '.join(registry.MODELS)}), nor a folder with a saved one, nor in "
+            f"{paths.weights_dir()}, nor a hub model that can be reached ({error})"
+        ) from error
+
+
+def _known_folder(name: str, folder: str, packaged: bool) -> Path:
+    """Where the files of a registered name are; fetched from the release where they are not on this machine."""
+    from textdiff.data.fetch import fetch_release
+
+    places = [paths.assets_dir() / folder, paths.shipped("weights") / folder, paths.weights_dir() / folder]
+    for place in places:
+        if (place / "config.json").is_file():
+            return place
+    if packaged:
+        raise FileNotFoundError(f"{name!r} comes with the package, but is not in {places[0]}: install it again")
+    try:
+        return fetch_release(name)
+    except Exception as error:
+        raise FileNotFoundError(
+            f"no {name!r}: looked in {' and '.join(map(str, places))}, and it could not be fetched from the release ({error})"
+        ) from error
+
+
+# --- backbones -------------------------------------------------------------------------------------------
+
+
+def architecture_of(backbone: str) -> str:
+    """The name of a backbone without the prefix that says how its weights are drawn."""
+    return backbone.removeprefix(RANDOM).removeprefix(REDRAWN)
+
+
+def load_backbone(name: str, seed: int = 0) -> UNet:
+    """A backbone by its name in the registry or its folder, in eval mode.
+
+    "random:" before it leaves the weights as guided-diffusion initialises them: the last layer of every residual and
+    attention branch is zero, so that the network does little more than convolve and resample its input. "redrawn:" draws
+    these layers too, as PyTorch initialises any other. ``seed`` is that of the draw.
+
+    Raises:
+        FileNotFoundError: no such weights, saying where they were looked for and how to get them.
+    """
+    if name.startswith((RANDOM, REDRAWN)):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            unet = UNet(**_architecture(architecture_of(name)))
+            if name.startswith(REDRAWN):
+                unet.apply(_redraw_if_zero)
+            return unet.eval()
+    if name != "openai_256":
+        return UNet.from_pretrained(_backbone_folder(name))
+    unet = UNet(**OPENAI_256)
+    path = _openai_file()
+    load_strict(unet, read_checkpoint(path), source=str(path))
+    return unet.eval()
+
+
+def decoder_blocks(name: str) -> int | None:
+    """How many decoder blocks a backbone has; None where it is not on this machine and its name does not tell."""
+    try:
+        about = _architecture(architecture_of(name))
+    except FileNotFoundError:
+        return None
+    return len(about["channel_mult"]) * (about["num_res_blocks"] + 1)
+
+
+def _redraw_if_zero(module: nn.Module) -> None:
+    if isinstance(module, (nn.Conv1d, nn.Conv2d)) and not module.weight.any():
+        module.reset_parameters()
+
+
+def _architecture(name: str) -> Mapping[str, Any]:
+    return OPENAI_256 if name == "openai_256" else read_json(_backbone_folder(name) / "config.json")
+
+
+def _openai_file() -> Path:
+    path = paths.weights_dir() / "256x256_diffusion_uncond.pt"
+    if not path.is_file():
+        small = [name for name, entry in registry.backbones().items() if not entry.address]
+        raise FileNotFoundError(
+            f"OpenAI's 256x256 unconditional checkpoint (2.2 GB) is not at {path}; bring it with "
+            f"`textdiff fetch openai_256`, set TEXTDIFF_WEIGHTS to its folder, or choose a small backbone: {', '.join(small)}"
+        )
+    return path
+
+
+def _backbone_folder(name: str) -> Path:
+    entry = registry.BACKBONES.get(name)
+    if entry is not None:
+        return _known_folder(name, entry.folder, entry.packaged)
+    own = registry.backbones().get(name)
+    folder = Path(name) if own is None else paths.weights_dir() / own.folder  # an absolute folder stays as it is
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"no backbone {name!r}: looked in {folder}. Known names: {', '.join(registry.backbones())}; or give a folder "
+            f"with config.json and {WEIGHTS}, or set TEXTDIFF_WEIGHTS"
+        )
+    return folder
+
+
+# --- what a name stands for ------------------------------------------------------------------------------
+
+
+def weights_identity(name: str) -> str:
+    """Stands for the weights behind the name of a backbone, model or text encoder, or behind a folder.
+
+    Sixteen hexadecimal digits; for a hub id, whose files nobody here has seen, the id itself.
+
+    Raises:
+        FileNotFoundError: a backbone that is not on this machine and whose entry states no hash.
+    """
+    if name.startswith((RANDOM, REDRAWN)):
+        drawn = json.dumps(_architecture(architecture_of(name)), sort_keys=True)
+        return hashlib.sha256(f"{name.split(':')[0]}:{drawn}".encode()).hexdigest()[:16]
+    entry = registry.MODELS.get(name) or registry.backbones().get(name)
+    if entry is not None and entry.sha256:
+        return entry.sha256[:16]
+    if name == "openai_256":
+        return hashlib.sha256(name.encode()).hexdigest()[:16]  # one published file, whose publisher gives no hash
+    if entry is not None:
+        return _files_identity(_backbone_folder(name))
+    for folder in (Path(name), paths.weights_dir() / name):
+        if (folder / "config.json").is_file():
+            return _files_identity(folder)
+    return _files_identity(find_encoder(name)) if name in ("", "tiny") else name
+
+
+def _files_identity(folder: Path) -> str:
+    """Of the files that make a model: names and bytes of all JSON, text and weight files."""
+    kinds = (".json", ".txt", ".safetensors", ".bin", ".pt", ".model")
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in kinds and path.is_file()]
+    told = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+    return _hash_of_files(str(folder), tuple(told))
+
+
+@lru_cache(maxsize=64)
+def _hash_of_files(folder: str, files: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for path, _, size in files:
+        digest.update(f"{Path(path).relative_to(folder)}:{size}:".encode())
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+# --- saved models ----------------------------------------------------------------------------------------
+
+Model = TypeVar("Model", bound="Pretrained")
+FROZEN = ("features.", "text.")  # parts that are stored by themselves or by name
+
+
+class Pretrained:
+    """``save_pretrained`` and ``from_pretrained``, for TextDiff and TextDiffSeg.
+
+    A folder has config.json (kind, format, ``trained_on``, text encoder by name, features, the model's ``settings``),
+    model.safetensors (all that is not frozen) and, of a model with frozen features, these in ``unet/`` or ``backbone/``.
+
+    The class gives ``SPECS``: settings that are objects, and how each is made from what JSON holds. The model gives
+    ``settings``: the constructor's arguments apart from text and features.
+
+    Attributes:
+        trained_on: {"dataset": name, "cases": [fingerprints]} of the cases it was trained on; {} if unknown.
+    """
+
+    SPECS: ClassVar[Mapping[str, Callable[..., Any]]]
+    STORED: ClassVar[torch.dtype] = torch.float32
+    settings: dict[str, object]
+    text: TextEncoder | None
+    trained_on: Mapping[str, Any] = {}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the model, each file atomically."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        about: dict[str, Any] = {"kind": type(self).__name__, "format": FORMAT, "trained_on": dict(self.trained_on)}
+        about["text"] = None
+        if self.text is not None:
+            about["text"] = {"name": self.text.name, "max_length": self.text.max_length, "padding": self.text.padding}
+        features = getattr(self, "features", None)
+        if features is not None:
+            about["features"] = {"kind": type(features).__name__, **features.settings}
+            _save_features(features, folder)
+        stored = {k: v.to(self.STORED) if v.is_floating_point() else v for k, v in own_state(self).items()}
+        write_checkpoint(folder / WEIGHTS, stored)
+        write_text(folder / "config.json", json.dumps(about | self.settings, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls: type[Model], name: str | Path, device: str | torch.device = "cpu") -> Model:
+        """The model that :meth:`save_pretrained` wrote, in eval mode.
+
+        Args:
+            name: a known name such as "hippocampus_small", a folder, a name in TEXTDIFF_WEIGHTS, or a hub id.
+
+        Raises:
+            FileNotFoundError: nothing of this name here, and none that can be reached.
+            ValueError: a damaged file, another kind or format of model, or weights that do not fit (keys are listed).
+        """
+        folder = find_model(name, cls.__name__)
+        about = read_json(folder / "config.json")
+        kind, version = about.pop("kind", None), about.pop("format", None)
+        if (kind, version) != (cls.__name__, FORMAT):
+            raise ValueError(
+                f"{folder} holds {f'a {kind}' if kind else 'no model'} of format {version}; "
+                f"this reads a {cls.__name__} of format {FORMAT}"
+            )
+        text, trained_on = about.pop("text"), about.pop("trained_on")
+        parts: dict[str, Any] = {"text": None if text is None else _load_text(text)}
+        if "features" in about:
+            parts["features"] = _load_features(about.pop("features"), folder)
+        for key, build in cls.SPECS.items():
+            about[key] = build(**about[key])
+        model = cls(**parts, **about)
+        model.load_own(read_checkpoint(folder / WEIGHTS), str(folder))
+        model.trained_on = trained_on
+        return model.to(device).eval()
+
+    def load_own(self, state: Mapping[str, Tensor], source: str) -> None:
+        """Copies weights of all that is not frozen into the model. Raises ValueError for keys or shapes that do not fit."""
+        load_strict(self, state, source, ignored=FROZEN)
+
+
+def own_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a model without its frozen features and text encoder."""
+    return {key: value for key, value in model.state_dict().items() if not key.startswith(FROZEN)}
+
+
+def _load_text(about: Mapping[str, Any]) -> TextEncoder:
+    return TextEncoder.from_pretrained(about["name"], about["max_length"], padding=about["padding"])
+
+
+def _save_features(features: FeatureExtractor, folder: Path) -> None:
+    """In float16 where that loses nothing (they were loaded from float16), else in float32."""
+    if isinstance(features, DiffusionFeatures):
+        state = features.unet.state_dict()
+        lossless = all(torch.equal(value, value.half().to(value.dtype)) for value in state.values())
+        features.unet.save_pretrained(folder / "unet", torch.float16 if lossless else torch.float32)
+    else:
+        write_checkpoint(folder / "backbone" / WEIGHTS, features.state_dict())
+
+
+def _load_features(about: Mapping[str, Any], folder: Path) -> FeatureExtractor:
+    settings = dict(about)
+    if settings.pop("kind") == DiffusionFeatures.__name__:
+        return DiffusionFeatures(UNet.from_pretrained(folder / "unet"), **settings)
+    from textdiff.models.timm_features import TimmFeatures
+
+    features = TimmFeatures(**settings)
+    load_strict(features, read_checkpoint(folder / "backbone" / WEIGHTS), source=str(folder))
+    return features
+
+
+def from_official(state: Mapping[str, Tensor], later: str = "") -> dict[str, Tensor]:
+    """The state dict that the authors' code writes, under a TextDiffHead's names.
+
+    Args:
+        later: the head's name of the projection that the later scales share, if any.
+    """
+    names = {
+        "decodes.": "classifier.",
+        "cross1.ff.net.2.": "cross.ff.",
+        "cross1.": "cross.",
+        "down1.": "project.first.",
+        "down2.": f"project.{later}.",
+    }
+    renamed = {}
+    for key, value in state.items():
+        old = next((old for old in names if key.startswith(old)), "")
+        renamed[names.get(old, "") + key.removeprefix(old)] = value
+    return renamed

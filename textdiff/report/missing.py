@@ -1,0 +1,99 @@
+"""What is not there. In: a grid and records. Out: the words for it, in captions and lists, and the command that makes the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from textdiff.figures.style import NOT_RUN
+from textdiff.report.rows import RowRuns, by_row
+
+if TYPE_CHECKING:
+    from textdiff.experiments.grids import Grid
+
+NOT_GIVEN = "–"
+
+
+def missing_runs(grid: Grid, records: pd.DataFrame) -> str:
+    """Which runs of a grid have no record, one line per row, and the command that makes them; or that none is missing."""
+    rows = by_row(grid, records)
+    total, missing = _counts(rows)
+    if not missing:
+        return f"All {total} runs of the grid {grid.name} have a record."
+    lines = [
+        f"  {one.row.label}, {one.configs[0].n_labels} labelled: seed {', '.join(str(c.seed) for c in one.missing)}"
+        for one in rows
+        if one.missing
+    ]
+    seeds = ",".join(map(str, grid.seeds))
+    head = f"{missing} of {total} runs of the grid {grid.name} have no record yet:"
+    make = f"  textdiff sweep {grid.name} -p dataset={rows[0].configs[0].dataset} --seeds {seeds}"
+    return "\n".join([head, *lines, "This makes them (and nothing twice):", make, *_partial(rows)])
+
+
+def _counts(rows: Sequence[RowRuns]) -> tuple[int, int]:
+    """Runs that are asked for, and how many of them have no record."""
+    return sum(len(one.configs) for one in rows), sum(len(one.missing) for one in rows)
+
+
+def _partial(rows: Sequence[RowRuns]) -> list[str]:
+    parts = sum(one.partial for one in rows)
+    if not parts:
+        return []
+    return [f"{parts} row(s) ask for a part of the test set only (max_test): of real data such runs are never shown."]
+
+
+def footnotes(frame: pd.DataFrame, with_paper: bool = False) -> list[str]:
+    """What the words in the cells mean."""
+    text = []
+    if (frame == NOT_RUN).any(axis=None):
+        text.append(f"“{NOT_RUN}”: there is no record of that run.")
+    if with_paper:
+        text.append(
+            f"Rows with a source in brackets are others' numbers, not ours; {NOT_GIVEN} means not known, and a Dice whose scale "
+            "is not stated stands under Dice. Source grades: A read in code, B read on a page, C taken from a third party's "
+            "summary."
+        )
+    return text
+
+
+def grid_caption(
+    text: Sequence[str],
+    rows: Sequence[RowRuns],
+    records: pd.DataFrame,
+    frame: pd.DataFrame,
+    with_paper: bool = False,
+) -> str:
+    """The caption of a table of a grid: `text`, and what must be said of the records that are missing or were not used."""
+    text = [*text, *footnotes(frame, with_paper)]
+    total, missing = _counts(rows)
+    if missing:
+        text.append(f"{missing} of {total} runs have no record yet.")
+    text += _partial(rows)
+    if len(records):
+        stale = int((records["stale"].astype(bool) & (records["dataset"] == rows[0].configs[0].dataset)).sum())
+        if stale:
+            text.append(f"{stale} record(s) made with an older form of the configuration were left out.")
+    searched = sum(int(one.draws["searched"].sum()) for one in rows)
+    if searched:
+        kind = rows[0].configs[0].entry.kind
+        text.append(
+            f"For {searched} run(s) a learning rate was searched: the record with the best Dice on the validation {kind} counts."
+        )
+    return " ".join(text)
+
+
+def score_words(kind: str) -> list[str]:
+    """What Dice and its interval are in tables of "images" or "volumes"."""
+    mean = {
+        "images": "Dice and IoU in percent: means over images",
+        "volumes": "Dice in percent: mean over the structures of a volume, then over volumes",
+    }
+    return [
+        f"{mean[kind]}; where there are several draws of the labelled {kind}, mean ± standard deviation over draws (no ±: one "
+        "draw).",
+        f"95 % interval: bootstrap over the test {kind} of one draw, or the mean of the draws' bounds; it does not hold the "
+        "spread between draws.",
+    ]

@@ -1,0 +1,118 @@
+"""From records to the rows of a grid. In: a grid, and records (`experiments.records.load_records`). Out: the records that count.
+
+Tables and figures read the rows of a grid and nothing else: `by_row` and `grid_records` find the records whose configurations
+the grid asks for, so that no mean mixes runs that merely share some fields. `record_of` finds the one record of a notebook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from textdiff.experiments.config import AT_RUN_TIME, Config
+from textdiff.experiments.records import read_table
+
+if TYPE_CHECKING:
+    from textdiff.experiments.grids import Grid, Row
+
+# Fields in which a record of a grid's run may differ: where it ran, and the search for a learning rate.
+FREE = (*AT_RUN_TIME, "learning_rate")
+
+
+@dataclass(frozen=True)
+class RowRuns:
+    """One row of a grid: what it asks for, and the records that answer it, one per draw.
+
+    `draws` has the columns of `load_records` and `searched`: whether the record is the best of several learning rates.
+    `partial`: real data, tested on a part of the test cases only; then `draws` is empty whatever was run.
+    """
+
+    row: Row
+    configs: Sequence[Any]  # TextDiffConfig or TextDiffSegConfig
+    draws: pd.DataFrame
+    partial: bool
+
+    @property
+    def missing(self) -> list[Any]:
+        """The configurations without a record."""
+        made = set(self.draws["seed"]) if len(self.draws) else set()
+        return [config for config in self.configs if config.seed not in made]
+
+    @property
+    def start(self) -> list[Any]:
+        """The cells that every table begins with: label, labelled cases, draws."""
+        return [self.row.label, self.configs[0].n_labels, f"{len(self.draws)} of {len(self.configs)}"]
+
+
+def by_row(grid: Grid, records: pd.DataFrame) -> list[RowRuns]:
+    """The rows of a grid, each with the records of its draws.
+
+    A record counts where it has all values of the configuration, the learning rate excepted: of several, the one with the best
+    validation Dice is taken. Stale records do not count.
+    """
+    fresh = records[~records["stale"].astype(bool)] if len(records) else records
+    found = []
+    for row in grid.rows:
+        configs = grid.configs(row)
+        partial = not configs[0].entry.synthetic and getattr(configs[0], "max_test", "all") != "all"
+        draws = [_record(config, fresh.iloc[:0] if partial else fresh) for config in configs]
+        found.append(RowRuns(row, configs, pd.concat([one for one in draws if len(one)] or draws[:1]), partial))
+    return found
+
+
+def _record(config: Any, records: pd.DataFrame) -> pd.DataFrame:
+    """The one record that answers a configuration, or no row."""
+    same = _same(config, records, FREE)
+    if same.empty:
+        return same.assign(searched=False)
+    ranked = (
+        same.reindex(columns=["val/dice"]).astype(float).sort_values("val/dice", na_position="first", kind="stable")
+    )
+    searched = "learning_rate" in same and bool((same["learning_rate"] != config.learning_rate).any())
+    return same.loc[ranked.index[-1:]].assign(searched=searched)
+
+
+def _same(config: Config, records: pd.DataFrame, free: Sequence[str]) -> pd.DataFrame:
+    values = {name: value for name, value in config.to_record().items() if name not in free}
+    if not set(values) <= set(records.columns):
+        return records.iloc[:0]
+    same = pd.Series(True, index=records.index)
+    for name, value in values.items():
+        same &= records[name] == value
+    return records[same]
+
+
+def grid_records(grid: Grid, records: pd.DataFrame) -> pd.DataFrame:
+    """The records that make a grid (see `by_row`): one row per run that was made, in the grid's order.
+
+    Columns are added: `row` and `place`, label and position of the grid's row (labels may repeat), and `searched`.
+    """
+    found = [runs.draws.assign(row=runs.row.label, place=place) for place, runs in enumerate(by_row(grid, records))]
+    return pd.concat([one for one in found if len(one)] or found[:1], ignore_index=True)
+
+
+def record_of(config: Config, records: pd.DataFrame) -> pd.Series | None:
+    """The fresh record of exactly this configuration (wherever it ran), such as that of a notebook; None where it is not run."""
+    same = _same(config, records[~records["stale"].astype(bool)] if len(records) else records, AT_RUN_TIME)
+    return None if same.empty else same.iloc[0]
+
+
+def case_table(record: pd.Series) -> pd.DataFrame:
+    """The per-case table of a record."""
+    return read_table(Path(record["folder"]) / "per_case.csv")
+
+
+def best_row(runs: pd.DataFrame, models: Sequence[str]) -> str | None:
+    """Label of the row with the best mean Dice on validation cases among those of `models`; None where none has been run.
+
+    `runs`: of `grid_records`.
+    """
+    candidates = runs[runs["model"].isin(models)] if len(runs) else runs
+    if candidates.empty:
+        return None
+    best = candidates.groupby("place")["val/dice"].mean().idxmax()
+    return candidates.loc[candidates["place"] == best, "row"].iloc[0]
