@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from textdiff.report.tables import Table, paired_differences
+from textdiff.report.tables import Table, differences, paired_differences
 
 if TYPE_CHECKING:
     from textdiff.experiments.grids import Grid
@@ -34,3 +34,16 @@ def differences_by_labels(grid: Grid, records: pd.DataFrame, base: str) -> Table
         rows.insert(1, "n labelled", n)
         parts.append(rows)
     return Table(pd.concat(parts).sort_values("Model", kind="stable", ignore_index=True), table.caption)
+
+
+def gain(grid: Grid, records: pd.DataFrame, base: str, label: str = "TextDiff") -> float:
+    """How many points of Dice the row `label` is above the row `base`, on the cases and draws that both have; nan without."""
+    return 100 * float(differences(grid, records, base).loc[label, "difference"])
+
+
+def hardware(runs: pd.DataFrame) -> str:
+    """On what the runs of `report.rows.grid_records` were made."""
+    where = runs.reindex(columns=["env/processor", "env/cores", "env/gpu"]).astype(object)
+    rows = where.where(where.notna(), "none").drop_duplicates().to_numpy()
+    machines = [f"{processor}, {cores} cores, GPU: {gpu}" for processor, cores, gpu in rows]
+    return f"{len(runs)} records; {'; '.join(machines) or 'no machine yet'}"
