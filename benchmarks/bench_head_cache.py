@@ -25,7 +25,6 @@ from textdiff.data.images.transforms import dihedral
 from textdiff.experiments.images import COMPACT_HEAD, OPENAI_256
 from textdiff.base.cache import FeatureCache
 from textdiff.models.losses import dice_ce_loss
-from textdiff.training.fit import Trainee
 
 HE_32 = dict(
     image_size=64,
@@ -69,12 +68,14 @@ def batches(images: Tensor, views: int, size: int) -> Iterator[Tensor]:
     return iter(seen.split(size))
 
 
-def epoch(model: TextDiff, trainee: Trainee, images: Tensor, views: int, size: int) -> None:
+def epoch(model: TextDiff, optimizer: torch.optim.Optimizer, images: Tensor, views: int, size: int) -> None:
     """One pass of head training over ``views`` symmetries of every image."""
     model.train()
     for inputs in batches(images, views, size):
         target = (inputs[:, 0] > 0).long()
-        trainee.update(dice_ce_loss(model(inputs, [CAPTION] * len(inputs)), target))
+        optimizer.zero_grad()
+        dice_ce_loss(model(inputs, [CAPTION] * len(inputs)), target).backward()
+        optimizer.step()
 
 
 def compare(official: bool, n_images: int, views: int, repeats: int) -> dict[str, Seconds]:
@@ -82,11 +83,11 @@ def compare(official: bool, n_images: int, views: int, repeats: int) -> dict[str
     images = torch.rand(n_images, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with tempfile.TemporaryDirectory() as folder:
         model = build(official, FeatureCache(Path(folder)))
-        trainee = Trainee({"model": model.head}, steps=1000, learning_rate=1e-3)
+        optimizer = torch.optim.AdamW(model.head.parameters(), lr=1e-3)
         size = 1 if official else 4
 
         def once() -> None:
-            epoch(model, trainee, images, views, size)
+            epoch(model, optimizer, images, views, size)
 
         with torch.no_grad(), model.features.caching(None):  # the first pass pays for building kernels
             model.features(images[:1, :, :64, :64])

@@ -1,7 +1,8 @@
-"""Training on a few labelled images: a model and cases in; trained weights (best by validation) and a history out.
+"""The one training loop. In: a model that offers ``loss(batch, generator)``, and samples. Out: the model, trained; a history.
 
-One loop serves TextDiff's head and the baselines, so that they get the same images, augmentation and selection. Every
-random number follows from the seed and the step: an interrupted run continues exactly where it stopped.
+It serves TextDiff's head, networks trained from scratch, networks for volumes and pre-training. Every random number
+follows from the seed and the step: an interrupted run goes on from its checkpoint as if nothing had happened, to the bit
+on a CPU.
 """
 
 from __future__ import annotations
@@ -9,356 +10,267 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from textdiff.base.checkpoints import load_strict, read_checkpoint, write_checkpoint
-from textdiff.data.cases import Case
-from textdiff.data.images.transforms import dihedral, dihedral_caption, mask_at, to_input
+from textdiff.base.checkpoints import read_checkpoint, write_checkpoint
+from textdiff.training.batches import Samples, batches
+from textdiff.training.weights import Weights, put, trained_state
 
-AUGMENTATIONS = ("follow", "affine", "stain", "official", "contradict", "none")
-JITTERED = ("affine", "stain")  # also moved, scaled and changed in intensity
-FOLLOWED = ("follow", *JITTERED)  # the sentence's words go with the turns and flips
-SCHEDULES = ("cosine", "constant")
+LrSchedule = Literal["cosine", "constant"]
+FORMAT = 2  # of checkpoints
 
 
-class TrainingImages:
-    """Labelled cases as network inputs, augmented; the same step always draws the same batch.
-
-    Args:
-        cases: labelled cases.
-        image_size, channel_order, resize, mask_rule, num_classes: as in :mod:`textdiff.data.images.transforms`.
-        augmentation: "follow" draws one of the eight symmetries under which the caption's words can follow, and lets
-            them; "affine" adds small random scalings, rotations, shifts and changes of intensity, which no feature cache can
-            hold but a network trained from scratch needs; "stain" changes the intensity of each colour channel for itself, as
-            another laboratory's stain would; "contradict" draws any of the eight and leaves the caption; "official" is the authors' mixture (half
-            the time a turn and a flip, a quarter of the time a rotation by up to 20 degrees), caption left; "none".
-        seed: of order and augmentation.
-        bound: how many different random views of one image there are; 0 draws a new one each time. A bound lets a feature
-            cache hold them all: frozen features of a view are then computed once, however often it comes.
-    """
-
-    def __init__(
-        self,
-        cases: Sequence[Case],
-        image_size: int,
-        channel_order: str = "RGB",
-        resize: str = "area",
-        mask_rule: str = "area",
-        num_classes: int = 2,
-        augmentation: str = "follow",
-        seed: int = 0,
-        bound: int = 0,
-    ) -> None:
-        if augmentation not in AUGMENTATIONS:
-            raise ValueError(f"augmentation={augmentation!r}: choose one of {', '.join(AUGMENTATIONS)}")
-        if bound < 0:
-            raise ValueError(f"bound={bound}: a number of views an image, or 0 for no bound")
-        if not cases:
-            raise ValueError("no labelled images to train on")
-        pairs = [case.pair() for case in cases]
-        self.images = torch.stack([to_input(image, image_size, channel_order, resize) for image, _ in pairs])
-        self.masks = torch.stack([mask_at(mask, image_size, mask_rule, num_classes) for _, mask in pairs])
-        self.captions = [case.caption for case in cases]
-        self.augmentation, self.seed, self.bound = augmentation, seed, bound
-        self.turns = [self._turns(caption) for caption in self.captions]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batch(self, step: int, size: int) -> tuple[Tensor, Tensor, list[str]]:
-        """Images ``[size, 3, S, S]`` in [-1, 1], masks ``[size, S, S]`` int64 and captions of optimiser step ``step``.
-
-        Every image comes once before any comes twice.
-        """
-        generator = torch.Generator().manual_seed(self.seed * 7_368_787 + step)
-        places = [self._at(step * size + i) for i in range(size)]
-        images, masks, captions = zip(*(self._augment(i, self._draws(i, generator)) for i in places), strict=True)
-        return torch.stack(images), torch.stack(masks), list(captions)
-
-    @cached_property
-    def views(self) -> int:
-        """Different inputs that the frozen UNet will ever see (0: no bound)."""
-        if self.augmentation in ("official", *JITTERED):
-            return self.bound * len(self)
-        turned = [len(turns) for turns in self.turns]
-        return sum(min(self.bound, n) if self.bound else n for n in turned)
-
-    def _turns(self, caption: str) -> list[int]:
-        if self.augmentation in FOLLOWED:
-            return [k for k in range(8) if dihedral_caption(caption, k) is not None]
-        return list(range(8)) if self.augmentation in ("contradict", "official") else [0]
-
-    def _at(self, position: int) -> int:
-        epoch, place = divmod(position, len(self))
-        generator = torch.Generator().manual_seed(self.seed * 15_485_863 + epoch)
-        return int(torch.randperm(len(self), generator=generator)[place])
-
-    def _draws(self, i: int, generator: torch.Generator) -> torch.Generator:
-        """Where the random numbers of this view come from: ``generator``, or one of ``bound`` fixed draws of image ``i``."""
-        if not self.bound:
-            return generator
-        view = int(torch.randint(self.bound, (), generator=generator))
-        return torch.Generator().manual_seed((self.seed * 32_452_843 + i) * 1_009 + view)
-
-    def _augment(self, i: int, generator: torch.Generator) -> tuple[Tensor, Tensor, str]:
-        image, mask, caption = self.images[i], self.masks[i], self.captions[i]
-        turns = self.turns[i]
-        k = turns[int(torch.randint(len(turns), (), generator=generator))]
-        if self.augmentation == "official":
-            chance, again, angle = torch.rand(3, generator=generator).tolist()
-            if chance >= 0.5:
-                return (*_rotate(image, mask, 40 * angle - 20), caption) if again >= 0.5 else (image, mask, caption)
-        elif self.augmentation in FOLLOWED:
-            caption = dihedral_caption(caption, k)
-        if self.augmentation in JITTERED:
-            image, mask = _jitter(image, mask, generator, len(image) if self.augmentation == "stain" else 1)
-        return dihedral(image, k).contiguous(), dihedral(mask, k).contiguous(), caption
-
-
-def _jitter(image: Tensor, mask: Tensor, generator: torch.Generator, colours: int) -> tuple[Tensor, Tensor]:
-    """Scale by 0.8 to 1.25, rotate by up to 15 degrees, shift by up to a tenth, contrast and brightness by a fifth.
-
-    Small enough that a caption's places stay true. Beyond the border the picture is mirrored. Contrast and brightness are
-    drawn for all channels together (``colours`` 1) or for each (their number).
-    """
-    drawn = 2 * torch.rand(4 + 2 * colours, generator=generator) - 1
-    scale, angle, right, down = drawn[:4].tolist()
-    contrast, brightness = drawn[4:].view(2, colours, 1, 1)
-    factor, angle = 1.25**scale, math.radians(15 * angle)
-    cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
-    matrix = torch.tensor([[[cos, -sin, 0.2 * right], [sin, cos, 0.2 * down]]])
-    grid = nn.functional.affine_grid(matrix, [1, 1, *mask.shape], align_corners=False)
-
-    def move(pixels: Tensor, mode: str) -> Tensor:
-        return nn.functional.grid_sample(pixels[None], grid, mode, "reflection", align_corners=False)[0]
-
-    image = (move(image, "bilinear") * (1 + 0.2 * contrast) + 0.2 * brightness).clamp(-1, 1)
-    return image, move(mask[None].float(), "nearest")[0].long()
-
-
-def _rotate(image: Tensor, mask: Tensor, degrees: float) -> tuple[Tensor, Tensor]:
-    """Rotation about the centre, nearest neighbour, outside black (order 0 without resizing, as in the authors' code)."""
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    matrix = torch.tensor([[[cos, -sin, 0.0], [sin, cos, 0.0]]])
-    grid = nn.functional.affine_grid(matrix, [1, 1, *mask.shape], align_corners=False)
-
-    def turn(pixels: Tensor) -> Tensor:
-        return nn.functional.grid_sample(pixels[None], grid, mode="nearest", align_corners=False)[0]
-
-    return turn(image + 1) - 1, turn(mask[None].float())[0].long()
-
-
-class Trainee:
-    """A module, its optimiser and a step counter: all that a checkpoint must hold to continue to the step.
+@dataclass(frozen=True)
+class Optimisation:
+    """How a model is trained: AdamW for a number of steps.
 
     Args:
-        modules: named modules to save; the one called "model" is trained.
-        steps: length of the run.
-        schedule: "cosine" is a linear warm-up, then a cosine down to zero, with gradients clipped to norm 1; "constant" is
-            neither (the authors' milestone lies beyond their last epoch, so that their rate never changes).
+        iterations: optimiser steps.
+        batch_size, accumulate: samples at once, and how many such batches make one step.
+        lr_schedule: "cosine" is a linear warm-up, then a cosine down to zero, with gradients clipped to norm 1;
+            "constant" is neither (the authors' milestone lies beyond their last epoch, so that their rate never changes).
+        warmup: steps of the warm-up; None for a twentieth of all.
+        ema_decay: memory of the moving average of the weights, which is validated and kept in place of the latest
+            weights; shorter at the beginning. 0 keeps no average.
+        validate_every: steps from one row of the history to the next.
+        checkpoint_every: steps from one checkpoint to the next; None for as often as validation.
+        seed: of what the model draws in its loss. The samples have a seed of their own.
+
+    Raises:
+        ValueError: a number out of its range, an unknown schedule.
     """
 
-    def __init__(
-        self,
-        modules: Mapping[str, nn.Module],
-        steps: int,
-        learning_rate: float,
-        warmup: int = 0,
-        weight_decay: float = 0.0,
-        schedule: str = "cosine",
-    ) -> None:
-        if schedule not in SCHEDULES:
-            raise ValueError(f"schedule={schedule!r}: choose one of {', '.join(SCHEDULES)}")
-        self.schedule = schedule
-        self.modules = dict(modules)
-        self.names = [name for name, p in modules["model"].named_parameters() if p.requires_grad]
-        self.parameters = [p for p in modules["model"].parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=learning_rate, weight_decay=weight_decay)
-        self.steps, self.learning_rate, self.warmup = steps, learning_rate, warmup
-        self.step = 0
-        self.about: dict = {"history": []}
+    iterations: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    lr_schedule: LrSchedule = "cosine"
+    warmup: int | None = None
+    accumulate: int = 1
+    ema_decay: float = 0.0
+    validate_every: int = 50
+    checkpoint_every: int | None = None
+    seed: int = 0
 
-    @property
-    def history(self) -> list[dict[str, float]]:
-        return self.about["history"]
+    def __post_init__(self) -> None:
+        if self.lr_schedule not in get_args(LrSchedule):
+            raise ValueError(f"lr_schedule={self.lr_schedule!r}: choose one of {', '.join(get_args(LrSchedule))}")
+        for name in ("iterations", "batch_size", "accumulate", "validate_every", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: at least 1")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate={self.learning_rate}: a number above 0")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay={self.weight_decay}: 0 or more")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay={self.ema_decay}: from 0 (no average) to just below 1")
 
-    def update(self, loss: Tensor) -> float:
-        """One optimiser step; returns the loss.
+    def rate(self, step: int) -> float:
+        """The learning rate of step ``step``, counted from 0."""
+        if self.lr_schedule == "constant":
+            return self.learning_rate
+        warmup = self.iterations // 20 if self.warmup is None else self.warmup
+        decay = 0.5 * (1 + math.cos(math.pi * step / self.iterations))
+        return self.learning_rate * min(1.0, (step + 1) / max(1, warmup)) * decay
 
-        Raises:
-            FloatingPointError: the loss is nan or infinite.
-        """
-        return self.update_from([loss])
-
-    def update_from(self, losses: Iterable[Tensor], parts: int = 1) -> float:
-        """One optimiser step on the mean of ``parts`` losses; returns it.
-
-        Each loss goes back before the next is asked for, so that only one graph is in memory (gradient accumulation).
-
-        Raises:
-            FloatingPointError: a loss or, where gradients are clipped, a gradient is nan or infinite.
-        """
-        self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for loss in losses:
-            self._check_finite("loss", loss.detach())
-            (loss / parts).backward()
-            total += float(loss.detach()) / parts
-        if self.schedule == "cosine":
-            self._check_finite("norm of the gradient", nn.utils.clip_grad_norm_(self.parameters, 1.0))
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.learning_rate * self._rate()
-        self.optimizer.step()
-        self.step += 1
-        return total
-
-    def _check_finite(self, name: str, value: Tensor) -> None:
-        if not torch.isfinite(value):
-            raise FloatingPointError(
-                f"the {name} became {float(value)} at step {self.step}; a smaller learning rate than "
-                f"{self.learning_rate} or precision='float32' may help"
-            )
-
-    def _rate(self) -> float:
-        """Share of the learning rate at this step."""
-        decay = 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
-        return min(1.0, (self.step + 1) / max(1, self.warmup)) * decay
-
-    def save(self, path: Path, settings: Mapping[str, object]) -> None:
-        """Writes everything to ``path``, atomically."""
-        tensors = {f"{part}/{k}": v for part, module in self.modules.items() for k, v in module.state_dict().items()}
-        for name, state in zip(self.names, self.optimizer.state_dict()["state"].values(), strict=True):
-            tensors |= {f"adam.{moment}/{name}": value for moment, value in state.items()}
-        about = {"settings": dict(settings), "step": self.step, **self.about}
-        write_checkpoint(path, tensors, {"run": json.dumps(about)})
-
-    def load(self, path: Path, settings: Mapping[str, object]) -> None:
-        """Continues from ``path``.
-
-        Raises:
-            ValueError: a damaged file, or one that belongs to a run with other settings.
-        """
-        from safetensors import safe_open
-
-        tensors = read_checkpoint(path)
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get("run", "{}"))
-        if about.pop("settings", None) != dict(settings):
-            raise ValueError(f"{path} belongs to a run with other settings; remove it, or give another checkpoint file")
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-        for name, module in self.modules.items():
-            load_strict(module, part(f"{name}/"), str(path))
-        adam = self.optimizer.state_dict()
-        moments = ("step", "exp_avg", "exp_avg_sq")
-        adam["state"] = {i: {m: tensors[f"adam.{m}/{name}"] for m in moments} for i, name in enumerate(self.names)}
-        self.optimizer.load_state_dict(adam)
-        self.step = about.pop("step")
-        self.about = about
+    def due(self, step: int, every: int) -> bool:
+        """Whether something that is done every so many steps, and at the end, is done after ``step`` of them."""
+        return step % every == 0 or step == self.iterations
 
 
 def fit(
     model: nn.Module,
-    images: TrainingImages,
-    loss_fn: Callable[[Tensor, Tensor], Tensor],
-    iterations: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float = 0.0,
-    schedule: str = "cosine",
+    samples: Samples,
+    how: Optimisation,
+    *,
     validate: Callable[[nn.Module], float] | None = None,
-    validate_every: int = 50,
     device: str | torch.device = "cpu",
     checkpoint: str | Path | None = None,
+    workers: int = 0,
     progress: bool = True,
 ) -> list[dict[str, float]]:
-    """Trains the parts of ``model`` that ask for gradients, in place, and leaves the best of them by ``validate`` in it.
+    """Trains the parameters of ``model`` that ask for gradients, in place, and leaves the best weights in it.
 
     Args:
-        model: called ``model(images, captions) -> logits``; what is frozen in it stays so.
-        loss_fn: logits and masks to a scalar.
-        validate: scores the model (higher is better) every ``validate_every`` iterations and at the end; None keeps the
-            last weights.
-        checkpoint: a file to continue from and to write at every validation; removed by the caller when done.
+        model: its ``loss(batch, generator)`` gives scalars by name, of which "loss" is minimised.
+        samples: the training set.
+        validate: scores the model, in eval mode (higher is better). The weights of :func:`best_row` stay in the model; without
+            validation the last. With ``ema_decay`` both are averages.
+        checkpoint: a file to continue from, to the step, and to write; removed by the caller when done.
+        workers: processes that load samples ahead (:func:`textdiff.training.batches.workers_for`).
 
     Returns:
-        one row a validation: step, mean training loss since the last, score, seconds.
+        one row every ``validate_every`` steps and at the end: "step", the mean of every loss since the last row, "score"
+        (nan without validation), "seconds".
+
+    Raises:
+        FloatingPointError: a loss or the norm of the gradients is nan or infinite; says at which step.
+        ValueError: nothing to train; a checkpoint that is damaged or belongs to another run.
     """
-    trained = _trained_part(model.to(device))
-    best = {k: v.clone() for k, v in trained.state_dict().items()}
-    keeper = _Snapshot(best)
-    run = Trainee(
-        {"model": trained, "best": keeper}, iterations, learning_rate, iterations // 20, weight_decay, schedule
-    )
-    settings = {
-        "iterations": iterations,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-        "schedule": schedule,
-        "augmentation": images.augmentation,
-        "bound": images.bound,
-        "seed": images.seed,
-    }
+    run = _Run(model.to(device), how)
+    settings = {"format": FORMAT, **asdict(how), "validated": validate is not None, "samples": samples.settings}
     if checkpoint is not None and Path(checkpoint).is_file():
         run.load(Path(checkpoint), settings)
-    started = time.monotonic() - (run.history[-1]["seconds"] if run.history else 0.0)
-    losses: list[float] = []
-    bar = tqdm(range(run.step, iterations), initial=run.step, total=iterations, desc="training", disable=not progress)
+    started = time.monotonic() - run.seconds
+    numbers = range(run.step * how.accumulate, how.iterations * how.accumulate)
+    loaded = zip(numbers, batches(samples, how.batch_size, numbers, device, workers), strict=True)
+    steps = range(run.step, how.iterations)
+    bar = tqdm(steps, initial=run.step, total=how.iterations, desc="training", disable=not progress)
     model.train()
-    for step in bar:
-        inputs, masks, captions = images.batch(step, batch_size)
-        logits = model(inputs.to(device), captions)
-        losses.append(run.update(loss_fn(logits, masks.to(device))))
-        if run.step % validate_every and run.step != iterations:
-            continue
-        score = float("nan") if validate is None else validate(model)
-        model.train()
-        row = {"step": run.step, "loss": sum(losses) / len(losses), "score": score}
-        run.history.append(row | {"seconds": time.monotonic() - started})
-        bar.set_postfix(loss=f"{row['loss']:.4f}", score=f"{score:.4f}")
-        losses = []
-        if last_is_best(run.history):
-            keeper.take(trained)
-        if checkpoint is not None:
-            run.save(Path(checkpoint), settings)
-    trained.load_state_dict(keeper.tensors())
+    with torch.random.fork_rng(devices=[]):
+        for _ in bar:
+            run.update(loaded)
+            run.seconds = time.monotonic() - started
+            if how.due(run.step, how.validate_every):
+                row = run.finish_row(validate)
+                bar.set_postfix(loss=f"{row['loss']:.4f}", score=f"{row['score']:.4f}")
+            if checkpoint is not None and how.due(run.step, how.checkpoint_every or how.validate_every):
+                run.save(Path(checkpoint), settings)
+    run.weights.leave()
     model.eval()
     return run.history
 
 
-def last_is_best(history: Sequence[Mapping[str, float]]) -> bool:
-    """Whether no earlier score is higher than the last; nan, which an unscored row has, is lower than any number."""
-    scores = [-math.inf if math.isnan(row["score"]) else row["score"] for row in history]
-    return scores[-1] == max(scores)
+def best_row(history: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The row whose weights are kept: the first of those with the highest score; the last where none has a score (nan)."""
+    scored = [row for row in history if not math.isnan(row["score"])]
+    return max(scored, key=lambda row: row["score"]) if scored else history[-1]
 
 
-class _Snapshot(nn.Module):
-    """Holds the best weights so far as buffers, so that a checkpoint can hold them beside the latest."""
+class _Run:
+    """All that a checkpoint must hold to continue to the step: weights, optimiser, history, losses since its last row."""
 
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.keys = list(state)
-        for i, key in enumerate(self.keys):
-            self.register_buffer(f"value{i}", state[key].clone())
+    COUNTED = ("step", "seconds", "history", "totals", "count")
 
-    def take(self, module: nn.Module) -> None:
-        state = module.state_dict()
-        for i, key in enumerate(self.keys):
-            getattr(self, f"value{i}").copy_(state[key])
+    def __init__(self, model: nn.Module, how: Optimisation) -> None:
+        self.model: Any = model
+        self.how = how
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if not self.parameters:
+            raise ValueError(
+                f"no parameter of this {type(model).__name__} asks for gradients: there is nothing to train"
+            )
+        self.optimizer = torch.optim.AdamW(
+            list(self.parameters.values()), lr=how.learning_rate, weight_decay=how.weight_decay
+        )
+        self.weights = Weights(trained_state(model), how.ema_decay)
+        self.step, self.seconds = 0, 0.0
+        self.history: list[dict[str, float]] = []
+        self.totals: dict[str, float] = {}  # of the losses since the last row
+        self.count = 0
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {key: getattr(self, f"value{i}") for i, key in enumerate(self.keys)}
+    def update(self, batches: Iterator[tuple[int, Any]]) -> None:
+        """One optimiser step on the mean loss of the next ``accumulate`` numbered batches.
+
+        Each loss goes back before the next is asked for, so that only one graph is in memory.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        found: list[dict[str, Tensor]] = []
+        for _ in range(self.how.accumulate):
+            number, batch = next(batches)
+            losses = self.model.loss(batch, self._generator(number))
+            (losses["loss"] / self.how.accumulate).backward()
+            found.append({name: value.detach() for name, value in losses.items()})
+        limit = 1.0 if self.how.lr_schedule == "cosine" else math.inf  # the latter only measures
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), limit)
+        named = [pair for losses in found for pair in losses.items()]
+        *values, length = _numbers([*(value for _, value in named), norm])
+        for (name, _), value in zip(named, values, strict=True):
+            if name == "loss":
+                self._check_finite("loss", value)
+            self.totals[name] = self.totals.get(name, 0.0) + value
+        self._check_finite("norm of the gradient", length)
+        self.count += self.how.accumulate
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.how.rate(self.step)
+        self.optimizer.step()
+        self.step += 1
+        self.weights.follow(self.step)
+
+    def finish_row(self, validate: Callable[[nn.Module], float] | None) -> dict[str, float]:
+        """Adds a row to the history, and keeps the weights if it is the best."""
+        score = math.nan
+        if validate is not None:
+            with self.weights.shown():
+                score = float(validate(self.model.eval()))
+            self.model.train()
+        losses = {name: total / self.count for name, total in self.totals.items()}
+        self.history.append({"step": self.step, **losses, "score": score, "seconds": self.seconds})
+        self.totals, self.count = {}, 0
+        if validate is not None and best_row(self.history) is self.history[-1]:
+            self.weights.keep()
+        return self.history[-1]
+
+    def save(self, path: Path, settings: Mapping[str, object]) -> None:
+        """Writes everything to ``path``, atomically."""
+        parts = {"model": self.weights.latest, "average": self.weights.average, "best": self.weights.best}
+        tensors = {f"{part}/{name}": value for part, state in parts.items() for name, value in state.items()}
+        for name, parameter in self.parameters.items():
+            for moment, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"adam/{name}/{moment}"] = value
+        about = {name: getattr(self, name) for name in self.COUNTED}
+        write_checkpoint(path, tensors, {"run": json.dumps({"settings": settings, **about})})
+
+    @torch.no_grad()
+    def load(self, path: Path, settings: Mapping[str, object]) -> None:
+        """Continues from ``path``; raises ValueError where it is damaged, or belongs to a run of another kind."""
+        tensors = read_checkpoint(path)
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {}).get("run", "{}"))
+        theirs, ours = about.get("settings", {}), json.loads(json.dumps(settings))
+        other = [f"{k} {theirs.get(k)!r} instead of {ours[k]!r}" for k in ours if theirs.get(k) != ours[k]]
+        if other:
+            raise ValueError(
+                f"{path} belongs to a run with other settings ({'; '.join(other)}); remove it, or give another file"
+            )
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+        latest = part("model/")
+        if _shapes(latest) != _shapes(self.weights.latest):
+            raise ValueError(f"{path} holds the weights of another network than this {type(self.model).__name__}")
+        put(latest, self.weights.latest)
+        put(part("average/"), self.weights.average)
+        self.weights.best = {k: torch.empty_like(self.weights.latest[k]).copy_(v) for k, v in part("best/").items()}
+        for key, value in part("adam/").items():
+            name, moment = key.rsplit("/", 1)
+            parameter = self.parameters[name]
+            # laid out as the parameter is, so that the next step rounds as it would have
+            placed = value if moment == "step" else torch.empty_like(parameter).copy_(value)
+            self.optimizer.state[parameter][moment] = placed
+        for name in self.COUNTED:
+            setattr(self, name, about[name])
+
+    def _generator(self, number: int) -> torch.Generator:
+        """For what the loss of batch ``number`` draws; torch's own generators, which dropout draws from, start there too."""
+        seed = (self.how.seed + 1) * 1_000_003 + number
+        torch.default_generator.manual_seed(seed)
+        if next(iter(self.parameters.values())).device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        return torch.Generator().manual_seed(seed)
+
+    def _check_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the {name} became {value} at step {self.step}; a smaller learning rate than "
+                f"{self.how.learning_rate} or precision='float32' may help"
+            )
 
 
-def _trained_part(model: nn.Module) -> nn.Module:
-    """TextDiff trains its head only; a baseline trains whole."""
-    return getattr(model, "head", model)
+def _numbers(scalars: Sequence[Tensor]) -> list[float]:
+    """Their values; the one place in a step where the processor waits for the device."""
+    return torch.stack([scalar.float() for scalar in scalars]).tolist()
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in state.items()}

@@ -1,13 +1,11 @@
 """Unconditional DDPM pre-training: unlabelled images in, a denoising UNet (exponential average) and its loss curve out.
 
 Small networks learn from crops: a fully convolutional UNet trained on 64-pixel crops runs on whole images afterwards.
-Every random number follows from the seed and the step, so that an interrupted run continues exactly where it stopped.
+Every crop follows from the seed and its number, so that an interrupted run continues exactly where it stopped.
 """
 
 from __future__ import annotations
 
-import copy
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from textdiff.data.cases import Case
 from textdiff.data.images.transforms import dihedral, to_input
 from textdiff.models.diffusion import Diffusion
 from textdiff.models.unet import UNet
-from textdiff.training.fit import Trainee
+from textdiff.training.fit import Optimisation, fit
 
 
 class CropPool:
@@ -33,6 +31,7 @@ class CropPool:
         crop: side of a crop in pixels.
         scales: whole images are resized to ``image_size * scale``; a crop comes from any of these with equal chance.
         symmetries: which of the eight symmetries of the square a crop may be turned by (0 leaves it, 4 flips left-right).
+        seed: of the crops.
     """
 
     def __init__(
@@ -42,6 +41,7 @@ class CropPool:
         crop: int,
         scales: Sequence[float] = (1.0,),
         symmetries: Sequence[int] = tuple(range(8)),
+        seed: int = 0,
     ) -> None:
         sides = [round(image_size * scale) for scale in scales]
         if not cases:
@@ -50,18 +50,29 @@ class CropPool:
             raise ValueError(
                 f"crop of {crop} pixels from images of {min(sides)} (image_size {image_size}, scales {scales})"
             )
-        self.crop, self.symmetries = crop, tuple(symmetries)
+        self.crop, self.symmetries, self.seed = crop, tuple(symmetries), seed
         self.stacks = [torch.empty(len(cases), 3, side, side, dtype=torch.uint8) for side in sides]
         for i, case in enumerate(tqdm(cases, desc="reading images")):
             pixels = case.image()
             for stack, side in zip(self.stacks, sides, strict=True):
                 stack[i] = ((to_input(pixels, side) + 1) * 127.5).round()
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """``count`` crops as float32 ``[count, 3, crop, crop]`` in [-1, 1]."""
-        return torch.stack([self._draw_one(generator) for _ in range(count)]).float() / 127.5 - 1
+    @property
+    def settings(self) -> dict[str, object]:
+        """What decides the crops, apart from the pixels."""
+        sides = [stack.shape[-1] for stack in self.stacks]
+        return {
+            "images": len(self.stacks[0]),
+            "sides": sides,
+            "crop": self.crop,
+            "symmetries": self.symmetries,
+            "seed": self.seed,
+        }
 
-    def _draw_one(self, generator: torch.Generator) -> Tensor:
+    def sample(self, number: int) -> Tensor:
+        """Crop ``number``, float32 ``[3, crop, crop]`` in [-1, 1]; the same whenever it is asked for."""
+        generator = torch.Generator().manual_seed(self.seed * 7_368_787 + number)
+
         def below(limit: int) -> int:
             return int(torch.randint(limit, (), generator=generator))
 
@@ -69,67 +80,54 @@ class CropPool:
         image = stack[below(len(stack))]
         top, left = (below(image.shape[-1] - self.crop + 1) for _ in range(2))
         patch = image[:, top : top + self.crop, left : left + self.crop]
-        return dihedral(patch, self.symmetries[below(len(self.symmetries))])
+        return dihedral(patch, self.symmetries[below(len(self.symmetries))]).float() / 127.5 - 1
+
+    def collate(self, crops: Sequence[Tensor]) -> Tensor:
+        """Crops as one batch ``[B, 3, crop, crop]``."""
+        return torch.stack(list(crops))
+
+
+class Denoising(nn.Module):
+    """A UNet with the loss of its pre-training: the noise's mean squared error (linear schedule of 1000 steps, uniform t).
+
+    Args:
+        unet: trained in place; gives as many channels as it takes.
+        precision: "bfloat16" for mixed precision, or "float32".
+    """
+
+    def __init__(self, unet: UNet, precision: str = "bfloat16") -> None:
+        super().__init__()
+        mixed_precision("cpu", precision)  # refuses unknown names now
+        self.unet = unet.to(memory_format=torch.channels_last)
+        self.diffusion, self.precision = Diffusion("linear"), precision
+
+    def loss(self, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """``batch``: images ``[B, C, H, W]`` in [-1, 1]."""
+        noise = torch.randn(batch.shape, generator=generator).to(batch.device)
+        timesteps = torch.randint(len(self.diffusion.timesteps), (len(batch),), generator=generator).to(batch.device)
+        noised = self.diffusion.add_noise(batch, noise, timesteps).to(memory_format=torch.channels_last)
+        with mixed_precision(batch.device, self.precision):
+            predicted = self.unet(noised, timesteps)
+        return {"loss": F.mse_loss(predicted.float(), noise)}
 
 
 def pretrain(
     unet: UNet,
     pool: CropPool,
-    steps: int,
-    batch_size: int = 16,
-    learning_rate: float = 3e-4,
-    ema_decay: float = 0.999,
-    warmup: int = 100,
-    seed: int = 0,
+    how: Optimisation,
+    *,
     device: str | torch.device = "cpu",
     precision: str = "bfloat16",
     checkpoint: str | Path | None = None,
-    checkpoint_every: int = 200,
+    workers: int = 0,
     progress: bool = True,
 ) -> tuple[UNet, list[dict[str, float]]]:
-    """Trains ``unet`` to predict the noise (mean squared error, linear schedule of 1000 steps, uniform t).
-
-    Adam with a warm-up and a cosine decay to zero over ``steps``; mixed precision for "bfloat16". Where ``checkpoint``
-    names a file, it is written every ``checkpoint_every`` steps and a later call continues from it, to the step.
+    """Trains ``unet`` in place to predict the noise; see :func:`textdiff.training.fit.fit`, which this calls.
 
     Returns:
-        the exponential average of the network (eval mode) and one row ``{"step", "loss", "seconds"}`` every 10 steps.
-
-    Raises:
-        ValueError: a checkpoint of another network or of other settings.
+        the UNet (with ``ema_decay``, the moving average of its weights; in eval mode), and the history.
     """
-    unet = unet.to(device, memory_format=torch.channels_last).train()
-    average = copy.deepcopy(unet).requires_grad_(False)
-    run = Trainee({"model": unet, "average": average}, steps, learning_rate, warmup)
-    settings = dict(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, ema_decay=ema_decay)
-    if checkpoint is not None and Path(checkpoint).is_file():
-        run.load(Path(checkpoint), settings)
-    diffusion = Diffusion("linear")
-    recent: list[float] = []
-    started = time.monotonic() - (run.history[-1]["seconds"] if run.history else 0.0)
-    bar = tqdm(range(run.step, steps), initial=run.step, total=steps, desc="pre-training", disable=not progress)
-    for step in bar:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        x0 = pool.draw(batch_size, generator)
-        noise = torch.randn(x0.shape, generator=generator)
-        timesteps = torch.randint(len(diffusion.timesteps), (batch_size,), generator=generator)
-        x_t = diffusion.add_noise(x0, noise, timesteps).to(device, memory_format=torch.channels_last)
-        with mixed_precision(device, precision):
-            predicted = unet(x_t, timesteps.to(device))
-        recent.append(run.update(F.mse_loss(predicted.float(), noise.to(device))))
-        # a long memory only once there is something to remember
-        _follow(average, unet, min(ema_decay, run.step / (run.step + 10)))
-        if run.step % 10 == 0 or run.step == steps:
-            loss = sum(recent) / len(recent)
-            run.history.append({"step": run.step, "loss": loss, "seconds": time.monotonic() - started})
-            bar.set_postfix(loss=f"{loss:.4f}")
-            recent = []
-        if checkpoint is not None and (run.step % checkpoint_every == 0 or run.step == steps):
-            run.save(Path(checkpoint), settings)
-    return average.eval(), run.history
-
-
-@torch.no_grad()
-def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    for mean, value in zip(average.parameters(), network.parameters(), strict=True):
-        mean.lerp_(value, 1 - decay)
+    history = fit(
+        Denoising(unet, precision), pool, how, device=device, checkpoint=checkpoint, workers=workers, progress=progress
+    )
+    return unet, history

@@ -9,7 +9,6 @@ from textdiff.experiments.config import SCRATCH
 from textdiff.models.baselines import BASELINES, NETWORKS, READING, build_baseline
 from textdiff.models.losses import dice_ce_loss
 from textdiff.models.text import TextEncoder
-from textdiff.training.fit import Trainee
 
 LEFT, RIGHT = "one infected area, upper left lung.", "one infected area, upper right lung."
 
@@ -65,20 +64,9 @@ def test_they_take_other_channels_and_are_of_moderate_size(text):
 
 
 def test_gradients_reach_every_weight(model):
-    """No exceptions: the training's checkpoint needs an optimiser state for each."""
     model(torch.randn(2, 3, 64, 64), [LEFT, RIGHT]).square().mean().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     assert [name for name, p in model.named_parameters() if p.ndim > 1 and not p.grad.any()] == []
-
-
-def test_a_checkpoint_of_the_training_holds_and_restores_them(model, tmp_path):
-    run = Trainee({"model": model}, steps=2, learning_rate=1e-3)
-    run.update(model(torch.randn(1, 3, 32, 32), [LEFT]).square().mean())
-    run.save(tmp_path / "run.safetensors", {})
-    saved = [p.clone() for p in model.parameters()]
-    run.update(model(torch.randn(1, 3, 32, 32), [LEFT]).square().mean())
-    run.load(tmp_path / "run.safetensors", {})
-    assert all(map(torch.equal, saved, model.parameters()))
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])

@@ -6,7 +6,6 @@ from torch import nn
 
 from textdiff.models.baselines import BASELINES_3D, PATCH, build_baseline_3d
 from textdiff.models.losses import dice_ce_loss
-from textdiff.training.fit import Trainee
 
 SMALL = (16, 24, 16)
 
@@ -41,17 +40,10 @@ def test_they_are_of_moderate_size_at_the_default_patch(name):
     assert 1e6 < sum(p.numel() for p in model.parameters()) < 12e6
 
 
-def test_gradients_reach_every_weight_and_a_checkpoint_holds_them(model, tmp_path):
-    """No exceptions: the training's checkpoint needs an optimiser state for each."""
-    run = Trainee({"model": model}, steps=2, learning_rate=1e-3)
-    run.update(model(torch.randn(2, 4, *SMALL)).square().mean())
+def test_gradients_reach_every_weight(model):
+    model(torch.randn(2, 4, *SMALL)).square().mean().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     assert [name for name, p in model.named_parameters() if p.ndim > 1 and not p.grad.any()] == []
-    run.save(tmp_path / "run.safetensors", {})
-    saved = [p.clone() for p in model.parameters()]
-    nn.init.zeros_(next(model.parameters()))
-    run.load(tmp_path / "run.safetensors", {})
-    assert all(map(torch.equal, saved, model.parameters()))
 
 
 def test_two_cells_along_the_first_axis_are_trained_in_float32():

@@ -1,4 +1,4 @@
-"""Training patches of volumes: cases in, batches of patches, label maps and prompts out.
+"""Training patches of volumes: cases in; patches, label maps and prompts out, numbered and always the same.
 
 A patch is one resampling of the prepared volume: crop, rotation, scaling and bending happen at once. Beside the
 intensity every patch carries three place channels, so that a network that sees a part of the body knows which part: without
@@ -8,10 +8,12 @@ them no patch could tell a left kidney from a right one. Ours; TextDiffSeg's pap
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,13 +21,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from textdiff.data.batch import Batch
+
 if TYPE_CHECKING:
     from textdiff.data.volumes.layouts import VolumeCase
     from textdiff.data.volumes.volume import Volume
 
 IMAGE_CHANNELS = 4  # intensity and three place channels
 DIVISOR = 8  # sides of a window: stride 4 of the label latent, halved once in the denoiser
-PROMPT_KINDS = ("class", "anatomy", "report", "mixed")
+PromptKind = Literal["class", "anatomy", "report", "mixed"]
+PROMPT_KINDS = get_args(PromptKind)
 WARPED = 0.4  # share of the patches that are turned and zoomed; the others keep the very voxels of the volume
 TURN = 0.26  # radians, 15 degrees
 ZOOM = 0.15
@@ -78,43 +83,71 @@ def signed_distances(labels: np.ndarray, num_classes: int, spacing: Sequence[flo
     """How far every voxel is from the surface of every structure, float32 ``[num_classes - 1, X, Y, Z]``.
 
     Positive inside; in units of ``limit`` mm and cut at -1 and 1, so that far away says only "far". A structure that is
-    not there is -1 everywhere.
-    """
-    from scipy.ndimage import distance_transform_edt
+    not there is -1 everywhere, one that fills the volume 1. Computed only where the cut does not decide: in the box
+    around each structure, ``limit`` wider on every side.
 
-    found = []
-    for label in range(1, num_classes):
-        inside = labels == label
-        outward = -distance_transform_edt(~inside, sampling=spacing) if inside.any() else np.full(labels.shape, -limit)
-        inward = distance_transform_edt(inside, sampling=spacing) if inside.any() else 0.0
-        found.append(np.clip((outward + inward) / limit, -1, 1))
-    return np.stack(found).astype(np.float32)
+    Args:
+        labels: integers ``[X, Y, Z]``.
+        spacing: voxel sides in mm.
+    """
+    from scipy.ndimage import find_objects
+
+    reach = [math.floor(limit / side) for side in spacing]
+    found = np.full((num_classes - 1, *labels.shape), -1, np.float32)
+    for distances, label, box in zip(found, range(1, num_classes), find_objects(labels, num_classes - 1), strict=True):
+        if box is None:
+            continue
+        # One voxel of background at least: beyond it no background can be nearer
+        wider = tuple(slice(max(0, s.start - max(1, r)), s.stop + max(1, r)) for s, r in zip(box, reach, strict=True))
+        inside = torch.from_numpy(labels[wider] == label)
+        squared = torch.stack([~inside, inside]).float() * limit**2
+        outward, inward = _nearest(squared, spacing, reach).sqrt()
+        distances[wider] = (inward - outward) / limit
+    return found
+
+
+def _nearest(squared: Tensor, spacing: Sequence[float], reach: Sequence[int]) -> Tensor:
+    """Squared distances ``[B, X, Y, Z]`` to the nearest voxel that is 0; voxels beyond ``reach`` keep what they have.
+
+    Exact, one axis after the other (Felzenszwalb and Huttenlocher 2012, as a search in a window).
+    """
+    for axis, (side, far) in enumerate(zip(spacing, reach, strict=True), start=1):
+        before, squared = squared, squared.clone()
+        for offset in range(1, min(far, squared.shape[axis] - 1) + 1):
+            moved, count = before + (offset * side) ** 2, squared.shape[axis] - offset
+            for start, source in ((offset, 0), (0, offset)):
+                target = squared.narrow(axis, start, count)
+                torch.minimum(target, moved.narrow(axis, source, count), out=target)
+    return squared
 
 
 @dataclass(frozen=True)
-class Batch:
-    """``images`` float ``[B, 4, X, Y, Z]``, ``labels`` int64 ``[B, X, Y, Z]`` of what ``prompts`` name (else 0),
-    ``distances`` float ``[B, K, X, Y, Z]`` (:func:`signed_distances`)."""
+class VolumeBatch(Batch):
+    """``images`` float32 ``[B, 4, X, Y, Z]``, ``labels`` int64 ``[B, X, Y, Z]`` of what ``prompts`` name (else 0),
+    ``distances`` float32 ``[B, K, X, Y, Z]`` (:func:`signed_distances`) or None where nobody asked for them."""
 
     images: Tensor
     labels: Tensor
-    distances: Tensor
+    distances: Tensor | None
     prompts: list[str]
 
-    def to(self, device: str | torch.device) -> Batch:
-        return Batch(self.images.to(device), self.labels.to(device), self.distances.to(device), self.prompts)
+
+Sample = tuple[Tensor, Tensor, Tensor | None, str]
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    image: Tensor  # [X, Y, Z]
-    labels: np.ndarray  # [X, Y, Z]
+    """A volume on the network's grid; its voxels are the slice from ``start`` of those of all volumes."""
+
+    start: int
+    shape: tuple[int, int, int]
+    lowest: float
     foreground: np.ndarray  # [N, 3] voxels, at most 2000 of every structure
     affine: np.ndarray
 
 
 class TrainingVolumes:
-    """Batches of random patches; batch ``i`` is the same whenever and in whatever order it is asked for.
+    """Random patches; sample ``number`` is the same whenever and in whatever order it is asked for.
 
     Args:
         cases: labelled cases; read once, kept in memory, and on disk in ``cache`` if given.
@@ -125,6 +158,7 @@ class TrainingVolumes:
         augment: turn, zoom, bend and change intensities.
         mirror: also exchange left and right: only where no structure and no sentence has a side.
         foreground: share of the patches centred on a voxel of a structure.
+        distances: also give the signed distances, for networks with a label latent.
 
     Raises:
         ValueError: no cases, an unknown kind, or what :class:`textdiff.data.volumes.layouts.VolumeCase` raises.
@@ -137,11 +171,12 @@ class TrainingVolumes:
         preprocessing: Preprocessing,
         *,
         patch: Sequence[int],
-        prompts: str = "class",
+        prompts: PromptKind | Literal[""] = "class",
         single: float = 0.5,
         augment: bool = True,
         mirror: bool = False,
         foreground: float = 0.5,
+        distances: bool = False,
         seed: int = 0,
         cache: Path | None = None,
         progress: bool = True,
@@ -152,42 +187,69 @@ class TrainingVolumes:
             raise ValueError(f"prompts={prompts!r}: choose one of {', '.join(PROMPT_KINDS)}, or '' for none")
         self.class_names, self.patch, self.prompts = tuple(class_names), tuple(patch), prompts
         self.single, self.augment, self.mirror, self.foreground = single, augment, mirror, foreground
-        self.seed = seed
+        self.distances, self.seed = distances, seed
         bar = tqdm(cases, desc="reading volumes", disable=not progress, leave=False)
-        self.volumes = [_prepare(case, preprocessing, cache) for case in bar]
+        self._gather(_prepared(case, preprocessing, cache) for case in bar)
+
+    def _gather(self, volumes: Iterable[tuple[Volume, Volume]]) -> None:
+        """Keeps all voxels in two tensors, which loading processes can share however many volumes there are."""
+        self.volumes, intensities, labels, start = [], [], [], 0
+        for image, label_map in volumes:
+            voxels = torch.from_numpy(image.array).float().flatten()
+            lowest = voxels.min()
+            intensities.append(voxels - lowest)
+            labels.append(torch.from_numpy(label_map.array.astype(np.uint8)).flatten())
+            foreground = _some_voxels(label_map.array)
+            self.volumes.append(_Prepared(start, image.array.shape, float(lowest), foreground, image.affine))
+            start += len(voxels)
+        self._intensities, self._labels = torch.cat(intensities), torch.cat(labels)
 
     def __len__(self) -> int:
         return len(self.volumes)
 
-    def batch(self, index: int, size: int) -> Batch:
-        """Batch number ``index``. All volumes are met once before any is met again."""
-        parts = [self._patch(index * size + i) for i in range(size)]
-        images, labels, distances, prompts = zip(*parts, strict=True)
-        return Batch(torch.stack(images), torch.stack(labels), torch.stack(distances), list(prompts))
+    @property
+    def settings(self) -> dict[str, object]:
+        """What decides the samples, apart from the voxels."""
+        names = ("class_names", "patch", "prompts", "single", "augment", "mirror", "foreground", "distances", "seed")
+        return {"volumes": len(self)} | {name: getattr(self, name) for name in names}
 
-    def _patch(self, number: int) -> tuple[Tensor, Tensor, Tensor, str]:
+    def sample(self, number: int) -> Sample:
+        """Image ``[4, X, Y, Z]``, labels, distances or None, and sentence of one patch.
+
+        All volumes are met once before any is met again.
+        """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
         draw = np.random.default_rng([self.seed, number])
         turn, place = divmod(number, len(self.volumes))
         volume = self.volumes[np.random.default_rng([self.seed, turn]).permutation(len(self.volumes))[place]]
         grid = self._grid(volume, draw, generator)
-        image = _sampled(volume.image, grid)
-        labels = _sampled_labels(volume.labels, grid, len(self.class_names))
+        image = _sampled(self._of(volume, self._intensities), grid) + volume.lowest
+        found = sampled_labels(self._of(volume, self._labels), grid, len(self.class_names))
         if self.augment:
             image = _other_intensities(image, draw, generator)
-        names = self._named(labels, draw)
+        names = self._named(found, draw)
         sentence = self._sentence(names, volume, draw)
         wanted = [self.class_names.index(name) for name in names]
-        labels = np.where(np.isin(labels, wanted), labels, 0)
-        spacing = np.linalg.norm(volume.affine[:3, :3], axis=0)
-        distances = signed_distances(labels, len(self.class_names), spacing)
+        labels = np.where(np.isin(found, wanted), found, 0)
+        distances = None
+        if self.distances:
+            spacing = np.linalg.norm(volume.affine[:3, :3], axis=0)
+            distances = torch.from_numpy(signed_distances(labels, len(self.class_names), spacing))
         places = grid[0].flip(-1).movedim(-1, 0)
-        images = torch.cat([image[None], places.float()])
-        return images, torch.from_numpy(labels).long(), torch.from_numpy(distances), sentence
+        return torch.cat([image[None], places]), torch.from_numpy(labels).long(), distances, sentence
+
+    def collate(self, samples: Sequence[Sample]) -> VolumeBatch:
+        """Samples as one batch."""
+        images, labels, distances, prompts = zip(*samples, strict=True)
+        measured = torch.stack(distances) if self.distances else None
+        return VolumeBatch(torch.stack(images), torch.stack(labels), measured, list(prompts))
+
+    def _of(self, volume: _Prepared, voxels: Tensor) -> Tensor:
+        return voxels[volume.start : volume.start + math.prod(volume.shape)].view(volume.shape)
 
     def _grid(self, volume: _Prepared, draw: np.random.Generator, generator: torch.Generator) -> Tensor:
         """Sampling positions ``[1, *patch, 3]`` in grid_sample's own coordinates and order (last axis first)."""
-        shape = np.array(volume.image.shape)
+        shape = np.array(volume.shape)
         warp = self.augment and draw.random() < WARPED
         centre = self._centre(volume, shape, draw)
         if not warp:  # on whole voxels: half a voxel off would blur the image and shift its labels
@@ -220,7 +282,8 @@ class TrainingVolumes:
         names = list(self.class_names[1:])
         if not self.prompts or draw.random() >= self.single or len(names) == 1:
             return names
-        present = [name for k, name in enumerate(names, start=1) if (labels == k).any()] or names
+        there = np.bincount(labels.ravel(), minlength=len(self.class_names)) > 0
+        present = [name for k, name in enumerate(names, start=1) if there[k]] or names
         some = set(draw.permutation(present)[: draw.integers(1, max(2, len(present)))])
         return [name for name in names if name in some]
 
@@ -232,17 +295,21 @@ class TrainingVolumes:
         if not self.prompts:
             return ""
         kind = str(draw.choice(KINDS)) if self.prompts == "mixed" else self.prompts
-        findings = Volume(volume.labels, volume.affine) if kind == "report" else None
+        label_map = self._of(volume, self._labels).numpy()
+        findings = Volume(label_map, volume.affine) if kind == "report" else None
         return prompt(kind, names, findings, self.class_names, variant=int(draw.integers(1_000)))
 
 
-def _prepare(case: VolumeCase, preprocessing: Preprocessing, cache: Path | None) -> _Prepared:
+def _prepared(case: VolumeCase, preprocessing: Preprocessing, cache: Path | None) -> tuple[Volume, Volume]:
     """The case on the network's grid; from the cache where the same files were prepared the same way before."""
-    image, labels = _cached(case, preprocessing, cache) if cache else _on_grid(case, preprocessing)
-    found = [np.argwhere(labels.array == k) for k in np.unique(labels.array) if k]
+    return _cached(case, preprocessing, cache) if cache else _on_grid(case, preprocessing)
+
+
+def _some_voxels(labels: np.ndarray) -> np.ndarray:
+    """Places ``[N, 3]`` of at most 2000 voxels of every structure or so, evenly spread."""
+    found = [np.argwhere(labels == k) for k in np.unique(labels) if k]
     some = [voxels[:: max(1, len(voxels) // 2000)] for voxels in found]
-    foreground = np.concatenate(some) if some else np.zeros((0, 3), int)
-    return _Prepared(torch.from_numpy(image.array).float(), labels.array, foreground, image.affine)
+    return np.concatenate(some) if some else np.zeros((0, 3), int)
 
 
 def _cached(case: VolumeCase, preprocessing: Preprocessing, cache: Path) -> tuple[Volume, Volume]:
@@ -297,18 +364,37 @@ def _bent(patch: Sequence[int], generator: torch.Generator) -> Tensor:
 
 
 def _sampled(volume: Tensor, grid: Tensor) -> Tensor:
-    """``volume [X, Y, Z]`` at ``grid``, trilinear; outside it is as dark as its darkest voxel."""
-    lowest = volume.min()
-    values = F.grid_sample((volume - lowest)[None, None], grid, mode="bilinear", align_corners=False)
-    return values[0, 0] + lowest
+    """``volume [X, Y, Z]`` at ``grid``, trilinear; 0 outside."""
+    return F.grid_sample(volume[None, None], grid, mode="bilinear", align_corners=False)[0, 0]
 
 
-def _sampled_labels(labels: np.ndarray, grid: Tensor, num_classes: int) -> np.ndarray:
-    """The class with the largest trilinear share at every position of ``grid``, uint8; background outside."""
-    onehot = torch.stack([torch.from_numpy(labels == k).float() for k in range(1, num_classes)])
-    shares = F.grid_sample(onehot[None], grid, mode="bilinear", align_corners=False)[0]
-    background = 1 - shares.sum(dim=0, keepdim=True)
-    return torch.cat([background, shares]).argmax(dim=0).numpy().astype(np.uint8)
+def sampled_labels(labels: Tensor, grid: Tensor, num_classes: int) -> np.ndarray:
+    """The class with the largest trilinear share at every position of ``grid``, uint8 ``[*patch]``; background outside.
+
+    Equal to resampling one map per class and taking the largest, but only the eight voxels around a position vote.
+
+    Args:
+        labels: uint8 ``[X, Y, Z]``.
+        grid: positions ``[1, *patch, 3]`` as torch's grid_sample takes them.
+    """
+    size, padded = torch.tensor(labels.shape), F.pad(labels, [1] * 6)
+    # As grid_sample counts: from the edges of the volume, last axis first
+    at = ((grid[0].flatten(0, 2).flip(-1) + 1) * size - 1) / 2
+    low = at.floor()
+    share = torch.stack([low + 1 - at, at - low])  # of the lower and the upper neighbour along each axis, [2, N, 3]
+    cells = torch.stack([(low + 1 + upper).clamp_min(0).minimum(size + 1).long() for upper in (0, 1)])
+    x, y, z = (cells * torch.tensor(padded.stride())).unbind(-1)
+    corners = list(itertools.product((0, 1), repeat=3))
+    votes = torch.stack([padded.flatten()[x[i] + y[j] + z[k]] for i, j, k in corners])
+    result = votes[0].clone()
+    (disputed,) = (votes != votes[0]).any(dim=0).nonzero(as_tuple=True)
+    x, y, z = share[:, disputed].unbind(-1)
+    shares = torch.zeros(num_classes, len(disputed))
+    for vote, (i, j, k) in zip(votes[:, disputed].long(), corners, strict=True):
+        shares.scatter_add_(0, vote[None], (z[k] * y[j] * x[i])[None])
+    shares[0] = 1 - shares[1:].sum(dim=0)
+    result[disputed] = shares.argmax(dim=0).to(result.dtype)
+    return result.view(grid.shape[1:4]).numpy()
 
 
 def _other_intensities(image: Tensor, draw: np.random.Generator, generator: torch.Generator) -> Tensor:

@@ -7,37 +7,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_volumes import KEEP, NAMES, SHAPE, training_volumes, volume_case
 
 from textdiff.data.volumes.layouts import VolumeCase
-from textdiff.data.volumes.patches import Preprocessing, TrainingVolumes, place_channels, signed_distances
+from textdiff.data.volumes.patches import (
+    Preprocessing,
+    TrainingVolumes,
+    VolumeBatch,
+    place_channels,
+    signed_distances,
+)
 from textdiff.data.volumes.prompts import named_structures
-from textdiff.data.volumes.volume import Volume
-
-NAMES = ("background", "liver", "left kidney")
-SHAPE = (20, 24, 16)
-KEEP = Preprocessing(None, (-100.0, 100.0), (16, 16, 16))
 
 
-def case(name: str = "a", shape=SHAPE, seed: int = 0) -> VolumeCase:
-    rng = np.random.default_rng(seed)
-    labels = np.zeros(shape, np.uint8)
-    labels[4:10, 4:12, 4:10] = 1
-    labels[12:17, 14:20, 6:12] = 2
-    image = 50.0 * labels + rng.normal(0, 1, shape)
-    affine = np.diag([2.0, 2.0, 2.0, 1.0])
-    return VolumeCase(
-        name, image_volume=Volume(image.astype(np.float32), affine, name), label_volume=Volume(labels, affine, name)
-    )
-
-
-def volumes(cases=None, **options) -> TrainingVolumes:
-    settings = {"patch": (16, 16, 16), "augment": False, "progress": False} | options
-    return TrainingVolumes(cases or [case()], NAMES, KEEP, **settings)
+def batch_of(source: TrainingVolumes, *numbers: int) -> VolumeBatch:
+    return source.collate([source.sample(number) for number in numbers])
 
 
 def test_without_augmentation_a_patch_as_large_as_the_volume_is_the_volume():
-    batch = volumes(patch=SHAPE, prompts="").batch(0, 1)
-    image, labels = case().pair()
+    batch = batch_of(training_volumes(patch=SHAPE, prompts=""), 0)
+    image, labels = volume_case().pair()
     assert torch.equal(batch.labels[0], torch.from_numpy(labels.array).long())
     expected = torch.from_numpy(np.clip(image.array, -100, 100) / 100)
     assert torch.allclose(batch.images[0, 0], expected, atol=1e-4)
@@ -46,10 +35,10 @@ def test_without_augmentation_a_patch_as_large_as_the_volume_is_the_volume():
 
 
 def test_the_place_channels_of_a_crop_say_where_in_the_volume_it_lies():
-    source = volumes(prompts="", foreground=1.0)
+    source = training_volumes(prompts="", foreground=1.0)
     whole = place_channels(SHAPE)
     for index in range(6):
-        batch = source.batch(index, 1)
+        batch = batch_of(source, index)
         place = batch.images[0, 1:]
         corner = [round(float((place[axis].min() + 1) / 2 * SHAPE[axis] - 0.5), 3) for axis in range(3)]
         assert all(side >= 0 for side in corner)
@@ -59,9 +48,11 @@ def test_the_place_channels_of_a_crop_say_where_in_the_volume_it_lies():
 
 
 def test_image_labels_and_places_are_turned_and_bent_together():
-    source = volumes([case(seed=k, name=f"c{k}") for k in range(3)], augment=True, mirror=True, prompts="")
+    source = training_volumes(
+        [volume_case(seed=k, name=f"c{k}") for k in range(3)], augment=True, mirror=True, prompts=""
+    )
     for index in range(6):
-        batch = source.batch(index, 1)
+        batch = batch_of(source, index)
         image, labels = batch.images[0, 0], batch.labels[0]
         inside = labels == 2
         if inside.sum() > 50 and (labels == 0).sum() > 50:
@@ -69,35 +60,44 @@ def test_image_labels_and_places_are_turned_and_bent_together():
 
 
 def test_a_mirrored_patch_says_so_in_its_first_place_channel():
-    source = volumes(augment=True, mirror=True, prompts="")
-    signs = {bool(p[0, -1].mean() > p[0, 0].mean()) for p in (source.batch(k, 1).images[0, 1:] for k in range(12))}
+    source = training_volumes(augment=True, mirror=True, prompts="")
+    signs = {bool(p[0, -1].mean() > p[0, 0].mean()) for p in (batch_of(source, k).images[0, 1:] for k in range(12))}
     assert signs == {True, False}
-    source = volumes(augment=True, mirror=False, prompts="")
-    assert all(p[0, -1].mean() > p[0, 0].mean() for p in (source.batch(k, 1).images[0, 1:] for k in range(12)))
+    source = training_volumes(augment=True, mirror=False, prompts="")
+    assert all(p[0, -1].mean() > p[0, 0].mean() for p in (batch_of(source, k).images[0, 1:] for k in range(12)))
 
 
-def test_a_batch_is_the_same_whenever_it_is_asked_for():
-    first, second = volumes(augment=True), volumes(augment=True)
-    second.batch(7, 2)
-    for name in ("images", "labels", "distances"):
-        assert torch.equal(getattr(first.batch(3, 2), name), getattr(second.batch(3, 2), name))
-    assert not torch.equal(first.batch(3, 2).images, volumes(augment=True, seed=1).batch(3, 2).images)
+def test_a_sample_is_the_same_whenever_it_is_asked_for():
+    first, second, other = (training_volumes(augment=True, distances=True, seed=seed) for seed in (0, 0, 1))
+    second.sample(7)
+    for a, b in zip(first.sample(3)[:3], second.sample(3)[:3], strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(first.sample(3)[0], other.sample(3)[0])
+
+
+def test_distances_are_measured_only_when_asked_for():
+    batch = batch_of(training_volumes(prompts=""), 0, 1)
+    assert batch.distances is None and batch.to("meta").distances is None
+    asked = batch_of(training_volumes(prompts="", distances=True), 0, 1)
+    assert asked.distances.shape == (2, 2, 16, 16, 16) and torch.equal(asked.images, batch.images)
+    expected = [signed_distances(labels.numpy(), 3, (2.0, 2.0, 2.0)) for labels in batch.labels]
+    assert np.array_equal(asked.distances.numpy(), np.stack(expected))
 
 
 def test_all_volumes_are_met_once_before_any_is_met_again():
-    many = [case(f"c{k}", seed=k) for k in range(5)]
-    source = volumes(many, prompts="", patch=SHAPE)
+    many = [volume_case(f"c{k}", seed=k) for k in range(5)]
+    source = training_volumes(many, prompts="", patch=SHAPE)
     for turn in range(2):
-        met = {tuple(source.batch(turn * 5 + k, 1).images[0, 0].flatten()[:3].tolist()) for k in range(5)}
+        met = {tuple(batch_of(source, turn * 5 + k).images[0, 0].flatten()[:3].tolist()) for k in range(5)}
         assert len(met) == 5
 
 
 @pytest.mark.parametrize("kind", ["class", "anatomy", "report", "mixed"])
 def test_what_the_sentence_does_not_name_is_background(kind):
-    source = volumes(prompts=kind, single=0.7, patch=SHAPE)
+    source = training_volumes(prompts=kind, single=0.7, patch=SHAPE, distances=True)
     seen = set()
     for index in range(12):
-        batch = source.batch(index, 1)
+        batch = batch_of(source, index)
         named = named_structures(batch.prompts[0], NAMES[1:])
         present = {NAMES[int(k)] for k in batch.labels.unique() if k}
         assert present == set(named)
@@ -108,7 +108,7 @@ def test_what_the_sentence_does_not_name_is_background(kind):
 
 
 def test_a_volume_smaller_than_the_patch_is_surrounded_by_its_minimum():
-    batch = volumes(patch=(32, 32, 32), prompts="").batch(0, 1)
+    batch = batch_of(training_volumes(patch=(32, 32, 32), prompts=""), 0)
     assert batch.images.shape == (1, 4, 32, 32, 32)
     assert batch.images[0, 0, 0].max() == batch.images[0, 0].min() and batch.labels[0, 0].max() == 0
 
@@ -121,23 +121,25 @@ def test_signed_distances_are_in_mm_positive_inside_and_cut():
     assert found[0, 7, 4, 4] == pytest.approx(3 / 4), "three voxels of 1 mm to the nearest background"
     assert found[0, 4, 4, 4] == pytest.approx(-2 / 4), "one voxel of 2 mm outside"
     assert found[0, 19, 4, 4] == -1 and (found[1] == -1).all()
+    assert (signed_distances(np.ones((3, 4, 5), np.uint8), 2, (1.0, 1.0, 1.0)) == 1).all()
 
 
 def test_prepared_volumes_are_kept_and_read_again(tmp_path):
     import nibabel
 
-    for name, volume in zip(("image", "labels"), case().pair(), strict=True):
+    for name, volume in zip(("image", "labels"), volume_case().pair(), strict=True):
         nibabel.save(nibabel.Nifti1Image(volume.array, volume.affine), tmp_path / f"{name}.nii.gz")
     stored = VolumeCase("a", image_path=tmp_path / "image.nii.gz", label_path=tmp_path / "labels.nii.gz")
     cache = tmp_path / "cache"
-    first = volumes([stored], cache=cache).batch(0, 1)
+    first = batch_of(training_volumes([stored], cache=cache), 0)
     assert len(list(cache.iterdir())) == 1
     (tmp_path / "image.nii.gz").touch()
-    volumes([stored], cache=cache)
+    training_volumes([stored], cache=cache)
     assert len(list(cache.iterdir())) == 2, "a file that has changed is prepared anew"
     other = replace(stored, values={1: 2, 2: 1})
-    assert volumes([other], cache=cache).volumes[0].labels.tolist() != volumes([stored]).volumes[0].labels.tolist()
-    again = volumes([stored], cache=cache).batch(0, 1)
+    swapped = batch_of(training_volumes([other], cache=cache, prompts=""), 0)
+    assert not torch.equal(swapped.labels, batch_of(training_volumes([stored], prompts=""), 0).labels)
+    again = batch_of(training_volumes([stored], cache=cache), 0)
     assert torch.equal(first.images, again.images) and torch.equal(first.labels, again.labels)
 
 
@@ -145,7 +147,7 @@ def test_wrong_requests_are_refused():
     with pytest.raises(ValueError, match="no labelled volumes"):
         TrainingVolumes([], NAMES, KEEP, patch=(8, 8, 8))
     with pytest.raises(ValueError, match="choose one of class, anatomy"):
-        volumes(prompts="poem")
+        training_volumes(prompts="poem")
 
 
 @pytest.mark.parametrize(

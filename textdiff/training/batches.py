@@ -1,0 +1,66 @@
+"""Batches for the training loop. In: numbered samples. Out: batches in order, loaded by any number of processes.
+
+Batch ``i`` is samples ``i * size`` to ``(i + 1) * size - 1``, and a sample depends on its number alone: whoever loads it,
+and wherever a run was interrupted, the batches are the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+
+class Samples(Protocol):
+    """What a training set offers. ``settings`` say, in JSON's types, what decides its samples."""
+
+    @property
+    def settings(self) -> Mapping[str, object]: ...
+
+    def sample(self, number: int) -> Any: ...
+
+    def collate(self, samples: Sequence[Any]) -> Any:
+        """One batch, with ``to(device, non_blocking)`` and ``pin_memory()`` as tensors have them."""
+
+
+class _Numbered(Dataset):
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __getitem__(self, number: int) -> Any:
+        return self.samples.sample(number)
+
+
+def batches(
+    samples: Samples, size: int, numbers: range, device: str | torch.device = "cpu", workers: int = 0
+) -> Iterator[Any]:
+    """The batches with these numbers, one after the other, on ``device``.
+
+    Args:
+        size: samples per batch.
+        workers: processes that load ahead; 0 loads in this one, when asked.
+    """
+    on_gpu = torch.device(device).type == "cuda"
+    loader = DataLoader(
+        _Numbered(samples),
+        batch_sampler=[range(number * size, (number + 1) * size) for number in numbers],
+        collate_fn=samples.collate,
+        num_workers=workers,
+        # A process that is forked while torch's threads run may wait for them for ever
+        multiprocessing_context="spawn" if workers else None,
+        pin_memory=on_gpu,
+        generator=torch.Generator(),  # leaves the global one alone
+    )
+    for batch in loader:
+        yield batch.to(device, non_blocking=on_gpu)
+
+
+def workers_for(device: str | torch.device) -> int:
+    """Loading processes that keep ``device`` busy: none on a CPU, which would share its cores with them; up to 4 for a GPU."""
+    if torch.device(device).type != "cuda":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(4, cores - 1))
