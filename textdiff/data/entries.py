@@ -236,8 +236,8 @@ TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "str": ("a text", lambda value: _is(value, str)),
     "Kind": ("a text", lambda value: _is(value, str)),
     "int": ("a whole number", lambda value: _is(value, int)),
-    'int | Literal["all"]': ('a whole number or "all"', lambda value: _is(value, int) or value == "all"),
-    'tuple[int | Literal["all"], ...]': (
+    "int | Literal['all']": ('a whole number or "all"', lambda value: _is(value, int) or value == "all"),
+    "tuple[int | Literal['all'], ...]": (
         'a list of whole numbers or "all"',
         lambda value: isinstance(value, list) and all(_is(item, int) or item == "all" for item in value),
     ),
