@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from textdiff import DiffusionFeatures, TextDiff, TextEncoder, UNet
+from textdiff.base.cache import FeatureCache
 from textdiff.data.images.transforms import dihedral
 from textdiff.experiments.images import COMPACT_HEAD, OPENAI_256
-from textdiff.base.cache import FeatureCache
 from textdiff.models.losses import dice_ce_loss
 
 HE_32 = dict(

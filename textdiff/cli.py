@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from textdiff.experiments.grids import Grid
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
-Scalar = bool | int | float | str
 
 
 def _readable(command: Callable[..., None]) -> Callable[..., None]:
@@ -111,7 +110,9 @@ def predict(
     uncertainty: Annotated[
         Path | None, typer.Option(help="Volumes: .nii or .nii.gz for how unsure the model is, 0 to 1.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Volumes: denoising steps (default: 5).")] = None,
+    sampling_steps: Annotated[
+        int | None, typer.Option("--sampling-steps", "--steps", help="Volumes: denoising steps (default: 5).")
+    ] = None,
     sampler: Annotated[str | None, typer.Option(help="Volumes: ddim (default) or ddpm.")] = None,
     samples: Annotated[int | None, typer.Option(help="Volumes: how many times to draw (default: 1).")] = None,
     seed: Annotated[int | None, typer.Option(help="Volumes: of the noise (default: 0).")] = None,
@@ -127,17 +128,19 @@ def predict(
 
     textdiff predict --model FOLDER --volume ct.nii.gz --text "left kidney" --out mask.nii.gz --uncertainty u.nii.gz
     """
-    settings = {"steps": steps, "sampler": sampler, "samples": samples, "seed": seed, "overlap": overlap}
+    settings = {"sampling_steps": sampling_steps, "sampler": sampler, "samples": samples, "seed": seed}
     given = {name: value for name, value in settings.items() if value is not None}
+    how: dict[str, Any] = {} if overlap is None else {"overlap": overlap}
     if (image is None) == (volume is None):
         raise ValueError("give either --image FILE or --volume FILE, one of the two")
     if volume is not None:
         _check_volume_files(volume, out, uncertainty)
-        _predict_volume(model, volume, text, out, uncertainty, given, device)
+        _predict_volume(model, volume, text, out, uncertainty, given, how, device)
         return
-    for_volumes = [*given, *(["uncertainty"] if uncertainty else [])]
+    for_volumes = [*given, *how, *(["uncertainty"] if uncertainty else [])]
     if for_volumes:
-        raise ValueError(f"--{for_volumes[0]} is of volumes: it goes with --volume, not with --image")
+        option = for_volumes[0].replace("_", "-")
+        raise ValueError(f"--{option} is of volumes: it goes with --volume, not with --image")
     _check_files(image, out, (".png",))
     from textdiff import TextDiff
     from textdiff.base.precision import resolve_device
@@ -278,7 +281,9 @@ def read_grid(name: str, parameters: dict[str, str], seeds: str | None) -> Grid:
 
     for given in parameters:
         if given != "dataset":
-            raise ValueError(f"-p takes dataset=..., not {given}: for all runs of the table it is --set {given}=...")
+            raise ValueError(
+                f"-p takes dataset=..., not {given}: a parameter of all runs is --set NAME=VALUE, draws are --seeds 0,1"
+            )
     if "dataset" not in parameters:
         known = (*registry.names("images"), *registry.names("volumes"))
         raise ValueError(f"of which data set? -p dataset=..., one of {', '.join(known)}")
@@ -298,8 +303,10 @@ def typed(kind: type[Config], given: dict[str, str]) -> dict[str, Any]:
     known, values = parameters_of(kind), {}
     for name, text in given.items():
         if name in ("dataset", "mode", "seed"):
-            raise ValueError(f"{name} is not set for single runs: -p dataset=... and --seeds 0,1 choose them")
-        if name not in known:
+            raise ValueError(
+                f"--set cannot change {name}: -p dataset=... and --seeds 0,1 choose the runs, and all are in full mode"
+            )
+        if name not in known or name in kind.derived:
             raise ValueError(unknown_parameter(kind, name))
         values[name] = known[name].read(text)
     return values
@@ -388,21 +395,22 @@ def _predict_volume(
     text: str,
     out: Path,
     uncertainty: Path | None,
-    given: dict[str, Scalar],
+    given: dict[str, Any],
+    how: dict[str, Any],
     device: str,
 ) -> None:
     """Segment, write and list; the labels are written last, so that where they are, everything is."""
     from textdiff import TextDiffSeg
     from textdiff.base.precision import resolve_device
     from textdiff.data.volumes import volume as volumes
-    from textdiff.models.inference import check_settings
+    from textdiff.models.diffusion import Sampling
 
-    check_settings(**given)
+    sampling = Sampling(**given)
     _check_kind(model, "preprocessing", "--image")
     with _messages_as_lines():
         trained = TextDiffSeg.from_pretrained(model, device=resolve_device(device))
         asked = {"uncertainty": uncertainty is not None, "progress": sys.stderr.isatty()}
-        found = trained.predict(volume, text, **asked, **given)
+        found = trained.predict(volume, text, sampling, **asked, **how)
     if uncertainty is not None:
         volumes.write_image(uncertainty, found.uncertainty)
     volumes.write_labels(out, found.labels)

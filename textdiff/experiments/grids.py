@@ -85,7 +85,7 @@ def grid(name: str, dataset: str, seeds: Sequence[int] | None = None) -> Grid:
     ``seeds``: draws of the labelled cases; default three, of synthetic data one.
 
     Raises:
-        ValueError: an unknown name or data set, or a data set of the other kind.
+        ValueError: an unknown name or data set, a data set of the other kind, or one of which there is nothing to ask.
     """
     if name not in GRIDS:
         near = difflib.get_close_matches(name, GRIDS, 1)
@@ -101,7 +101,10 @@ def grid(name: str, dataset: str, seeds: Sequence[int] | None = None) -> Grid:
     if not volumes:
         common["backbone"] = entry.backbone
     draws = tuple(seeds) if seeds is not None else SEEDS[: 1 if entry.synthetic else 3]
-    return Grid(name, question, tuple(rows(entry)), common, draws, kind)
+    wanted = tuple(rows(entry))
+    if not wanted:
+        raise ValueError(f"grid {name} has no rows for {dataset}: the entry of the registry names no label_counts")
+    return Grid(name, question, wanted, common, draws, kind)
 
 
 Rows = Callable[[registry.DatasetEntry], list[Row]]

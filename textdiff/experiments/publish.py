@@ -20,7 +20,7 @@ from textdiff.base.checkpoints import read_json
 from textdiff.base.paths import results_dir
 from textdiff.data import registry
 from textdiff.experiments.catalogue import config_from_record
-from textdiff.experiments.records import FILES, Run, load_records, published_dir
+from textdiff.experiments.records import FILES, Run, is_record, load_records, published_dir
 
 CURVE = ("training.png", "training.json")
 WHOLE_TESTS = ("textdiff2d", "textdiffseg3d")  # experiments whose records make the tables
@@ -67,7 +67,7 @@ def _publish_one(run_id: str, folder: Path, allow_dirty: bool) -> Verdict:
         return Verdict(run_id, "refused", reason)
     run = Run.open(config_from_record(read_json(folder / "config.json")), published_dir())
     content = publishable(folder)
-    if run.finished and content == _content(run.place):
+    if is_record(run.folder) and content == _content(run.folder):
         return Verdict(run_id, "unchanged")
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     building = run.folder.with_name(f".{run_id}.{uuid.uuid4().hex[:8]}.partial")

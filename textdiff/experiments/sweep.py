@@ -24,7 +24,7 @@ from textdiff.base.checkpoints import write_text
 from textdiff.base.paths import results_dir
 from textdiff.experiments.config import Config
 from textdiff.experiments.grids import Grid
-from textdiff.experiments.records import Run, is_record, published_dir
+from textdiff.experiments.records import Run, published_dir
 
 TO_RUN, RECORDED, PUBLISHED = "to run", "recorded", "published"
 POLL_SECONDS = 0.2
@@ -55,7 +55,7 @@ def state_of(config: Config) -> str:
     """Where the record of a configuration is: among your own runs, the published ones, or nowhere yet ("to run")."""
     if Run.open(config).finished:
         return RECORDED
-    return PUBLISHED if is_record(published_dir() / config.experiment / config.run_id) else TO_RUN
+    return PUBLISHED if Run.open(config, published_dir()).finished else TO_RUN
 
 
 def plan(grid: Grid) -> list[Planned]:
@@ -84,10 +84,15 @@ def log_path(config: Config) -> Path:
     return results_dir() / "logs" / f"{config.run_id}.log"
 
 
+def config_text(config: Config) -> str:
+    """The configuration as `textdiff train` reads it."""
+    return json.dumps({"experiment": config.experiment, **config.to_dict()}, indent=2) + "\n"
+
+
 def write_config(config: Config) -> Path:
-    """Writes the configuration as `textdiff train` reads it; returns the file."""
-    path = results_dir() / "logs" / f"{config.run_id}.json"
-    write_text(path, json.dumps({"experiment": config.experiment, **config.to_dict()}, indent=2) + "\n")
+    """Writes :func:`config_text` beside the run's log; returns the file."""
+    path = log_path(config).with_suffix(".json")
+    write_text(path, config_text(config))
     return path
 
 
@@ -161,7 +166,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     lines = [", ".join(f"{states.count(state)} {state}" for state in ("done", "skipped", "failed"))]
     lines += [f"failed: {config.run_id}  (see {log_path(config)})" for config in failed]
     if failed:
-        lines.append(f"again:  {shlex.join(train_command(log_path(failed[0]).with_suffix('.json'))[1:])}")
+        lines.append(f"again:  {shlex.join(train_command(log_path(failed[0]).with_suffix('.json'))[2:])}")
     return "\n".join(lines)
 
 

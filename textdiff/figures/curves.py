@@ -109,38 +109,6 @@ def _hatch(axis: Axes, column: int, row: int) -> None:
     axis.text(*place, NOT_RUN, ha="center", va="center", fontsize="x-small", backgroundcolor="white")
 
 
-def reading_bars(losses: pd.DataFrame, caption: str = "") -> Figure:
-    """Points of Dice lost with another sentence: a group of bars per model, one bar per kind of sentence, whiskers the interval.
-
-    `losses`: columns `row`, `reading`, `difference`, `low`, `high` (shares), in the order to be drawn; rows without a
-    difference are left out.
-    """
-    known = losses.dropna(subset=["difference"])
-    labels, readings = list(dict.fromkeys(known["row"])), list(dict.fromkeys(known["reading"]))
-    fig, (axis,) = figure(1, 1, (7.5, 1.3 + 0.15 * len(labels) * (len(readings) + 1)))
-    axis.set_xlabel("points of Dice lost")
-    if known.empty:
-        say_not_run(axis)
-    thick = 0.8 / max(1, len(readings))
-    for k, (reading, look, hatch) in enumerate(zip(readings, looks(), ("", "///", "...", "xxx"), strict=False)):
-        part = known[known["reading"] == reading]
-        at = [labels.index(row) + thick * (k + 0.5) - 0.4 for row in part["row"]]
-        values = 100 * part["difference"]
-        whiskers = np.nan_to_num([values - 100 * part["low"], 100 * part["high"] - values])
-        axis.barh(
-            at, values, thick, xerr=whiskers.clip(0), color=look["color"], edgecolor="white", hatch=hatch, label=reading,
-            error_kw={"elinewidth": 1, "capsize": 2},
-        )  # fmt: skip
-    if len(known):
-        axis.axvline(0, color="0.3", linewidth=0.8)
-        axis.set_yticks(range(len(labels)), [wrapped(label, 28) for label in labels])
-        axis.invert_yaxis()
-        fig.legend(loc="outside upper center", ncols=len(readings), frameon=False, fontsize="small")
-    said = [f"{one.row}, {one.reading}: {100 * one.difference:+.1f}" for one in known.itertuples()]
-    alt = findings("Bars of the points of Dice lost", said)
-    return described(fig, alt, caption or "Points of Dice lost with another sentence.")
-
-
 def _series(
     axis: Axes, along: pd.Series, values: pd.Series, look: Mapping[str, Any], label: str, aside: float = 1
 ) -> pd.Series:
@@ -266,32 +234,52 @@ def reliability_curve(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def worth_of_switches(worth: Mapping[str, pd.DataFrame], base: str) -> Figure:
-    """What each switch, set alone, changes in the Dice: a dot and its interval, one or two series (ways of scoring).
+    """What each switch, set alone, changes in the Dice: a dot and its interval per way of scoring.
 
-    `worth`: {name of the series: table of `report.tables.differences`}, all with the same rows; `base`: the row that they
-    are compared with, which is not drawn. Small upright marks are the draws. A row without a run says so.
+    `worth`: {way of scoring: table of `report.tables.differences`}, all with the same rows; `base`: the row that they are
+    compared with, which is not drawn. Small upright marks are the draws. A row without a run says so.
     """
     rows = [label for label in next(iter(worth.values())).index if label != base]
-    fig, (axis,) = figure(1, 1, (7.2, 0.48 * len(rows) + 1.5))
-    axis.axvline(0, color="0.6", linewidth=1)
-    said = []
-    for (name, table), look, height in zip(worth.items(), looks(), (-0.15, 0.15), strict=False):
-        for row, label in enumerate(rows):
-            if table.loc[label, "cases"]:
-                _dot_and_interval(axis, row + height, table.loc[label], look)
-                said.append(f"{label}, {name}: {100 * table.loc[label, 'difference']:+.1f}")
-        axis.plot([], [], look["marker"], color=look["color"], label=name)
-    for empty in np.flatnonzero(next(iter(worth.values())).loc[rows, "cases"] == 0):
-        axis.text(0, empty, f" {NOT_RUN}", va="center", fontsize="small", color="0.4")
-    axis.set_yticks(range(len(rows)), rows)
-    axis.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"points of test Dice above “{base}”")
-    fig.legend(loc="outside upper center", ncols=len(worth), frameon=False)
+    fig, said = _dots(worth, rows, f"points of test Dice above “{base}”")
     alt = findings(f"Difference in Dice to “{base}”, in points", said)
     return described(fig, alt, "Difference in test Dice, 95 % paired bootstrap interval over images, and single draws.")
 
 
-def _dot_and_interval(axis: Axes, height: float, one: pd.Series, look: Mapping[str, Any]) -> None:
-    """One row of `report.tables.differences`, in points, at `height`."""
-    axis.plot([100 * one["low"], 100 * one["high"]], [height, height], color=look["color"], linewidth=2)
-    axis.plot([100 * one["difference"]], [height], look["marker"], color=look["color"], markersize=7)
-    axis.plot([100 * draw for draw in one["draws"]], [height] * len(one["draws"]), "|", color="black", markersize=7)
+def reading_dots(losses: pd.DataFrame, caption: str = "") -> Figure:
+    """Points of Dice lost with another sentence: a dot and its interval per model and kind of sentence.
+
+    `losses`: of `report.images.reading_losses`, in the order to be drawn; models and sentences without a run are left out.
+    """
+    known = losses[losses["cases"] > 0]
+    rows, readings = (list(dict.fromkeys(known[name])) for name in ("row", "reading"))
+    tables = {one: losses[losses["reading"] == one].set_index("row") for one in readings}
+    fig, said = _dots(tables, rows, "points of Dice lost")
+    alt = findings("Points of Dice lost with another sentence", said)
+    return described(fig, alt, caption or "Points of Dice lost with another sentence, 95 % paired bootstrap interval.")
+
+
+def _dots(tables: Mapping[str, pd.DataFrame], rows: Sequence[str], label: str) -> tuple[Figure, list[str]]:
+    """Differences in points: one line per row, one dot with interval and draws per table. Returns also the numbers in words."""
+    fig, (axis,) = figure(1, 1, (7.2, 0.48 * max(2, len(rows)) + 1.5))
+    axis.set_xlabel(label)
+    if not rows:
+        say_not_run(axis)
+        return fig, []
+    axis.axvline(0, color="0.6", linewidth=1)
+    said = []
+    for k, ((name, table), look) in enumerate(zip(tables.items(), looks(), strict=False)):
+        for row, one in enumerate(table.loc[label] for label in rows):
+            height = row + 0.6 / len(tables) * (k - (len(tables) - 1) / 2)
+            if one["cases"]:
+                axis.plot([100 * one["low"], 100 * one["high"]], [height] * 2, color=look["color"], linewidth=2)
+                axis.plot([100 * one["difference"]], [height], look["marker"], color=look["color"], markersize=7)
+                axis.plot([100 * draw for draw in one["draws"]], [height] * len(one["draws"]), "k|", markersize=7)
+                said.append(f"{rows[row]}, {name}: {100 * one['difference']:+.1f}")
+        axis.plot([], [], look["marker"], color=look["color"], label=name)
+    for row, label in enumerate(rows):
+        if not any(table.loc[label, "cases"] for table in tables.values()):
+            axis.text(0, row, f" {NOT_RUN}", va="center", fontsize="small", color="0.4")
+    axis.set_yticks(range(len(rows)), [wrapped(label, 36) for label in rows])
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    fig.legend(loc="outside upper center", ncols=len(tables), frameon=False, fontsize="small")
+    return fig, said

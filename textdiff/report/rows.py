@@ -106,7 +106,7 @@ def case_table(record: pd.Series) -> pd.DataFrame:
     return read_table(Path(record["folder"]) / "per_case.csv")
 
 
-def best_row(runs: pd.DataFrame, models: Sequence[str]) -> str | None:
+def best_label(runs: pd.DataFrame, models: Sequence[str]) -> str | None:
     """Label of the row with the best mean Dice on validation cases among those of `models`; None where none has been run.
 
     `runs`: of `grid_records`.

@@ -202,7 +202,7 @@ def test_one_entry_adds_a_data_set_of_volumes(registry, tmp_path):
         ({"backbones": {"he_32": BACKBONE}}, "'he_32' is built in"),
         ({"datasets": {"a": IMAGES | {"licens": "x"}}}, "entry 'a': unknown key 'licens', did you mean 'licence'"),
         ({"datasets": {"a": {"kind": "images", "layout": "lvit"}}}, "entry 'a': missing key 'class_names', 'licence'"),
-        ({"datasets": {"a": IMAGES | {"n_labels": True}}}, "n_labels must be a whole number, got True"),
+        ({"datasets": {"a": IMAGES | {"n_labels": True}}}, 'n_labels must be a whole number or "all", got True'),
         ({"datasets": {"a": IMAGES | {"folders": "A"}}}, "folders must be a list of texts, got 'A'"),
         ({"datasets": {"a": VOLUME | {"window": [1]}}}, r"window must be a list of two numbers or null, got \[1\]"),
         ({"datasets": {"a": VOLUME | {"labels": {"one": 1}}}}, 'labels must be an object such as {"2": 1}'),

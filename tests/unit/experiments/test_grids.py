@@ -2,62 +2,79 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from textdiff.experiments.config import TextDiffConfig, TextDiffSegConfig
-from textdiff.experiments.grids import COMMON, COMMON_3D, GRIDS, GRIDS_3D, grid
-
-SETS = ((GRIDS, COMMON), (GRIDS_3D, COMMON_3D))
-CASES = [
-    (name, dataset, mode) for names, sets in SETS for name in names for dataset in sets for mode in ("demo", "full")
-]
-RUNNABLE = [case for case in CASES if case[2] == "full" or case[1].endswith("phantoms")]
+from textdiff.data import registry
+from textdiff.experiments.grids import GRIDS, SEEDS, grid
+from textdiff.experiments.volumes import TextDiffSegConfig
 
 
-@pytest.mark.parametrize(("name", "dataset", "mode"), RUNNABLE)
-def test_every_row_is_a_valid_and_distinct_experiment(name, dataset, mode):
-    table = grid(name, dataset, mode)
-    named = {(row.label, row.fields.get("n_labels")) for row in table.rows}
-    assert table.question.endswith("?") and len(named) == len(table.rows)
+def datasets(name: str) -> list[str]:
+    found = registry.names("volumes" if GRIDS[name][1] is TextDiffSegConfig else "images")
+    return [one for one in found if registry.dataset(one).label_counts or "efficiency" not in name]
+
+
+@pytest.mark.parametrize(("name", "dataset"), [(name, dataset) for name in GRIDS for dataset in datasets(name)])
+def test_every_row_is_a_valid_and_distinct_experiment(name, dataset):
+    table = grid(name, dataset)
+    assert table.question.endswith("?") and table.seeds == (SEEDS[:1] if registry.dataset(dataset).synthetic else SEEDS)
+    assert len({(row.label, row.fields.get("n_labels")) for row in table.rows}) == len(table.rows)
     for row in table.rows:
         configs = table.configs(row)
         assert [config.seed for config in configs] == list(table.seeds)
-        assert table.kind is (TextDiffConfig if name in GRIDS else TextDiffSegConfig)
-        assert all(type(config) is table.kind and config.mode == mode for config in configs)
+        assert all(type(config) is table.kind and config.mode == "full" for config in configs)
+        assert all(config.max_test == "all" for config in configs)  # else none of them could be published
     everything = table.all()
-    assert len({config.run_id for config in everything}) == len(everything) <= len(table.rows) * len(table.seeds)
-    assert everything[0].seed == table.seeds[0]
+    assert len({config.run_id for config in everything}) == len(everything) == len(table.rows) * len(table.seeds)
+    assert [config.seed for config in everything] == sorted(config.seed for config in everything)
 
 
 def test_tables_share_the_runs_they_have_in_common():
-    comparison, ablation = (grid(name, "monuseg") for name in ("comparison", "ablation"))
-    assert comparison.configs(comparison.rows[0]) == ablation.configs(ablation.rows[2])
+    for dataset, names in {"monuseg": ("comparison", "ablation"), "abdomen_phantoms": ("comparison3d", "ablation3d")}.items():
+        one, other = (grid(name, dataset).all() for name in names)
+        assert {config.run_id for config in one} & {config.run_id for config in other}
 
 
-def test_the_audit_changes_one_thing_a_row():
-    base, *quirks, official = grid("audit", "qata").rows
+@pytest.mark.parametrize("dataset", ["qata", "chest_phantoms"])
+def test_the_audit_changes_one_thing_per_row(dataset):
+    base, *quirks, official = grid("audit", dataset).rows
     assert base.fields == {} and official.fields["protocol"] == "official"
     assert all(row.fields and "protocol" not in row.fields for row in quirks)
 
 
-def test_all_demo_tables_of_volumes_share_one_trained_model():
-    tables = [grid(name, "abdomen_phantoms", "demo") for name in GRIDS_3D]
-    first = tables[0].configs(tables[0].rows[0])[0]
-    assert all(first in table.all() for table in tables)
-
-
-def test_seeds_may_be_chosen():
-    assert [config.seed for config in grid("encoders", "qata", seeds=(4,)).all()] == [4, 4]
+def test_rows_seeds_and_parameters_may_be_chosen():
+    table = grid("comparison", "qata", seeds=(4,))
+    assert {config.seed for config in table.all()} == {4}
+    assert [row.label for row in table.only(["U-Net", "TextDiff"]).rows] == ["TextDiff", "U-Net"]
+    with pytest.raises(ValueError, match=r"no row 'textdif'\. Did you mean 'TextDiff'\? It has: TextDiff; TextDiff w"):
+        table.only(["textdif"])
+    assert {config.iterations for config in table.changed({"iterations": 3}).all()} == {3}
+    with pytest.raises(ValueError, match="rows of grid comparison differ in model"):
+        table.changed({"model": "unet"})
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("comparisons", "qata"), "no grid 'comparisons', did you mean 'comparison'"),
-        (("audit", "mosmed"), "no grid audit for dataset='mosmed': there are grids for monuseg, qata"),
-        (("audit", "qata", "demo"), "demo mode runs on phantoms"),
+        (("audit", "mosmed"), "mosmed"),
+        (("audit", "hippocampus"), "grid audit is about images, and hippocampus holds volumes"),
+        (("ablation3d", "qata"), "grid ablation3d is about volumes, and qata holds images"),
+        (("label_efficiency3d", "btcv"), "no rows for btcv: the entry of the registry names no label_counts"),
+        (("audit", "qata", (-1,)), "seed=-1"),
     ],
 )
 def test_unknown_names_are_refused(words, message):
     with pytest.raises(ValueError, match=message):
-        grid(*words)
+        grid(*words).all()
+
+
+def test_a_data_set_of_ones_own_has_the_same_tables(tmp_path, monkeypatch):
+    entry = {"kind": "images", "layout": "lvit", "class_names": ["background", "lesion"], "licence": "mine"}
+    runs = {"grid": {"iterations": 7, "image_size": 64}}
+    (tmp_path / "registry.json").write_text(json.dumps({"datasets": {"mine": {**entry, "runs": runs, "label_counts": [2]}}}))
+    monkeypatch.setenv("TEXTDIFF_REGISTRY", str(tmp_path / "registry.json"))
+    for name in ("comparison", "label_efficiency"):
+        assert {(config.iterations, config.image_size) for config in grid(name, "mine").all()} == {(7, 64)}

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from textdiff.experiments import publish as publishing
-from textdiff.experiments.config import TextDiffConfig, TextDiffSegConfig
+from textdiff.experiments.images import TextDiffConfig
+from textdiff.experiments.pages import BlocksConfig
 from textdiff.experiments.publish import publish
-from textdiff.experiments.records import FILES, portable
+from textdiff.experiments.records import FILES
+from textdiff.experiments.volumes import TextDiffSegConfig
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TABLE = 'case,caption,dice,dice_shuffled\n001,"Nuclei, dense.",0.7382151794907655,0.50\n002,,1.0,0.25\n'
@@ -30,12 +32,12 @@ def places(tmp_path, monkeypatch):
 
 def record(root: Path, commit: str | None = COMMIT, dirty: bool | None = False, kind=TextDiffConfig, **params) -> str:
     """Writes a finished record; returns its run id."""
-    usual = {"dataset": "monuseg", "backbone": "he_32"} if kind is TextDiffConfig else {}
+    usual = {} if kind is TextDiffSegConfig else {"dataset": "monuseg", "backbone": "he_32"}
     config = kind.from_params(**({"mode": "full"} | usual | params))
     folder = root / config.experiment / config.run_id
     (folder / "figures").mkdir(parents=True)
     for name, content in {
-        "config.json": json.dumps(portable(config.to_dict())),
+        "config.json": json.dumps(config.to_record()),
         "metrics.json": '{"test/dice": 0.75}',
         "env.json": json.dumps({"commit": commit, "dirty": dirty}),
         "per_case.csv": TABLE,
@@ -69,54 +71,57 @@ def test_captions_and_pictures_of_real_data_stay_at_home(places):
     assert [path.name for path in (published / "textdiff2d").iterdir()] == [run_id]
 
 
-def test_synthetic_data_is_published_whole(places):
+@pytest.mark.parametrize(
+    ("kind", "dataset", "whole"),
+    [
+        (TextDiffConfig, "chest_phantoms", True),
+        (TextDiffSegConfig, "abdomen_phantoms", True),
+        (TextDiffSegConfig, "hippocampus", False),
+    ],
+)
+def test_synthetic_data_is_published_whole(places, kind, dataset, whole):
     runs, published = places
-    run_id = record(runs, dataset="chest_phantoms", backbone="auto")
-    publish([run_id])
-    copy = content(published / "textdiff2d" / run_id)
-    assert "figures/best.png" in copy and copy["per_case.csv"].decode() == TABLE and "notes.txt" not in copy
+    run_id = record(runs, kind=kind, dataset=dataset, **({"backbone": "auto"} if kind is TextDiffConfig else {}))
+    assert state(publish([run_id])) == ["published"]
+    copy = content(published / kind.experiment / run_id)
+    assert ("figures/best.png" in copy) == whole and "notes.txt" not in copy
+    assert copy["per_case.csv"].decode() == (TABLE if whole else BARE)
 
 
-def test_volumes_are_published_like_images(places):
-    runs, published = places
-    real, drawn = (record(runs, kind=TextDiffSegConfig, dataset=name) for name in ("hippocampus", "abdomen_phantoms"))
-    assert state(publish([real, drawn])) == ["published"] * 2
-    assert sorted(path.name for path in (published / "textdiffseg3d" / real / "figures").iterdir()) == [
-        "training.json",
-        "training.png",
-    ]
-    assert (published / "textdiffseg3d" / drawn / "figures" / "best.png").is_file()
+def rewrite(folder: Path, change: dict) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
 
 
 @pytest.mark.parametrize(
-    ("about", "reason"),
+    ("params", "about", "reason"),
     [
-        ({"dirty": True}, "differ from commit 01234567, so that nobody could make the number again"),
-        ({"commit": None, "dirty": None}, "commit is not known"),
-        ({"dirty": None}, "commit is not known"),
+        ({}, {"dirty": True}, "differ from commit 01234567, so that nobody could make the number again"),
+        ({}, {"commit": None, "dirty": None}, "commit is not known"),
+        ({}, {"dirty": None}, "commit is not known"),
+        ({"mode": "demo", "max_test": "all"}, {}, "demo run"),
+        ({"max_test": 4}, {}, "tested on 4 cases only"),
+        ({"max_test": 14}, {}, "tested on 14 cases only"),
+        ({"kind": TextDiffSegConfig, "dataset": "hippocampus", "max_test": 6}, {}, "tested on 6 cases only"),
     ],
 )
-def test_a_number_that_could_not_be_made_again_is_refused(places, about, reason):
+def test_what_others_could_not_make_again_or_would_mislead_is_refused(places, params, about, reason):
+    """A run of 30 steps tested on 4 of 14 images was once published."""
     runs, published = places
-    run_id = record(runs, **about)
+    run_id = record(runs, **params, **about)
     (verdict,) = publish([run_id])
-    assert verdict.state == "refused" and reason in verdict.reason
-    assert not published.exists()
-    assert state(publish([run_id], allow_dirty=True)) == ["published"]
+    assert verdict.state == "refused" and reason in verdict.reason and not published.exists()
+    assert state(publish([run_id], allow_dirty=True)) == ["published" if about else "refused"]
+    assert state(publish([record(runs, kind=BlocksConfig, max_test=4)])) == ["published"]  # makes no table
 
 
-def test_demo_and_stale_records_are_refused_whatever_is_allowed(places):
+@pytest.mark.parametrize("change", [{"seed": 2}, {"forgotten_field": 1}, {"experiment": "features"}])
+def test_stale_records_are_refused_whatever_is_allowed(places, change):
     runs, published = places
-    demo = record(runs, mode="demo", dataset="nuclei_phantoms", backbone="auto")
-    changed = record(runs, seed=1)
-    config = runs / "textdiff2d" / changed / "config.json"
-    config.write_text(config.read_text().replace('"seed": 1', '"seed": 2'))
-    older = record(runs, seed=3)
-    config = runs / "textdiff2d" / older / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"forgotten_field": 1}))
-    verdicts = {verdict.run_id: verdict for verdict in publish(everything=True, allow_dirty=True)}
-    assert "demo" in verdicts[demo].reason
-    assert "stale" in verdicts[changed].reason and "stale" in verdicts[older].reason
+    run_id = record(runs)
+    rewrite(runs / "textdiff2d" / run_id, change)
+    (verdict,) = publish(everything=True, allow_dirty=True)
+    assert (verdict.run_id, verdict.state) == (run_id, "refused") and "it is stale" in verdict.reason
     assert not published.exists()
 
 
@@ -129,57 +134,52 @@ def test_all_publishes_what_it_can_and_once(places):
     assert [path.name for path in (published / "textdiff2d").iterdir()] == [good]
 
 
-def test_a_new_record_replaces_the_published_one(places):
+@pytest.mark.parametrize("cut_short", [True, False])
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_new_record_replaces_the_published_one(places, changed, cut_short):
     runs, published = places
     run_id = record(runs)
     publish([run_id])
-    (published / "textdiff2d" / run_id / "figures" / "old.png").touch()
-    (runs / "textdiff2d" / run_id / "metrics.json").write_text('{"test/dice": 0.8}')
-    assert state(publish([run_id])) == ["published"]
-    copy = content(published / "textdiff2d" / run_id)
-    assert b"0.8" in copy["metrics.json"] and "figures/old.png" not in copy
+    place = published / "textdiff2d" / run_id
+    if changed:
+        (place / "figures" / "old.png").touch()
+        (runs / "textdiff2d" / run_id / "metrics.json").write_text('{"test/dice": 0.8}')
+    if cut_short:  # a kill between the two renames
+        place.rename(place.with_name(f".{run_id}.previous"))
+    assert state(publish([run_id])) == ["published" if changed or cut_short else "unchanged"]
+    copy = content(place)
+    assert (b"0.8" in copy["metrics.json"]) == changed and "figures/old.png" not in copy
+    assert [path.name for path in place.parent.iterdir()] == [run_id]
 
 
-@pytest.mark.parametrize("fails_at", [1, 3])
+@pytest.mark.parametrize("fails_at", ["first write", "third write", "rename"])
 @pytest.mark.parametrize("before", [True, False])
-def test_a_full_disk_leaves_the_published_folder_as_it_was(places, monkeypatch, fails_at, before):
+def test_a_failure_leaves_the_published_folder_as_it_was(places, monkeypatch, fails_at, before):
     runs, published = places
     run_id = record(runs)
     if before:
         publish([run_id])
         (runs / "textdiff2d" / run_id / "metrics.json").write_text('{"test/dice": 0.8}')
-    old, write, calls = content(published), Path.write_bytes, []
+    old, write, rename, calls = content(published), Path.write_bytes, Path.rename, []
 
     def full(path, data):
         calls.append(path)
-        if len(calls) == fails_at:
+        if fails_at == f"{['first', 'second', 'third'][min(len(calls), 3) - 1]} write":
             write(path, data[:5])
             raise OSError("No space left on device")
         return write(path, data)
 
+    def no_new_one(self, target):
+        if fails_at == "rename" and self.name.endswith(".partial"):
+            raise OSError("No space left on device")
+        return rename(self, target)
+
     monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "rename", no_new_one)
     with pytest.raises(OSError, match="No space"):
         publish([run_id])
     assert content(published) == old
     assert [path.name for path in (published / "textdiff2d").iterdir()] == [run_id] * before
-
-
-def test_a_failing_rename_puts_the_published_record_back(places, monkeypatch):
-    runs, published = places
-    run_id = record(runs)
-    publish([run_id])
-    old, rename = content(published), Path.rename
-    (runs / "textdiff2d" / run_id / "metrics.json").write_text('{"test/dice": 0.8}')
-
-    def no_new_one(self, target):
-        if self.name.endswith(".partial"):
-            raise OSError("cannot rename")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", no_new_one)
-    with pytest.raises(OSError, match="cannot rename"):
-        publish([run_id])
-    assert content(published) == old
 
 
 def test_wrong_requests_are_named(places, monkeypatch):

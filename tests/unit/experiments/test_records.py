@@ -1,280 +1,267 @@
-"""Records: whole or not there, the same everywhere, and read back as they were written."""
+"""Records: whole or not there, the same everywhere, read back as they were written; asking for one changes nothing."""
 
+from __future__ import annotations
+
+import ast
 import errno
-import hashlib
 import json
 import math
 import os
 import re
-import sys
-import types
-from dataclasses import asdict, dataclass
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from textdiff.experiments import records as runs
-from textdiff.experiments.records import Run, load_records, papermill_command, portable
-from textdiff.figures import images as plots
-
-
-@dataclass(frozen=True)
-class SmallConfig:
-    """The least that a run asks of a config."""
-
-    model: str = "textdiff"
-    dataset: str = "nuclei_phantoms"
-    n_labels: int = 5
-    seed: int = 0
-    backbone: str = ""
-    out_dir: str = ""
-    blocks: tuple[int, ...] = (6, 8)
-    experiment = "textdiff2d"
-
-    def to_dict(self):
-        return asdict(self)
-
-    @property
-    def run_id(self):
-        values = {name: value for name, value in portable(self.to_dict()).items()}
-        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-        return f"{self.model}-{digest[:8]}"
-
-
-@pytest.fixture
-def config_module(monkeypatch):
-    """`textdiff.experiments.config` as far as reading records needs it."""
-    module = types.ModuleType("textdiff.experiments.config")
-
-    def config_from_record(values):
-        known = {name: value for name, value in values.items() if name in SmallConfig.__dataclass_fields__}
-        if len(known) != len(values):
-            raise ValueError(f"unknown fields {set(values) - set(known)}")
-        return SmallConfig(**known | {"blocks": tuple(values["blocks"])})
-
-    module.config_from_record = config_from_record
-    monkeypatch.setitem(sys.modules, "textdiff.experiments.config", module)
-    return module
-
+from textdiff.base.paths import PACKAGE
+from textdiff.experiments import records
+from textdiff.experiments.config import portable
+from textdiff.experiments.images import TextDiffConfig
+from textdiff.experiments.pages import DataConfig, PredictConfig
+from textdiff.experiments.records import FILES, Run, load_records, papermill_command
+from textdiff.experiments.sweep import state_of
+from textdiff.figures.style import described
 
 PER_CASE = pd.DataFrame({"case": ["001", "002"], "caption": ["", "Nuclei."], "dice": [0.5, 1.0]})
 
 
-def picture():
-    return plots.samples_grid([np.zeros((4, 4, 3), np.uint8)], caption="A black square.")
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> Run:
+    monkeypatch.setenv("TEXTDIFF_RESULTS", str(tmp_path))
+    return Run.open(DataConfig.from_params())
 
 
-def content(folder):
+def picture() -> Figure:
+    return described(Figure(), "A black square.", "Black.")
+
+
+def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_record_holds_what_was_saved(tmp_path):
-    run = Run.open(SmallConfig(), tmp_path, notebook="13_train_textdiff")
-    assert run.folder == tmp_path / "textdiff2d" / SmallConfig().run_id
-    assert not run.finished
-    assert not run.folder.exists()
-    folder = run.save({"test/dice": np.float32(0.75), "test/n": np.int64(2)}, PER_CASE, {"cases": picture()})
-    assert run.finished and folder == run.folder
-    assert sorted(content(folder)) == [
-        "config.json",
-        "env.json",
-        "figures/cases.json",
-        "figures/cases.png",
-        "metrics.json",
-        "per_case.csv",
-    ]
-    assert run.metrics() == {"test/dice": 0.75, "test/n": 2}
-    pd.testing.assert_frame_equal(run.per_case(), PER_CASE, check_dtype=False)
-    words = json.loads((folder / "figures" / "cases.json").read_text())
-    assert words == {"alt": "Grid of 1 images.", "caption": "A black square."}
-    assert [p.name for p in folder.parent.iterdir()] == [folder.name]
+def cut_short(run: Run) -> Path:
+    """As a kill between the two renames leaves a record."""
+    return run.folder.rename(run.folder.with_name(f".{run.folder.name}.previous"))
 
 
-def test_default_place_is_the_results_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("TEXTDIFF_RESULTS", str(tmp_path / "results"))
-    assert Run.open(SmallConfig()).folder.parent == tmp_path / "results" / "textdiff2d"
+# --- saved and read ----------------------------------------------------------------------------------------
 
 
-def test_environment_is_told_without_names_and_places(tmp_path):
-    run = Run.open(SmallConfig(out_dir=str(tmp_path), backbone=str(tmp_path / "small.safetensors")), tmp_path)
-    folder = run.save({}, PER_CASE)
-    env = json.loads((folder / "env.json").read_text())
+def test_a_record_holds_what_was_saved(run, tmp_path):
+    assert run.folder == tmp_path / "data" / DataConfig.from_params().run_id
+    assert not run.finished and not run.folder.exists()
+    metrics = {"test/dice": np.float32(0.75), "test/n": np.int64(2), "test/low": math.nan}
+    folder = run.save(metrics, PER_CASE, {"cases": picture()}, about={"training_cases": ["ab"]})
+    assert run.finished and folder == run.folder and [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert sorted(content(folder)) == sorted([*FILES, "figures/cases.json", "figures/cases.png"])
+    assert run.metrics() == {"test/dice": 0.75, "test/n": 2, "test/low": None}
+    assert json.loads((folder / "figures/cases.json").read_text()) == {"alt": "A black square.", "caption": "Black."}
+    assert json.loads((folder / "env.json").read_text())["training_cases"] == ["ab"]
+    assert run.figure("cases") == folder / "figures/cases.png" and run.figure("best") is None
+    before = content(folder)
+    run.save({"test/dice": 0.9}, PER_CASE, {"new": picture()})
+    assert run.metrics() == {"test/dice": 0.9}
+    assert sorted(path.name for path in (folder / "figures").iterdir()) == ["new.json", "new.png"]
+    assert content(folder)["figures/new.png"] == before["figures/cases.png"]  # same figure, same bytes
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_table_is_read_as_it_was_written(run):
+    """Numbers stay numbers where some are missing: they once came back as text."""
+    table = pd.DataFrame(
+        {
+            "case": ["001", "nan"],
+            "caption": ["", "NA"],
+            "caption_shuffled": ["1", "2"],
+            "prompt": ["", "3"],
+            "kind": ["class", ""],
+            "blocks": ["1,4,7", "4"],
+            "dice": [0.25, math.nan],
+            "hd95_mm": [math.nan, math.nan],
+            "ratio": [math.inf, 1.0],
+            "n": [3, 4],
+        }
+    )
+    run.save({}, table)
+    pd.testing.assert_frame_equal(run.per_case(), table)
+    assert run.per_case()["dice"].mean() == 0.25
+
+
+def test_a_record_names_no_machine(tmp_path, monkeypatch):
+    image = tmp_path / "mine.png"
+    image.touch()
+    run = Run.open(PredictConfig.from_params(image=str(image), out_dir=str(tmp_path)))
+    env = json.loads((run.save({}, PER_CASE) / "env.json").read_text())
     wanted = {"commit", "dirty", "versions", "processor", "cores", "gpu", "seconds", "command", "date"}
     assert wanted | {"peak_memory_mb", "peak_gpu_memory_mb"} <= set(env)
     assert {"python", "torch", "monai", "transformers", "numpy", "textdiff"} == set(env["versions"])
     assert env["seconds"] >= 0 and env["cores"] >= 1 and env["peak_memory_mb"] > 10
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", env["date"])
-    config = json.loads((folder / "config.json").read_text())
-    assert "out_dir" not in config and config["backbone"] == "small.safetensors"
-    written = b"".join(content(folder).values()).decode(errors="ignore")
-    assert str(tmp_path) not in written and os.getcwd() not in written and os.path.expanduser("~") not in written
+    config = json.loads((run.folder / "config.json").read_text())
+    assert "out_dir" not in config and (config["experiment"], config["image"]) == ("predict", "mine.png")
+    written = b"".join(content(run.folder).values()).decode(errors="ignore")
+    assert not any(place in written for place in (str(tmp_path), os.getcwd(), os.path.expanduser("~")))
 
 
 def test_paths_of_any_system_are_made_portable():
-    values = {"a": "/home/x/w.pt", "b": "C:\\models\\w.pt", "c": "~/w.pt", "d": "org/name", "e": ("/a/b", 1)}
-    expected = {"a": "w.pt", "b": "w.pt", "c": "w.pt", "d": "org/name", "e": ["b", 1]}
-    assert portable(values | {"out_dir": "/x"}) == expected
+    values = {"a": "/home/x/w.pt", "b": "C:\\models\\w.pt", "c": "~/w.pt", "d": "org/name", "e": 1, "out_dir": "/x"}
+    assert portable(values) == {"a": "w.pt", "b": "w.pt", "c": "w.pt", "d": "org/name", "e": 1}
 
 
-def test_the_command_keeps_types():
-    command = papermill_command("13_train", {"seed": 3, "blocks": [6, 8], "note": "a b", "fast": True})
-    assert command == (
-        "papermill notebooks/13_train.ipynb out.ipynb -p seed 3 -r blocks 6,8 -r note 'a b' -p fast True"
-    )
+def test_the_command_repeats_the_run():
+    from papermill.cli import _resolve_type
+
+    config = TextDiffConfig.from_params(seed=3, n_labels="all", noise_steps="50", learning_rate=1e-3)
+    start, words = (words := shlex.split(papermill_command(config)))[:3], words[3:]
+    assert start == ["papermill", "notebooks/13_textdiff.ipynb", "out.ipynb"]
+    triples = [words[place : place + 3] for place in range(0, len(words), 3)]
+    values = {name: text if option == "-r" else _resolve_type(text) for option, name, text in triples}
+    assert TextDiffConfig.from_params(**values) == config and not values.keys() & config.derived.keys()
 
 
-def test_not_finite_becomes_null_and_reads_back(tmp_path, config_module):
-    run = Run.open(SmallConfig(), tmp_path)
-    run.save({"test/dice": 0.5, "test/dice_ci_low": math.nan}, PER_CASE)
-    assert run.metrics()["test/dice_ci_low"] is None
-    assert load_records(tmp_path)["test/dice_ci_low"].isna().all()
+# --- what goes wrong ---------------------------------------------------------------------------------------
 
 
-def test_wrong_metrics_and_figure_names_are_refused_before_anything_is_written(tmp_path):
-    run = Run.open(SmallConfig(), tmp_path)
+@pytest.mark.parametrize("place", ["metrics", "per_case"])
+def test_results_that_are_not_there(run, place):
+    with pytest.raises(FileNotFoundError, match="no finished record"):
+        getattr(run, place)()
+
+
+def test_wrong_metrics_and_figure_names_are_refused_before_anything_is_written(run, tmp_path):
     with pytest.raises(ValueError, match="'test/dice'"):
         run.save({"test/dice": "high"}, PER_CASE)
     with pytest.raises(ValueError, match="figure name"):
         run.save({}, PER_CASE, {"../cases": picture()})
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_figure_without_alt_text_is_saved_with_a_warning(tmp_path):
-    from matplotlib.figure import Figure
-
-    run = Run.open(SmallConfig(), tmp_path)
     with pytest.warns(UserWarning, match="no alt text"):
         run.save({}, PER_CASE, {"bare": Figure()})
-    assert run.finished
 
 
-@pytest.mark.parametrize("fails_at", range(1, 7))
-def test_a_full_disk_leaves_the_old_record_whole(tmp_path, monkeypatch, fails_at):
-    run = Run.open(SmallConfig(), tmp_path)
-    before = content(run.save({"test/dice": 0.5}, PER_CASE, {"cases": picture()}))
-    write, calls = runs._write, []
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("fails_at", [1, 4, 6])
+def test_a_full_disk_leaves_things_as_they_were(run, monkeypatch, fails_at, before):
+    if before:
+        run.save({"test/dice": 0.5}, PER_CASE, {"cases": picture()})
+    old, write, calls = content(run.folder), records._write, []
 
     def full(path, data):
         calls.append(path)
         if len(calls) == fails_at:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data[: len(data) // 2])
+            path.write_bytes(data[: len(data) // 2]) if path.parent.is_dir() else None
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, data)
 
-    monkeypatch.setattr(runs, "_write", full)
+    monkeypatch.setattr(records, "_write", full)
     with pytest.raises(OSError, match="No space"):
         run.save({"test/dice": 0.9}, PER_CASE, {"cases": picture()})
-    assert content(run.folder) == before
-    assert [p.name for p in run.folder.parent.iterdir()] == [run.folder.name]
+    assert content(run.folder) == old and run.finished == before
+    assert [path.name for path in run.folder.parent.iterdir()] == [run.folder.name] * before
 
 
-def test_a_first_save_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    def full(path, data):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(runs, "_write", full)
-    run = Run.open(SmallConfig(), tmp_path)
-    with pytest.raises(OSError, match="No space"):
-        run.save({}, PER_CASE)
-    assert not run.finished and list(run.folder.parent.iterdir()) == []
-
-
-class Kill(BaseException):
-    """What a kill looks like from inside: nothing after it runs but `finally`."""
-
-
-def test_a_failing_rename_puts_the_old_record_back(tmp_path, monkeypatch):
-    run = Run.open(SmallConfig(), tmp_path)
-    before = content(run.save({"test/dice": 0.5}, PER_CASE))
-    rename = type(run.folder).rename
+def test_a_failing_rename_puts_the_old_record_back(run, monkeypatch):
+    before, rename = content(run.save({"test/dice": 0.5}, PER_CASE)), Path.rename
 
     def no_new_one(self, target):
         if self.name.endswith(".partial"):
-            raise Kill
+            raise KeyboardInterrupt
         return rename(self, target)
 
-    monkeypatch.setattr(type(run.folder), "rename", no_new_one)
-    with pytest.raises(Kill):
+    monkeypatch.setattr(Path, "rename", no_new_one)
+    with pytest.raises(KeyboardInterrupt):
         run.save({"test/dice": 0.9}, PER_CASE)
     assert content(run.folder) == before
 
 
-def test_a_kill_between_the_renames_is_mended(tmp_path, config_module):
-    run = Run.open(SmallConfig(), tmp_path)
+# --- asking changes nothing --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("left", ["nothing", "whole", "cut short", "both"])
+def test_asking_for_a_record_changes_nothing_on_the_disk(run, tmp_path, left):
+    """Opening a run once renamed what a cut-short replacement had left, with no lock held."""
+    if left != "nothing":
+        run.save({"test/dice": 0.5}, PER_CASE, {"cases": picture()})
+    if left in ("cut short", "both"):
+        cut_short(run)
+    if left == "both":  # killed after the second rename: the new record counts
+        run.folder.mkdir()
+        for name, data in content(run.folder.with_name(f".{run.folder.name}.previous")).items():
+            (run.folder / name).parent.mkdir(exist_ok=True)
+            (run.folder / name).write_bytes(data.replace(b"0.5", b"0.7"))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path, *tmp_path.rglob("*"))}
+    again = Run.open(DataConfig.from_params())
+    assert state_of(again.config) == ("to run" if left == "nothing" else "recorded")
+    found = load_records(tmp_path)
+    if left == "nothing":
+        assert found.empty
+    else:
+        dice = 0.7 if left == "both" else 0.5
+        assert again.metrics() == {"test/dice": dice} and again.figure("cases").is_file() and len(again.per_case()) == 2
+        assert found[["run_id", "test/dice", "stale"]].values.tolist() == [[run.folder.name, dice, False]]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path, *tmp_path.rglob("*"))} == before
+    again.save({"test/dice": 0.9}, PER_CASE)
+    assert [path.name for path in run.folder.parent.iterdir()] == [run.folder.name]
+    assert again.metrics() == {"test/dice": 0.9}
+
+
+def test_a_save_that_fails_keeps_the_record_that_was_cut_short(run, monkeypatch):
     before = content(run.save({"test/dice": 0.5}, PER_CASE))
-    run.folder.rename(run.folder.with_name(f".{run.folder.name}.previous"))
-    records = load_records(tmp_path)
-    assert records["test/dice"].tolist() == [0.5] and records["run_id"].tolist() == [run.folder.name]
-    assert not records["stale"].any()
-    again = Run.open(SmallConfig(), tmp_path)
-    assert again.finished and content(again.folder) == before
+    cut_short(run)
+    monkeypatch.setattr(records, "_write", lambda *a: (_ for _ in ()).throw(OSError("No space")))
+    with pytest.raises(OSError, match="No space"):
+        run.save({"test/dice": 0.9}, PER_CASE)
+    assert run.finished and content(run.place) == before
 
 
-def test_a_new_record_replaces_the_old_one_wholly(tmp_path):
-    run = Run.open(SmallConfig(), tmp_path)
-    run.save({"test/dice": 0.5}, PER_CASE, {"old": picture()})
-    run.save({"test/dice": 0.9}, PER_CASE, {"new": picture()})
-    assert run.metrics() == {"test/dice": 0.9}
-    assert sorted(p.name for p in (run.folder / "figures").iterdir()) == ["new.json", "new.png"]
-    assert [p.name for p in run.folder.parent.iterdir()] == [run.folder.name]
+def writers(source: str) -> set[str]:
+    """Methods that write a record, called in a module or notebook that works with runs."""
+    tree = ast.parse(re.sub(r"^( *)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    called = {node.func.attr for node in ast.walk(tree) if isinstance(node, ast.Call) and hasattr(node.func, "attr")}
+    return called & {"save", "replace_by"} if "Run" in imported else set()
 
 
-def test_asking_for_results_that_are_not_there(tmp_path):
-    run = Run.open(SmallConfig(), tmp_path)
-    for ask in (run.metrics, run.per_case):
-        with pytest.raises(FileNotFoundError, match="no finished record"):
-            ask()
+def test_there_is_one_route_to_a_record():
+    """`experiments.run` writes under a lock, `publish` copies; no notebook and no other module does."""
+    sources = {str(path.relative_to(PACKAGE)): path.read_text() for path in PACKAGE.rglob("*.py")}
+    for path in (PACKAGE.parent / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        sources[path.name] = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    found = {name: called for name, source in sources.items() if (called := writers(source))}
+    assert found == {"experiments/run.py": {"save"}, "experiments/publish.py": {"replace_by"}}
 
 
-def test_the_same_figure_gives_the_same_bytes(tmp_path):
-    saved = []
-    for _ in range(2):
-        folder = Run.open(SmallConfig(), tmp_path).save({}, PER_CASE, {"cases": picture()})
-        saved.append((folder / "figures" / "cases.png").read_bytes())
-    assert saved[0] == saved[1]
+# --- many records ------------------------------------------------------------------------------------------
 
 
-def test_records_are_rows(tmp_path, config_module):
-    for seed in (1, 0):
-        Run.open(SmallConfig(seed=seed), tmp_path).save({"test/dice": 0.5 + seed / 10}, PER_CASE)
-    records = load_records(tmp_path).set_index("seed").sort_index()
-    assert records["test/dice"].tolist() == [0.5, 0.6]
-    assert records["model"].tolist() == ["textdiff"] * 2
-    assert records["source"].tolist() == [tmp_path.name] * 2
-    assert (records["env/seconds"] >= 0).all() and not records["stale"].any()
-    assert records["blocks"].tolist() == [[6, 8], [6, 8]]
-
-
-def test_of_two_records_of_one_config_the_first_roots_counts(tmp_path, config_module):
-    for root, dice in (("runs", 0.6), ("published", 0.5)):
-        Run.open(SmallConfig(), tmp_path / root).save({"test/dice": dice}, PER_CASE)
-    Run.open(SmallConfig(seed=1), tmp_path / "published").save({"test/dice": 0.4}, PER_CASE)
-    records = load_records([tmp_path / "runs", tmp_path / "published"])
-    assert sorted(zip(records["source"], records["test/dice"], strict=True)) == [
-        ("published", 0.4),
-        ("runs", 0.6),
+def test_records_are_rows_and_the_first_roots_counts(tmp_path):
+    for root, seed, dice in (("runs", 0, 0.6), ("published", 0, 0.5), ("published", 1, 0.4)):
+        run = Run.open(TextDiffConfig.from_params(model="unet", seed=seed), tmp_path / root)
+        run.save({"test/dice": dice, "test/hd95_mm": math.nan}, PER_CASE)
+    rows = load_records([tmp_path / "runs", tmp_path / "published"]).sort_values("seed")
+    columns = ["source", "experiment", "model", "test/dice", "stale"]
+    assert rows[columns].values.tolist() == [
+        ["runs", "textdiff2d", "unet", 0.6, False],
+        ["published", "textdiff2d", "unet", 0.4, False],
     ]
+    assert (rows["env/seconds"] >= 0).all() and rows["test/hd95_mm"].isna().all()
 
 
-def test_records_of_another_form_of_the_config_are_stale(tmp_path, config_module, monkeypatch):
-    folder = Run.open(SmallConfig(), tmp_path).save({"test/dice": 0.5}, PER_CASE)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"n_labels": 10}))
-    assert load_records(tmp_path)["stale"].tolist() == [True]
-    (folder / "config.json").write_text(json.dumps(config | {"forgotten_field": 1}))
-    assert load_records(tmp_path)["stale"].tolist() == [True]
-    (folder / "config.json").write_text(json.dumps(config))
-    assert load_records(tmp_path)["stale"].tolist() == [False]
+@pytest.mark.parametrize("change", [{"n_shown": 9}, {"forgotten_field": 1}, {"experiment": "unknown"}, {}])
+def test_records_of_another_form_of_the_config_are_stale(run, tmp_path, change):
+    path = run.save({}, PER_CASE) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert load_records(tmp_path)["stale"].tolist() == [bool(change)]
 
 
-def test_unfinished_folders_are_no_records_and_broken_ones_are_named(tmp_path, config_module):
-    assert load_records(tmp_path / "nowhere").empty
-    assert "stale" in load_records(tmp_path).columns
-    folder = Run.open(SmallConfig(), tmp_path).save({"test/dice": 0.5}, PER_CASE)
-    (folder / "metrics.json").write_text("{")
-    with pytest.raises(ValueError, match=re.escape(str(folder / "metrics.json"))):
+def test_unfinished_folders_are_no_records_and_broken_ones_are_named(run, tmp_path):
+    assert load_records(tmp_path / "nowhere").empty and "stale" in load_records(tmp_path).columns
+    broken = run.save({"test/dice": 0.5}, PER_CASE) / "metrics.json"
+    broken.write_text("{")
+    with pytest.raises(ValueError, match=re.escape(str(broken))):
         load_records(tmp_path)
-    (folder / "metrics.json").unlink()
-    assert load_records(tmp_path).empty
+    broken.unlink()
+    assert load_records(tmp_path).empty and not run.finished

@@ -7,8 +7,8 @@ import multiprocessing
 
 import pytest
 import torch
+from volume_layouts import write_layout
 
-from textdiff.data.volumes.phantoms import write_layout
 from textdiff.experiments import images, run, volumes
 from textdiff.experiments.config import kept_model
 from textdiff.experiments.images import TextDiffConfig

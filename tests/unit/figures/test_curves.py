@@ -11,10 +11,6 @@ from textdiff.figures.style import description
 HISTORY = pd.DataFrame({"epoch": [0, 1, 2], "loss": [1.0, 0.5, 0.25], "val/dice": [np.nan, 0.4, 0.6]})
 HEAT = pd.DataFrame([[0.5, np.nan], [0.6, 0.7]], index=pd.Index([6, 8], name="block"), columns=[50, 150])
 SPREAD = pd.DataFrame([[0.01, np.nan], [0.02, 0.03]], index=HEAT.index, columns=HEAT.columns)
-LOSSES = pd.DataFrame(
-    [("ours", "another image's", 0.2, 0.1, 0.3), ("ours", "none", 0.3, np.nan, np.nan), ("not run", "none", *[np.nan] * 3)],
-    columns=["row", "reading", "difference", "low", "high"],
-)  # fmt: skip
 RUNS = pd.DataFrame(
     {"row": ["ours", "ours", "ours", "U-Net"], "n_labels": [1, 1, 10, 5], "test/dice": [0.4, 0.6, 0.7, 0.3]}
 )
@@ -79,13 +75,6 @@ def test_heatmap_refuses(table, options, message):
         curves.dice_heatmap(table, **options)
 
 
-def test_reading_bars_leave_out_what_was_not_run():
-    fig = curves.reading_bars(LOSSES)
-    assert ticks(fig.axes[0], "y") == ["ours"]
-    assert sorted(bar.get_width() for bar in fig.axes[0].patches) == pytest.approx([20, 30])
-    assert alt(fig).endswith("ours, another image's: +20.0; ours, none: +30.0.")
-
-
 def test_a_row_is_a_line_over_the_number_of_labels():
     fig = curves.label_efficiency_curve(RUNS)
     (axis,) = fig.axes
@@ -127,14 +116,28 @@ def test_reliability_tells_the_calibration_error():
     assert "a: ECE 0.400; b: ECE 0.000" in alt(curves.reliability_curve({"a": table(0.9, 5), "b": table(0.6, 6)}))
 
 
+DIFFERENCES = pd.DataFrame(
+    {"difference": [0, 0.05, np.nan], "low": [-0.01, 0.04, np.nan], "high": [0.02, 0.07, np.nan], "cases": [3, 3, 0]},
+    index=["base", "BGR", "ten tokens"],
+).assign(draws=[(0.0, 0.04)] * 2 + [()])
+
+
+def intervals(axis):
+    lines = [line.get_xdata() for line in axis.lines if len(line.get_xdata()) == 2 and line.get_marker() == "None"]
+    return [np.round(one, 6).tolist() for one in lines[1:]]  # the first is the line at zero
+
+
 def test_switches_are_dots_with_intervals_and_the_base_is_not_drawn():
-    made = {"difference": [0, 0.05], "low": [-0.01, 0.04], "high": [0.02, 0.07], "cases": 3}
-    worth = pd.DataFrame(made, index=["base", "BGR"]).assign(draws=[(0.0, 0.04)] * 2)
-    worth.loc["ten tokens"] = [np.nan, np.nan, np.nan, 0, ()]
-    fig = curves.worth_of_switches({"256 px": worth, "native": worth}, "base")
+    fig = curves.worth_of_switches({"256 px": DIFFERENCES, "native": DIFFERENCES}, "base")
     (axis,) = fig.axes
     assert ticks(axis, "y") == ["BGR", "ten tokens"]
-    intervals = [line.get_xdata() for line in axis.lines if len(line.get_xdata()) == 2 and line.get_marker() == "None"]
-    assert [np.round(one, 6).tolist() for one in intervals[1:]] == [[4, 7], [4, 7]]
+    assert intervals(axis) == [[4, 7], [4, 7]]
     assert written(fig) == ["not run yet"]
     assert "BGR, native: +5.0" in alt(fig)
+
+
+def test_reading_leaves_out_what_was_not_run():
+    losses = DIFFERENCES.rename_axis("row").reset_index().assign(reading="none")
+    fig = curves.reading_dots(pd.concat([losses, losses.assign(reading="swapped", cases=0)]))
+    assert ticks(fig.axes[0], "y") == ["base", "BGR"] and intervals(fig.axes[0]) == [[-1, 2], [4, 7]]
+    assert alt(fig).endswith("base, none: +0.0; BGR, none: +5.0.")

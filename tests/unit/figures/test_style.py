@@ -33,11 +33,11 @@ HEAT = pd.DataFrame([[0.5, np.nan], [0.6, 0.7]], index=pd.Index([6, 8], name="bl
 GRID_RUNS = pd.DataFrame({"row": ["ours", "ours"], "n_labels": [1, 10], "test/dice": [0.4, 0.7]})
 SAMPLED = pd.DataFrame({"sampling_steps": [1, 5], "dice": [0.5, 0.8], "seconds": [1, 5]})
 PRETRAINED = pd.DataFrame({"iterations": [10, 20], "dice": [0.3, 0.5]})
-LOSSES = pd.DataFrame([("ours", "none", 0.2, 0.1, 0.3)], columns=["row", "reading", "difference", "low", "high"])
 WORTH = pd.DataFrame(
     {"difference": [0.0, 0.05], "low": 0.0, "high": 0.1, "cases": [3, 3], "draws": [(0.0,), (0.04, 0.06)]},
     index=["base", "BGR"],
 )
+LOSSES = WORTH.rename_axis("row").reset_index().assign(reading="none")
 FIGURES = {
     "cases": lambda: images.show_cases(CASES),
     "samples": lambda: images.samples_grid([torch.zeros(3, 8, 8)] * 3, ["a", "b", "c"]),
@@ -48,7 +48,7 @@ FIGURES = {
     "loss": lambda: curves.loss_curve([{"epoch": 0, "loss": 1.0, "dice": 0.5}, {"epoch": 1, "loss": 0.5, "dice": 0.6}]),
     "heat": lambda: curves.dice_heatmap(HEAT),
     "signed heat": lambda: curves.dice_heatmap(HEAT - 0.6, spread=HEAT / 10, signed=True),
-    "reading": lambda: curves.reading_bars(LOSSES),
+    "reading": lambda: curves.reading_dots(LOSSES),
     "labels": lambda: curves.label_efficiency_curve(GRID_RUNS),
     "pretraining": lambda: curves.pretraining_curve(PRETRAINED, {"untrained": 0.25}),
     "steps": lambda: curves.steps_curve(SAMPLED),
@@ -65,7 +65,7 @@ FIGURES = {
 }  # fmt: skip
 NOT_RUN = {
     "heat": lambda: curves.dice_heatmap(HEAT * np.nan),
-    "reading": lambda: curves.reading_bars(LOSSES.assign(difference=np.nan)),
+    "reading": lambda: curves.reading_dots(LOSSES.assign(cases=0)),
     "labels": lambda: curves.label_efficiency_curve(GRID_RUNS.iloc[:0]),
     "pretraining": lambda: curves.pretraining_curve(PRETRAINED.iloc[:0], {}),
     "steps": lambda: curves.steps_curve(SAMPLED.iloc[:0]),

@@ -9,7 +9,7 @@ from tests.unit.report.little import IMAGES, VOLUMES, image_record
 from textdiff.experiments.grids import Grid, Row
 from textdiff.report.images import grid_table
 from textdiff.report.missing import missing_runs
-from textdiff.report.rows import best_row, by_row, case_table, grid_records, record_of
+from textdiff.report.rows import best_label, by_row, case_table, grid_records, record_of
 
 
 def test_records_come_in_the_grids_order(images):
@@ -82,13 +82,13 @@ def test_rows_of_one_label_are_kept_apart(images):
     assert grid_table(grid, images).frame["Dice"].tolist() == ["65.00 ± 14.14", "40.00 ± 7.07"]
     runs = grid_records(grid, images).assign(model="ours")
     runs.loc[runs["place"] == 1, ["row", "val/dice"]] = "the other", 0.66
-    assert best_row(runs, ("ours",)) == "the other"
+    assert best_label(runs, ("ours",)) == "the other"
 
 
 def test_the_best_row_is_chosen_on_validation_cases(volumes):
     runs = grid_records(VOLUMES, volumes)
-    assert best_row(runs, ("segresnet", "unetr")) == "SegResNet"
-    assert best_row(runs, ("unetr",)) is None and best_row(runs.iloc[:0], ("segresnet",)) is None
+    assert best_label(runs, ("segresnet", "unetr")) == "SegResNet"
+    assert best_label(runs, ("unetr",)) is None and best_label(runs.iloc[:0], ("segresnet",)) is None
 
 
 def test_the_record_of_one_configuration(images, none):

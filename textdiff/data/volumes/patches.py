@@ -161,7 +161,8 @@ class TrainingVolumes:
         distances: also give the signed distances, for networks with a label latent.
 
     Raises:
-        ValueError: no cases, an unknown kind, or what :class:`textdiff.data.volumes.layouts.VolumeCase` raises.
+        ValueError: no cases, an unknown kind, a label without a name, or what
+            :class:`textdiff.data.volumes.layouts.VolumeCase` raises.
     """
 
     def __init__(
@@ -195,6 +196,9 @@ class TrainingVolumes:
         """Keeps all voxels in two tensors, which loading processes can share however many volumes there are."""
         self.volumes, intensities, labels, start = [], [], [], 0
         for image, label_map in volumes:
+            if label_map.array.max() >= len(self.class_names):
+                largest, known = int(label_map.array.max()), len(self.class_names) - 1
+                raise ValueError(f"{label_map.name} has label {largest}, but class_names name labels up to {known}")
             voxels = torch.from_numpy(image.array).float().flatten()
             lowest = voxels.min()
             intensities.append(voxels - lowest)

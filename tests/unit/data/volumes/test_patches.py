@@ -148,6 +148,8 @@ def test_wrong_requests_are_refused():
         TrainingVolumes([], NAMES, KEEP, patch=(8, 8, 8))
     with pytest.raises(ValueError, match="choose one of class, anatomy"):
         training_volumes(prompts="poem")
+    with pytest.raises(ValueError, match="a has label 2, but class_names name labels up to 1"):
+        TrainingVolumes([volume_case()], NAMES[:2], KEEP, patch=(8, 8, 8), progress=False)
 
 
 @pytest.mark.parametrize(
