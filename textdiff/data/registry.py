@@ -317,7 +317,7 @@ _DATASETS = (
                 "iterations": 500,
                 "validate_every": 100,
                 "max_val": 4,
-            }
+            },
         },
         window=ABDOMEN_WINDOW,
         patch=(48, 48, 40),

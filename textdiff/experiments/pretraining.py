@@ -13,8 +13,8 @@ from textdiff.base.checkpoints import write_text
 from textdiff.base.parsing import numbers
 from textdiff.base.precision import Precision, resolve_device
 from textdiff.data import load_dataset
-from textdiff.experiments.config import AUTO, Config, Count, Listed, Rate, SamplingSteps, Within, kept_model
-from textdiff.experiments.run import locked, scratch_dir
+from textdiff.experiments.config import AUTO, Config, Count, Listed, Rate, SamplingSteps, Within
+from textdiff.experiments.places import kept_model, locked, scratch_dir
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,13 +147,15 @@ def pretrained(config: PretrainConfig, checkpoint: Path | None = None) -> tuple[
         seed=config.seed,
     )
     device = resolve_device(config.device)
-    return pretrain(new_backbone(config), crops(config), how, device=device, checkpoint=checkpoint, precision=config.precision)
+    return pretrain(
+        new_backbone(config), crops(config), how, device=device, checkpoint=checkpoint, precision=config.precision
+    )
 
 
 def kept_backbone(config: PretrainConfig) -> tuple[UNet, pd.DataFrame]:
     """The pre-trained network of a configuration and its loss curve (``step``, ``loss``, ``seconds``).
 
-    Read where this machine has it (:func:`~textdiff.experiments.config.kept_model`), else trained and kept there: a folder that
+    Read where this machine has it (:func:`~textdiff.experiments.places.kept_model`), else trained and kept there: a folder that
     other notebooks take as ``backbone``.
     """
     import pandas as pd

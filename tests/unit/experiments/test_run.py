@@ -10,9 +10,9 @@ import torch
 from volume_layouts import write_layout
 
 from textdiff.experiments import images, run, volumes
-from textdiff.experiments.config import kept_model
 from textdiff.experiments.images import TextDiffConfig
 from textdiff.experiments.pages import DataConfig
+from textdiff.experiments.places import kept_model
 from textdiff.experiments.pretraining import PretrainConfig, new_backbone, pretrained, unlabelled_images
 from textdiff.experiments.volumes import TextDiffSegConfig
 
