@@ -173,6 +173,7 @@ class TextDiffSegConfig(Config):
                 # Of as many patches, one a step taught more than two a step (trials on validation volumes)
                 "batch_size": 2 if large else 1,
                 "learning_rate": 5e-4 if large else 2e-3,
+                **entry.runs.get(self.mode, {}),
             }
         )._with_weights()
 
@@ -441,10 +442,11 @@ def figures(
 
     cases, order = test_cases(config, data), np.argsort(per_case["dice"].to_numpy())
     drawn, segment = {"training": training_figure(history, config)}, segmenter(model, config)
+    about = {"class_names": data.class_names, "window": data.task.window}
     for name, place in (("best", order[-1]), ("worst", order[0])):
         image, truth = cases[place].pair()
         found = segment(image, prompts_for([cases[place]], data.class_names, config.test_prompts)[0])
-        drawn[name] = slices(image, found, truth, class_names=data.class_names, title=cases[place].name)
+        drawn[name] = slices(image, found, truth, **about, title=cases[place].name)
     return drawn
 
 

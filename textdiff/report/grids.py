@@ -1,0 +1,49 @@
+"""Tables about the rows of a grid themselves. In: a grid, and records. Out: `report.tables.Table`s."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from textdiff.report.tables import Table, differences, paired_differences
+
+if TYPE_CHECKING:
+    from textdiff.experiments.grids import Grid
+
+
+def departures(grid: Grid) -> Table:
+    """Where each row of a grid departs from the first, in the words of the configurations."""
+    first, *others = [(row.label, grid.configs(row)[0]) for row in grid.rows]
+    base, lines = first[1].to_dict(), []
+    for label, config in others:
+        differing = [f"{name}={value}" for name, value in config.to_dict().items() if value != base[name]]
+        lines.append([label, ", ".join(differing)])
+    caption = f"Where each row departs from “{first[0]}”."
+    return Table(pd.DataFrame(lines, columns=["Row", "sets"], dtype=object), caption)
+
+
+def differences_by_labels(grid: Grid, records: pd.DataFrame, base: str) -> Table:
+    """`report.tables.paired_differences` to the row `base` at every number of labelled cases, one model after the other."""
+    parts = []
+    for n in dict.fromkeys(row.fields["n_labels"] for row in grid.rows):
+        part = replace(grid, rows=tuple(row for row in grid.rows if row.fields["n_labels"] == n))
+        table = paired_differences(part, records, base)
+        rows = table.frame[table.frame["Model"] != base].copy()
+        rows.insert(1, "n labelled", n)
+        parts.append(rows)
+    return Table(pd.concat(parts).sort_values("Model", kind="stable", ignore_index=True), table.caption)
+
+
+def gain(grid: Grid, records: pd.DataFrame, base: str, label: str = "TextDiff") -> float:
+    """How many points of Dice the row `label` is above the row `base`, on the cases and draws that both have; nan without."""
+    return 100 * float(differences(grid, records, base).loc[label, "difference"])
+
+
+def hardware(runs: pd.DataFrame) -> str:
+    """On what the runs of `report.rows.grid_records` were made."""
+    where = runs.reindex(columns=["env/processor", "env/cores", "env/gpu"]).astype(object)
+    rows = where.where(where.notna(), "none").drop_duplicates().to_numpy()
+    machines = [f"{processor}, {cores} cores, GPU: {gpu}" for processor, cores, gpu in rows]
+    return f"{len(runs)} records; {'; '.join(machines) or 'no machine yet'}"
