@@ -10,9 +10,9 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
+SMALL = sorted(folder.name for folder in Path(__file__).with_name("weights").glob("*_small"))
 SHIPPED = {
-    "weights/abdomen_small": "shipped/weights/abdomen_small",
-    "weights/hippocampus_small": "shipped/weights/hippocampus_small",
+    **{f"weights/{name}": f"shipped/weights/{name}" for name in SMALL},
     "results/published": "shipped/published",
     "notebooks": "shipped/notebooks",
     "book/paper_tables.csv": "shipped/book/paper_tables.csv",

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from textdiff.data.registry import DATASETS, names
+from textdiff.data import registry
+from textdiff.data.registry import DATASETS
 from textdiff.data.volumes.prompts import prompt
 from textdiff.experiments.volumes import SIZES, TextDiffSegConfig
 from textdiff.models.diffusion import Sampling
@@ -34,7 +35,7 @@ def model() -> TextDiffSeg:
 
 
 def test_defaults_are_those_of_the_configuration():
-    config = TextDiffSegConfig.resolved(dataset="hippocampus", mode="full")
+    config = TextDiffSegConfig()
     for name, value, _ in rows("parameter"):
         assert value == str(getattr(config, name.strip("`"))), name
 
@@ -75,7 +76,7 @@ def test_shapes_are_those_of_the_model(model):
 def test_what_is_said_of_noise_and_steps_is_true(model):
     share = float(model.diffusion.alphas_cumprod[-1].sqrt())
     assert f"{share:.1%}".replace("%", " %") in PAGE
-    steps = ", ".join(map(str, model.diffusion.visited(5)))
+    steps = ", ".join(str(step) for step in model.diffusion.visited(5))
     assert f"$t = {steps}$" in PAGE
 
 
@@ -88,9 +89,9 @@ def test_example_sentences_are_those_that_are_made(model):
 def test_table_of_volumes_is_that_of_the_tasks():
     page = (BOOK / "data.md").read_text(encoding="utf-8")
     said = {}
-    for called, *cells in rows("name", page[page.index("(volumes)=") :]):
-        said |= dict.fromkeys(re.findall(r"`(\w+)`", called), cells)
-    assert set(said) == set(names("volumes"))
+    for names, *cells in rows("name", page[page.index("(volumes)=") :]):
+        said |= dict.fromkeys(re.findall(r"`(\w+)`", names), cells)
+    assert set(said) == set(registry.names("volumes"))
     for name, (_, structures, window, grid) in said.items():
         task = DATASETS[name]
         assert window == (

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from textdiff.base import paths
 from textdiff.base.parsing import numbers
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from textdiff.data.images.views import TrainingImages
     from textdiff.models.features import DiffusionFeatures
     from textdiff.models.text import TextEncoder
+    from textdiff.models.textdiff import TextDiff
 
 Model = Literal[
     "textdiff",
@@ -61,6 +62,7 @@ Augmentation = Literal["follow", "affine", "stain", "official", "contradict", "n
 
 FUSION = {"textdiff": "attention", "textdiff_concat": "pooled", "textdiff_no_text": "none"}
 READING = ("textdiff", "textdiff_concat", "text_unet")
+TEXT_FREE = tuple(name for name in get_args(Model) if name not in (*FUSION, *READING))  # from scratch, without words
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "official": {
@@ -513,3 +515,47 @@ def load_trained(config: TextDiffConfig, data: Dataset, folder: Path) -> nn.Modu
     model = build_model(config, data)
     load_strict(model, read_checkpoint(folder / "model.safetensors"), source=str(folder))
     return model.eval()
+
+
+def model_name(config: Config, folder: str) -> str:
+    """``folder`` (which may be a known name too), or where it is "" the model that ships for the data set.
+
+    Raises ValueError where none does.
+    """
+    if not (folder or config.entry.model):
+        raise ValueError(
+            f"no model ships for {config.dataset!r}: train one (textdiff run 13 -p mode full -p dataset {config.dataset}) and "
+            "give its folder as model_folder"
+        )
+    return folder or config.entry.model
+
+
+def saved_model(config: Config, folder: str) -> tuple[TextDiff, TextDiffConfig, Dataset]:
+    """A trained TextDiff for a notebook that asks something of one, the settings of its data set, and the data.
+
+    Args:
+        folder: as :func:`model_name` takes it.
+
+    Raises:
+        ValueError: no folder and no shipped model, or a model that was trained on one of the test images.
+        FileNotFoundError: no such model.
+    """
+    from textdiff.models.textdiff import TextDiff
+
+    model = TextDiff.from_pretrained(model_name(config, folder), resolve_device(config.device))
+    spec = model.image
+    settings = TextDiffConfig.from_params(
+        mode=config.mode,
+        dataset=config.dataset,
+        seed=config.seed,
+        device=config.device,
+        backbone=config.entry.backbone,
+        text_encoder="tiny",
+        image_size=spec.image_size,
+        channel_order=spec.channel_order,
+        resize=spec.resize,
+        mask_rule=spec.mask_rule,
+    )
+    data = load_data(settings)
+    check_unseen(model.trained_on, data.test)
+    return model, settings, data

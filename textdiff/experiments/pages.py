@@ -71,7 +71,10 @@ class FeaturesConfig(Config):
 
 @dataclass(frozen=True)
 class PredictConfig(Config):
-    """Notebook 14: your own image and sentence. Without a model folder, a small one is trained first."""
+    """Notebook 14: your own image and sentence. ``model_folder``: a saved TextDiff; "" for the one that ships for the data set.
+
+    ``image`` and ``text`` belong together; "" for an image of the data set.
+    """
 
     experiment: ClassVar[str] = "predict"
     notebook: ClassVar[str] = "14_your_own_image"
@@ -88,6 +91,8 @@ class PredictConfig(Config):
 
     def _check_here(self) -> None:
         super()._check_here()
+        if bool(self.image) != bool(self.text):
+            raise ValueError("image and text belong together: give both, or neither for an image of the data set")
         _must_exist("image", self.image)
 
 
@@ -160,19 +165,19 @@ class BlocksConfig(Config):
 
 
 @dataclass(frozen=True)
-class ReadingConfig(Config):
-    """Notebook 1a: does the model read? ``model_folder``: a saved TextDiff to look into; "" for one that is trained briefly."""
+class ReadingConfig(TableConfig):
+    """Notebook 1a: does the model read? ``model_folder``: a saved TextDiff to look into; "" for the one that ships."""
 
     experiment: ClassVar[str] = "reading"
     notebook: ClassVar[str] = "1a_reading_test"
     derived: ClassVar[Mapping[str, str]] = {"model_weights": "model_folder"}
 
-    dataset: ImageSet = "chest_phantoms"
     model_folder: str = ""
     model_weights: str = AUTO
 
     def _resolve(self) -> ReadingConfig:
-        return self._with_weights()
+        config: Any = super()._resolve()
+        return config._with_weights()
 
 
 @dataclass(frozen=True)

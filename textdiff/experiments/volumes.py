@@ -27,10 +27,10 @@ from textdiff.experiments.config import (
     VolumeSet,
     Weight,
     Within,
-    kept_model,
     limited,
 )
 from textdiff.experiments.images import training_figure
+from textdiff.experiments.places import kept_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,14 +192,14 @@ class TextDiffSegConfig(Config):
 
 
 def load_data(config: TextDiffSegConfig) -> VolumeDataset:
-    """The data set of a configuration, with the structures that it asks for; phantoms are drawn."""
+    """The data set of a configuration, with the structures that it asks for; phantoms are drawn, as many as are asked for."""
     from textdiff.data import load_volumes
 
     if not config.entry.synthetic:
         return load_volumes(config.dataset, structures=config.class_names[1:])
-    train, val, test = PHANTOM_SPLITS
-    wanted = config.n_labels if isinstance(config.n_labels, int) else 0
-    return load_volumes(config.dataset, structures=config.class_names[1:], sizes=(max(train, wanted), val, test))
+    asked = (config.n_labels, config.max_val, config.max_test)
+    sizes = [max(size, n) if isinstance(n, int) else size for size, n in zip(PHANTOM_SPLITS, asked, strict=True)]
+    return load_volumes(config.dataset, structures=config.class_names[1:], sizes=tuple(sizes))
 
 
 def labelled_cases(config: TextDiffSegConfig, data: VolumeDataset) -> list[VolumeCase]:

@@ -99,6 +99,12 @@ def swap_left_right(caption: str) -> str:
     return re.sub(r"\b(left|right|Left|Right|LEFT|RIGHT)\b", lambda match: other[match[0]], caption)
 
 
+def named_side(caption: str) -> str | None:
+    """ "left" or "right" where a sentence names one side only, else None."""
+    sides = set(re.findall(r"\b(left|right)\b", caption.lower()))
+    return sides.pop() if len(sides) == 1 else None
+
+
 def shuffled(captions: Sequence[str], seed: int) -> list[str]:
     """Give each case another case's sentence: the same sentences in another order.
 
@@ -164,3 +170,10 @@ def other_sentences(cases: Sequence[Case], seed: int) -> dict[str, list[str]]:
         "empty": [""] * len(own),
         "swapped": [swap_left_right(caption) for caption in own],
     }
+
+
+def other_areas(caption: str) -> str:
+    """A sentence about other places: of the chest grammar one that names all areas that are not named, else left and right swapped."""
+    areas = parse_chest_caption(caption)
+    others = set(AREAS) - areas if areas else set()
+    return chest_caption(others) if others else swap_left_right(caption)

@@ -1,4 +1,4 @@
-"""Reader for LViT's folder layout: `img/`, `labelcol/` and `*_text.xlsx` of a split in, a list of `Case` out.
+"""LViT's folder layout: `img/`, `labelcol/` and `*_text.xlsx` of a split in, a list of `Case` out, and back.
 
 Takes the data sets as published (LViT, papers: Li et al. 2023): images and masks of different file types
 (MoNuSeg's test images are tif, its masks png), masks called `mask_<image>` (QaTa-COV19), sentences keyed by
@@ -8,7 +8,10 @@ order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from textdiff.data.cases import ON_ERROR, Case, complain, picture_size
 
@@ -156,3 +159,25 @@ def read_split(folder: str | Path, on_error: str = "raise") -> list[Case]:
     if not cases:
         raise ValueError(f"{folder}: no usable case (image, mask and caption) found")
     return cases
+
+
+def write_split(folder: str | Path, cases: Sequence[Case]) -> None:
+    """Write cases as one split of LViT's layout, such as `mine/Train_Folder`, which `read_split` reads.
+
+    Pictures and masks become PNG files named after the cases; a mask of two classes holds 0 and 255, one of more its labels.
+    """
+    import pandas as pd
+    from PIL import Image
+
+    folder = Path(folder)
+    for part in ("img", "labelcol"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        image, mask = case.pair()
+        Image.fromarray(image).save(folder / "img" / f"{case.name}.png")
+        grey = mask * np.uint8(255) if mask.max(initial=0) <= 1 else mask
+        Image.fromarray(grey).save(folder / "labelcol" / f"{case.name}.png")
+    table = pd.DataFrame(
+        {"Image": [f"{case.name}.png" for case in cases], "Description": [case.caption for case in cases]}
+    )
+    table.to_excel(folder / f"{folder.name.removesuffix('_Folder')}_text.xlsx", index=False)
