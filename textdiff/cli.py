@@ -131,19 +131,19 @@ def predict(
     settings = {"sampling_steps": sampling_steps, "sampler": sampler, "samples": samples, "seed": seed}
     given = {name: value for name, value in settings.items() if value is not None}
     how: dict[str, Any] = {} if overlap is None else {"overlap": overlap}
-    if (image is None) == (volume is None):
-        raise ValueError("give either --image FILE or --volume FILE, one of the two")
-    if volume is not None:
+    if volume is not None and image is None:
         _check_volume_files(volume, out, uncertainty)
         _predict_volume(model, volume, text, out, uncertainty, given, how, device)
         return
+    if image is None or volume is not None:
+        raise ValueError("give either --image FILE or --volume FILE, one of the two")
     for_volumes = [*given, *how, *(["uncertainty"] if uncertainty else [])]
     if for_volumes:
         option = for_volumes[0].replace("_", "-")
         raise ValueError(f"--{option} is of volumes: it goes with --volume, not with --image")
     _check_files(image, out, (".png",))
-    from textdiff import TextDiff
     from textdiff.base.precision import resolve_device
+    from textdiff.models.textdiff import TextDiff
 
     _check_kind(model, "features", "--volume")
     labels = TextDiff.from_pretrained(model, device=resolve_device(device)).predict(image, text)
@@ -400,10 +400,10 @@ def _predict_volume(
     device: str,
 ) -> None:
     """Segment, write and list; the labels are written last, so that where they are, everything is."""
-    from textdiff import TextDiffSeg
     from textdiff.base.precision import resolve_device
     from textdiff.data.volumes import volume as volumes
     from textdiff.models.diffusion import Sampling
+    from textdiff.models.textdiffseg import TextDiffSeg
 
     sampling = Sampling(**given)
     _check_kind(model, "preprocessing", "--image")
@@ -411,7 +411,7 @@ def _predict_volume(
         trained = TextDiffSeg.from_pretrained(model, device=resolve_device(device))
         asked = {"uncertainty": uncertainty is not None, "progress": sys.stderr.isatty()}
         found = trained.predict(volume, text, sampling, **asked, **how)
-    if uncertainty is not None:
+    if uncertainty is not None and found.uncertainty is not None:
         volumes.write_image(uncertainty, found.uncertainty)
     volumes.write_labels(out, found.labels)
     for number, name in enumerate(found.class_names[1:], start=1):
