@@ -7,7 +7,7 @@ Nothing is trained here, and nothing is chosen.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -133,7 +133,7 @@ def prompt_metrics(answers: pd.DataFrame) -> dict[str, float]:
 
 
 def answers_to(
-    segment: Segment, image: Volume, truth: Volume, texts: Sequence[str], class_names: Sequence[str]
+    segment: Callable[[Volume, str], Volume], image: Volume, truth: Volume, texts: Sequence[str], class_names: Sequence[str]
 ) -> pd.DataFrame:
     """What is marked in one volume under sentences of any kind.
 
@@ -172,7 +172,9 @@ def share_asked(labels: Volume, class_names: Sequence[str], asked: Sequence[str]
     return float((asked_only(labels, class_names, asked).array > 0).sum() / marked) if marked else float("nan")
 
 
-def each_asked(segment: Segment, case: VolumeCase, class_names: Sequence[str]) -> dict[str, Volume]:
+def each_asked(
+    segment: Callable[[Volume, str], Volume], case: VolumeCase, class_names: Sequence[str]
+) -> dict[str, Volume]:
     """What is marked in one volume when all structures are asked for (`ALL`), and when each is asked for alone, by its name."""
     names, image = list(class_names[1:]), case.image()
     questions = {ALL: names} | {name: [name] for name in names}
