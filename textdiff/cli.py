@@ -142,8 +142,8 @@ def predict(
         option = for_volumes[0].replace("_", "-")
         raise ValueError(f"--{option} is of volumes: it goes with --volume, not with --image")
     _check_files(image, out, (".png",))
+    from textdiff import TextDiff
     from textdiff.base.precision import resolve_device
-    from textdiff.models.textdiff import TextDiff
 
     _check_kind(model, "features", "--volume")
     labels = TextDiff.from_pretrained(model, device=resolve_device(device)).predict(image, text)
@@ -400,10 +400,10 @@ def _predict_volume(
     device: str,
 ) -> None:
     """Segment, write and list; the labels are written last, so that where they are, everything is."""
+    from textdiff import TextDiffSeg
     from textdiff.base.precision import resolve_device
     from textdiff.data.volumes import volume as volumes
     from textdiff.models.diffusion import Sampling
-    from textdiff.models.textdiffseg import TextDiffSeg
 
     sampling = Sampling(**given)
     _check_kind(model, "preprocessing", "--image")

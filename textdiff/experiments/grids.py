@@ -224,10 +224,8 @@ def _ablation_3d(entry: registry.DatasetEntry) -> list[Row]:
 
 def _label_efficiency_3d(entry: registry.DatasetEntry) -> list[Row]:
     models = {"TextDiffSeg": "textdiffseg"} | ({} if entry.synthetic else {"SegResNet": "segresnet"})
-    # A fifth of the other synthetic runs: enough for the Dice, not for reading, which this table does not show
-    short = {"iterations": 500, "validate_every": 100} if entry.synthetic else _short(entry)
     return [
-        Row(label, {"model": model, "n_labels": n, **short})
+        Row(label, {"model": model, "n_labels": n, **_short(entry)})
         for label, model in models.items()
         for n in entry.label_counts
     ]

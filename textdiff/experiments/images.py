@@ -33,6 +33,9 @@ from textdiff.experiments.config import (
     test_cases,
     validation_cases,
 )
+from textdiff.experiments.config import (
+    labelled_cases as labelled_cases,  # a step of a run, as those below
+)
 
 if TYPE_CHECKING:
     import numpy as np

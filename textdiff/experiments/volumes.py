@@ -30,6 +30,9 @@ from textdiff.experiments.config import (
     test_cases,
     validation_cases,
 )
+from textdiff.experiments.config import (
+    labelled_cases as labelled_cases,  # a step of a run, as those below
+)
 from textdiff.experiments.images import training_figure
 from textdiff.experiments.places import kept_model
 
