@@ -95,9 +95,9 @@ def coarse_dice(
         name: {f"{factor:g} times": [] for factor in factors} for name in names
     }
     for one in labels:
-        own = to_grid(one, None, "labels").spacing
+        x, y, z = to_grid(one, None, "labels").spacing
         for factor in factors:
-            back = from_grid(to_grid(one, tuple(factor * step for step in own), "labels"), one)
+            back = from_grid(to_grid(one, (factor * x, factor * y, factor * z), "labels"), one)
             for label, name in enumerate(names, start=1):
                 if (one.array == label).any():
                     dice = case_scores(back.array == label, one.array == label)["dice"]
