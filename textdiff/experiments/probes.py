@@ -40,8 +40,6 @@ def labelled_tensors(config: BlocksConfig | FeaturesConfig, cases: Sequence[Case
     return [(spec.input(image).to(device), spec.target(mask)) for image, mask in (case.pair() for case in cases)]
 
 
-
-
 def controls(config: BlocksConfig | FeaturesConfig) -> tuple[str, str]:
     """Names of the same network as initialised ("random:") and with all layers drawn at random ("redrawn:")."""
     return RANDOM + architecture_of(config.backbone), REDRAWN + architecture_of(config.backbone)

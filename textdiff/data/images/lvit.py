@@ -177,5 +177,7 @@ def write_split(folder: str | Path, cases: Sequence[Case]) -> None:
         Image.fromarray(image).save(folder / "img" / f"{case.name}.png")
         grey = mask * np.uint8(255) if mask.max(initial=0) <= 1 else mask
         Image.fromarray(grey).save(folder / "labelcol" / f"{case.name}.png")
-    table = pd.DataFrame({"Image": [f"{case.name}.png" for case in cases], "Description": [case.caption for case in cases]})
+    table = pd.DataFrame(
+        {"Image": [f"{case.name}.png" for case in cases], "Description": [case.caption for case in cases]}
+    )
     table.to_excel(folder / f"{folder.name.removesuffix('_Folder')}_text.xlsx", index=False)
