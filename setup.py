@@ -12,6 +12,8 @@ from setuptools.command.build_py import build_py
 
 SHIPPED = {
     "weights/abdomen_small": "shipped/weights/abdomen_small",
+    "weights/chest_32/config.json": "shipped/weights/chest_32/config.json",
+    "weights/he_32/config.json": "shipped/weights/he_32/config.json",
     "weights/hippocampus_small": "shipped/weights/hippocampus_small",
     "results/published": "shipped/published",
     "notebooks": "shipped/notebooks",
