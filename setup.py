@@ -10,11 +10,11 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
+SMALL = sorted(folder.name for folder in Path(__file__).with_name("weights").glob("*_small"))
 SHIPPED = {
-    "weights/abdomen_small": "shipped/weights/abdomen_small",
+    **{f"weights/{name}": f"shipped/weights/{name}" for name in SMALL},
     "weights/chest_32/config.json": "shipped/weights/chest_32/config.json",
     "weights/he_32/config.json": "shipped/weights/he_32/config.json",
-    "weights/hippocampus_small": "shipped/weights/hippocampus_small",
     "results/published": "shipped/published",
     "notebooks": "shipped/notebooks",
     "book/paper_tables.csv": "shipped/book/paper_tables.csv",

@@ -14,7 +14,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,8 +23,9 @@ from torch import Tensor
 from textdiff import DiffusionFeatures, TextDiff, TextEncoder, UNet
 from textdiff.base.cache import FeatureCache
 from textdiff.data.images.transforms import dihedral
-from textdiff.experiments.images import COMPACT_HEAD, OPENAI_256
 from textdiff.models.losses import dice_ce_loss
+from textdiff.models.store import OPENAI_256
+from textdiff.models.textdiff import HEADS
 
 HE_32 = dict(
     image_size=64,
@@ -59,8 +60,8 @@ def build(official: bool, cache: FeatureCache) -> TextDiff:
     unet = UNet(**(OPENAI_256 if official else HE_32))
     blocks = (6, 8, 12, 16) if official else (1, 4, 7, 10)
     features = DiffusionFeatures(unet, blocks, (50, 150, 250), precision="bfloat16", cache=cache)
-    head = {} if official else COMPACT_HEAD
-    return TextDiff(features, TextEncoder.from_pretrained("tiny"), positions=not official, **head)
+    head = replace(HEADS["official" if official else "compact"], positions=not official)
+    return TextDiff(features, TextEncoder.from_pretrained("tiny"), head=head)
 
 
 def batches(images: Tensor, views: int, size: int) -> Iterator[Tensor]:

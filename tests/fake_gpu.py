@@ -15,8 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_leaves
 
 GPU = "cuda:0"
 
@@ -27,58 +26,22 @@ class Card(FakeTensorMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.aten._local_scalar_dense.default:
             return True if args[0].dtype == torch.bool else 1
+        if func is torch.ops.aten.bincount.default:
+            return torch.zeros(args[2], dtype=torch.int64)
         out = super().__torch_dispatch__(func, types, args, kwargs)
-        for value in tree_flatten(out)[0]:
+        for value in tree_leaves(out):
             if isinstance(value, Tensor) and value.device.type != "cpu":
                 assert value.dtype != torch.float64, f"{func} makes 64-bit floats on {value.device}"
         return out
 
 
-class Guards(TorchFunctionMode):
-    """``tensor[key]``, ``copy_`` and ``contiguous``, which a build without CUDA refuses on the card."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func in (Tensor.__getitem__, Tensor.__setitem__) and args[0].device.type != "cpu":
-            part = _part(args[0], args[1] if isinstance(args[1], tuple) else (args[1],))
-            return part if func is Tensor.__getitem__ else None
-        if func is Tensor.copy_ and args[0].device.type != "cpu":
-            return args[0]
-        if func is Tensor.contiguous and args[0].device.type != "cpu":
-            return args[0].clone(memory_format=(kwargs or {}).get("memory_format", torch.contiguous_format))
-        return func(*args, **(kwargs or {}))
-
-
-def _part(tensor: Tensor, key: tuple) -> Tensor:
-    if Ellipsis in [k for k in key if not isinstance(k, Tensor)]:
-        at = next(i for i, k in enumerate(key) if k is Ellipsis)
-        named = sum(k is not None and k is not Ellipsis for k in key)
-        key = (*key[:at], *[slice(None)] * (tensor.ndim - named), *key[at + 1 :])
-    dim = 0
-    for k in key:
-        if k is None:
-            tensor = tensor.unsqueeze(dim)
-        elif isinstance(k, slice):
-            start, stop, step = k.indices(tensor.shape[dim])
-            tensor = torch.ops.aten.slice(tensor, dim, start, stop, step)
-        elif isinstance(k, int):
-            tensor, dim = tensor.select(dim, k), dim - 1
-        else:
-            tensor = tensor.index_select(dim, torch.as_tensor(k, device=tensor.device))
-        dim += 1
-    return tensor
-
-
-def _numpy(tensor: FakeTensor) -> np.ndarray:
-    assert tensor.device.type == "cpu", f"numpy is asked for a tensor on {tensor.device}"
-    return np.zeros(tensor.shape, str(tensor.dtype).removeprefix("torch."))
-
-
 @contextmanager
 def fake_gpu(*modules: nn.Module) -> Iterator[tuple[nn.Module, ...]]:
-    """Within this context there is a card; copies of ``modules`` are on it."""
+    """Within this context there is a card, and nothing is trained; copies of ``modules`` are on it."""
     copies = copy.deepcopy(modules)
-    with pytest.MonkeyPatch.context() as patch, torch.no_grad(), Card(allow_non_fake_inputs=True) as card, Guards():
-        patch.setattr(FakeTensor, "numpy", _numpy, raising=False)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad(), Card(allow_non_fake_inputs=True) as card:
+        for name, method in METHODS.items():
+            patch.setattr(FakeTensor, name, method, raising=False)
         for part in [part for module in copies for part in module.modules()]:
             for name, value in part._parameters.items():
                 if value is not None:
@@ -92,3 +55,46 @@ def fake_gpu(*modules: nn.Module) -> Iterator[tuple[nn.Module, ...]]:
 
 def pictures_on_gpu(count: int, size: int = 16) -> Tensor:
     return torch.zeros(count, 3, size, size).to(GPU)
+
+
+# --- what a build without CUDA refuses of a tensor on the card ------------------------------------------
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    assert tensor.device.type == "cpu", f"numpy is asked for a tensor on {tensor.device}"
+    return np.zeros(tensor.shape, str(tensor.dtype).removeprefix("torch."))
+
+
+def _item(tensor: Tensor, key: object) -> Tensor:
+    if tensor.device.type == "cpu":
+        return Tensor.__getitem__(tensor, key)
+    key, dim = key if isinstance(key, tuple) else (key,), 0
+    if any(k is Ellipsis for k in key):
+        at = next(i for i, k in enumerate(key) if k is Ellipsis)
+        named = sum(k is not None and k is not Ellipsis for k in key)
+        key = (*key[:at], *[slice(None)] * (tensor.ndim - named), *key[at + 1 :])
+    for k in key:
+        if k is None:
+            tensor = tensor.unsqueeze(dim)
+        elif isinstance(k, slice):
+            tensor = torch.ops.aten.slice(tensor, dim, *k.indices(tensor.shape[dim]))
+        elif isinstance(k, int):
+            tensor, dim = tensor.select(dim, k), dim - 1
+        else:
+            tensor = tensor.index_select(dim, torch.as_tensor(k, device=tensor.device))
+        dim += 1
+    return tensor
+
+
+def _contiguous(tensor: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:
+    return tensor.clone(memory_format=memory_format)
+
+
+METHODS = {
+    "numpy": _numpy,
+    "__getitem__": _item,
+    "__setitem__": lambda tensor, key, value: None,
+    "__invert__": lambda tensor: tensor == 0,
+    "contiguous": _contiguous,
+    "copy_": lambda tensor, *_, **__: tensor,
+}

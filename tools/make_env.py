@@ -40,7 +40,7 @@ def pinned(lock: str, name: str) -> str:
 
 def ways(lock: str, python: str, find_links: str) -> list[Way]:
     """How to install a lock (its text) into the environment of `python`, best first."""
-    uv = (python, "-m", "uv", "pip", "install", "--quiet", "--python", python)
+    uv = (python, "-m", "uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", python)
     local = tuple(f"--find-links={place}" for place in find_links.split())
     backend = re.search(r"^# torch-backend: (\w+)", lock, re.MULTILINE)
     found = []

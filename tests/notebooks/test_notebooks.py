@@ -17,8 +17,8 @@ import notebook_cells
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from textdiff import cli
-from textdiff.experiments.config import Config
+from textdiff.experiments.config import Config, parameters_of
+from textdiff.notebooks import notebook_config, notebook_parameters
 
 NOTEBOOKS = notebook_cells.notebooks(build_book.ROOT)
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -60,19 +60,18 @@ def test_layout(path):
 
 @every_notebook
 def test_parameters_are_declared_and_known_to_the_config(path):
-    parameters = cli.notebook_parameters(path)
-    config = cli.notebook_config(path)
+    config = notebook_config(path)
     assert config is not None, 'the metadata lacks {"textdiff": {"config": "..."}}'
-    known = {field.name: field.type for field in fields(config)}
-    assert {name: type(one.default).__name__ for name, one in parameters.items()} == {
-        name: known.get(name) for name in parameters
-    }
-    assert {field.name for field in fields(Config)} <= set(parameters), "the parameters common to all notebooks"
-    preset = {field.name: field.default for field in fields(config) if field.name != "dataset"}
-    assert [name for name, one in parameters.items() if one.default != preset.get(name, one.default)] == []
-    assert parameters["mode"].default == "demo"
-    assert config.from_params(**{name: one.default for name, one in parameters.items()})
+    declared = notebook_parameters(path)
     source = next(cell.source for cell in read(path).cells if "parameters" in tags(cell))
+    values: dict[str, object] = {}
+    exec(source, {}, values)
+    presets = {name: one.default for name, one in parameters_of(config).items() if name not in config.derived}
+    assert set(values) == set(declared) <= set(presets)
+    assert {field.name for field in fields(Config)} <= set(values), "the parameters common to all notebooks"
+    assert {name: value for name, value in values.items() if name != "dataset" and value != presets[name]} == {}
+    assert values["mode"] == "demo"
+    assert config.from_params(**values)
     for line in source.splitlines():
         assert not re.match(r"\w+ *=", line) or "# @param" in line, f"no @param: {line}"
 

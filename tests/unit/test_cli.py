@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import nibabel
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from textdiff import cli
+import textdiff
+from textdiff import cli, notebooks
+from textdiff.base import paths
+from textdiff.experiments import publish, run, sweep
+from textdiff.experiments.pages import DataConfig
+from textdiff.experiments.publish import Verdict
+from textdiff.models.diffusion import Sampling
 
 LABELS = np.arange(12, dtype=np.uint8).reshape(3, 4)
-PARAMETERS = 'mode = "demo"  # @param ["demo", "full"]\nn_labels = 0\nlearning_rate = 0.0\nshow = False\n'
+PARAMETERS = 'mode = "demo"\nn_labels = "auto"\nlearning_rate = "auto"\nnoise_steps = "auto"\n'
 
 
 def invoke(*words: object):
@@ -30,24 +40,37 @@ def assert_one_line(result, *parts: str) -> None:
         assert part in text
 
 
-@pytest.fixture
-def notebook(tmp_path, monkeypatch) -> Path:
-    """notebooks/13_textdiff.ipynb below a fresh current folder."""
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
-    monkeypatch.chdir(tmp_path)
-    return write_notebook(folder / "13_textdiff.ipynb", PARAMETERS, "print(n_labels)", config="TextDiffConfig")
+@pytest.mark.parametrize("words", [(sys.executable, "-m", "textdiff"), (Path(sys.executable).with_name("textdiff"),)])
+def test_the_version(words):
+    done = subprocess.run([*words, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"textdiff {textdiff.__version__}\n", "")
 
 
-def write_notebook(path: Path, parameters: str, code: str, config: str | None = None) -> Path:
-    cells = [
-        nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(code),
-    ]
-    metadata = {"textdiff": {"config": config}} if config else {}
-    metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
-    return path
+def test_beside_a_clone_called_textdiff_the_package_is_found(tmp_path):
+    """There, `import textdiff` was an empty namespace package although textdiff was installed."""
+    pytest.importorskip("setuptools", "77")
+    clone, site = tmp_path / "textdiff", tmp_path / "site"
+    (clone / "textdiff").mkdir(parents=True)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "textdiff/__init__.py"):
+        (clone / name).write_bytes((paths.PACKAGE.parent / name).read_bytes())
+    code = {
+        clone: f"from setuptools.build_meta import build_editable as build; build({str(site)!r})",
+        site: "import glob, zipfile; zipfile.ZipFile(*glob.glob('*.whl')).extractall()",
+        tmp_path: f"import site; site.addsitedir({str(site)!r}); import textdiff; print(textdiff.__version__)",
+    }
+    site.mkdir()
+    for place, words in code.items():
+        plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run([sys.executable, "-c", words], cwd=place, capture_output=True, text=True, env=plain)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{textdiff.__version__}\n"
+
+
+def disk_full(*args):
+    raise OSError("disk full")
+
+
+# --- predict -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -70,28 +93,23 @@ def model(monkeypatch) -> dict:
     return calls
 
 
-def test_predict_writes_the_labels_themselves(tmp_path, model):
-    image = tmp_path / "slide.png"
-    Image.new("RGB", (4, 3)).save(image)
-    result = invoke(
-        "predict", "--model", "m", "--image", image, "--text", "dense", "--out", tmp_path / "o.png", "--device", "cpu"
-    )
-    assert result.exit_code == 0, result.output
-    assert model == {"name": "m", "device": "cpu", "image": image, "text": "dense"}
-    with Image.open(tmp_path / "o.png") as written:
-        assert written.mode == "L"
-        assert np.array_equal(np.asarray(written), LABELS)
-
-
-def test_predict_leaves_the_old_file_and_no_rest_when_it_fails(tmp_path, model, monkeypatch):
+@pytest.mark.parametrize("fails", [False, True])
+def test_predict_writes_the_labels_themselves_or_leaves_the_old_file(tmp_path, model, monkeypatch, fails):
     image, out = tmp_path / "slide.png", tmp_path / "o.png"
     Image.new("RGB", (4, 3)).save(image)
     out.write_bytes(b"old")
-    monkeypatch.setattr("textdiff.base.checkpoints.os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
-    result = invoke("predict", "--model", "m", "--image", image, "--text", "t", "--out", out)
-    assert_one_line(result, "disk full")
-    assert out.read_bytes() == b"old"
+    if fails:
+        monkeypatch.setattr("textdiff.base.checkpoints.os.replace", disk_full)
+    result = invoke("predict", "--model", "m", "--image", image, "--text", "dense", "--out", out, "--device", "cpu")
+    assert model == {"name": "m", "device": torch.device("cpu"), "image": image, "text": "dense"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["o.png", "slide.png"]
+    if fails:
+        assert_one_line(result, "disk full")
+        assert out.read_bytes() == b"old"
+    else:
+        assert result.exit_code == 0, result.output
+        with Image.open(out) as written:
+            assert written.mode == "L" and np.array_equal(np.asarray(written), LABELS)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +119,11 @@ def test_predict_leaves_the_old_file_and_no_rest_when_it_fails(tmp_path, model, 
         ({"--out": "mask.jpg"}, "must end in .png"),
         ({"--out": "nowhere/mask.png"}, "no folder nowhere"),
         ({"--model": "no/such/model"}, "no/such/model"),
+        ({"--steps": 3}, "--sampling-steps is of volumes"),
+        ({"--overlap": 0.1}, "--overlap is of volumes"),
+        ({"--uncertainty": "u.nii.gz"}, "--uncertainty is of volumes"),
+        ({"--volume": "ct.nii.gz"}, "either --image FILE or --volume FILE"),
+        ({"--device": "cuda:99"}, "device='cuda:99'"),
     ],
 )
 def test_predict_says_what_is_wrong(tmp_path, monkeypatch, changed, said):
@@ -109,14 +132,6 @@ def test_predict_says_what_is_wrong(tmp_path, monkeypatch, changed, said):
     Image.new("RGB", (4, 3)).save("slide.png")
     options = {"--model": "m", "--image": "slide.png", "--text": "t", "--out": "mask.png"} | changed
     assert_one_line(invoke("predict", *(word for pair in options.items() for word in pair)), said)
-
-
-def test_predict_of_an_image_takes_no_settings_of_volumes(tmp_path):
-    image = tmp_path / "slide.png"
-    Image.new("RGB", (4, 3)).save(image)
-    words = ("predict", "--model", "m", "--text", "t", "--image", image, "--out", tmp_path / "o.png")
-    assert_one_line(invoke(*words, "--steps", 3), "--steps is of volumes")
-    assert_one_line(invoke(*words, "--uncertainty", "u.nii.gz"), "--uncertainty is of volumes")
 
 
 @pytest.fixture
@@ -132,9 +147,6 @@ def ct(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def volume_model(monkeypatch) -> dict:
     """Stands in for a trained TextDiffSeg that finds bright voxels; keeps what it was called with."""
-    import torch
-
-    import textdiff
     from textdiff.data.volumes.patches import Preprocessing
     from textdiff.models.inference import predict_volume
 
@@ -145,16 +157,16 @@ def volume_model(monkeypatch) -> dict:
         device = torch.device("cpu")
         preprocessing = Preprocessing(None, (0, 100), (8, 8, 8))
 
-        def predict(self, volume, text, **options):
-            calls.update(volume=volume, text=text, **options)
-            return predict_volume(self, volume, text, **options)
+        def predict(self, volume, text, sampling, **options):
+            calls.update(volume=volume, text=text, sampling=sampling, **options)
+            return predict_volume(self, volume, text, sampling, **options)
 
-        def segment(self, images, prompts, **settings):
+        def segment(self, images, prompts, sampling):
             bright = (images[:, 0] > 0).float() * 0.8
             return torch.stack([0.9 - bright, torch.full_like(bright, 0.1), bright], dim=1)
 
-        def draws(self, images, prompts, samples, **settings):
-            return (self.segment(images, prompts) for _ in range(samples))
+        def draws(self, images, prompts, sampling):
+            return (self.segment(images, prompts, sampling) for _ in range(sampling.samples))
 
     class Stored:
         @staticmethod
@@ -175,10 +187,11 @@ def predict_with(changed: dict[str, object]):
 
 
 def test_predict_of_a_volume_writes_aligned_labels_and_uncertainty(ct, volume_model):
-    result = predict_with({"--uncertainty": "u.nii", "--steps": 7, "--samples": 2, "--seed": 5})
+    settings = {"--sampling-steps": 7, "--samples": 2, "--seed": 5, "--sampler": "ddpm", "--overlap": 0.25}
+    result = predict_with({"--uncertainty": "u.nii", **settings})
     assert result.exit_code == 0, result.output
-    asked = {"steps": 7, "samples": 2, "seed": 5, "uncertainty": True, "progress": False}
-    assert volume_model == {"name": "m", "device": "cpu", "volume": ct, "text": "right kidney", **asked}
+    asked = {"sampling": Sampling(7, "ddpm", 2, 5), "uncertainty": True, "progress": False, "overlap": 0.25}
+    assert volume_model == {"name": "m", "device": torch.device("cpu"), "volume": ct, "text": "right kidney", **asked}
     image, mask, doubt = (nibabel.load(name) for name in (ct, "mask.nii.gz", "u.nii"))
     assert np.array_equal(np.asarray(mask.dataobj), 2 * (np.asarray(image.dataobj) > 50))
     assert mask.get_data_dtype() == np.uint8 and doubt.get_data_dtype() == np.float32
@@ -191,36 +204,6 @@ def test_predict_of_a_volume_writes_aligned_labels_and_uncertainty(ct, volume_mo
         "1 left kidney: 0.00 ml (0.00 to 0.00 in 2 samples)",
         "2 right kidney: 0.01 ml (0.01 to 0.01 in 2 samples)",
     ]
-
-
-def test_predict_takes_a_folder_of_dicom_slices(ct, volume_model):
-    sitk = pytest.importorskip("SimpleITK")
-    Path("series").mkdir()
-    array = np.zeros((4, 5, 6), np.int16)
-    array[2:, 1:3, 4:] = 100
-    for k, plane in enumerate(array):
-        image = sitk.GetImageFromArray(plane[None])
-        image.SetSpacing((0.8, 0.8, 2.5))
-        image.SetOrigin((0, 0, 2.5 * k))
-        tags = {
-            "0008|0060": "CT",
-            "0020|000e": "1.2.3.4",
-            "0020|000d": "1.2.3",
-            "0020|0013": str(k),
-            "0020|0032": f"0\\0\\{2.5 * k}",
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-        }
-        for tag, value in tags.items():
-            image.SetMetaData(tag, value)
-        writer = sitk.ImageFileWriter()
-        writer.KeepOriginalImageUIDOn()
-        writer.SetFileName(f"series/{k}.dcm")
-        writer.Execute(image)
-    result = predict_with({"--volume": "series"})
-    assert result.exit_code == 0, result.output
-    mask = nibabel.load("mask.nii.gz")
-    assert np.array_equal(np.asarray(mask.dataobj), 2 * (array.transpose() > 50))
-    assert nibabel.aff2axcodes(mask.affine) == ("L", "P", "S") and np.allclose(mask.header.get_zooms(), (0.8, 0.8, 2.5))
 
 
 def test_predict_warns_in_one_line_of_a_text_about_nothing_known(ct, volume_model):
@@ -241,9 +224,9 @@ def test_predict_warns_in_one_line_of_a_text_about_nothing_known(ct, volume_mode
         ({"--out": "ct.nii.gz"}, "--out ct.nii.gz would replace the volume itself"),
         ({"--uncertainty": "u.png"}, "--uncertainty must end in .nii"),
         ({"--uncertainty": "mask.nii.gz"}, "the same file mask.nii.gz"),
-        ({"--steps": 0}, "steps=0: at least 1"),
+        ({"--steps": 0}, "sampling_steps=0: at least 1"),
+        ({"--samples": 0}, "samples=0: at least 1"),
         ({"--sampler": "euler"}, "sampler='euler'"),
-        ({"--overlap": 1}, "overlap=1.0"),
     ],
 )
 def test_predict_of_a_volume_says_what_is_wrong_before_it_loads_the_model(ct, volume_model, changed, said):
@@ -251,15 +234,20 @@ def test_predict_of_a_volume_says_what_is_wrong_before_it_loads_the_model(ct, vo
     assert not volume_model and [path.name for path in Path().iterdir()] == ["ct.nii.gz"]
 
 
-def test_predict_of_a_damaged_volume_writes_nothing(ct, volume_model):
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [({}, "ct.nii.gz"), ({"--overlap": 1}, "overlap=1.0"), ({"--volume": "series"}, "series")],
+)
+def test_predict_of_what_cannot_be_segmented_writes_nothing(ct, volume_model, changed, said):
     ct.write_bytes(ct.read_bytes()[:100])
-    assert_one_line(predict_with({}), "ct.nii.gz")
-    assert [path.name for path in Path().iterdir()] == ["ct.nii.gz"]
+    Path("series").mkdir()  # of DICOM slices, but there are none
+    assert_one_line(predict_with(changed), said)
+    assert sorted(path.name for path in Path().iterdir()) == ["ct.nii.gz", "series"]
 
 
 def test_predict_with_a_full_disk_leaves_the_old_files_and_no_rest(ct, volume_model, monkeypatch):
     Path("mask.nii.gz").write_bytes(b"old")
-    monkeypatch.setattr("textdiff.base.checkpoints.os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("textdiff.base.checkpoints.os.replace", disk_full)
     result = predict_with({"--uncertainty": "u.nii.gz"})
     assert result.exit_code == 2 and result.stderr.splitlines()[-1] == "textdiff: disk full"
     assert Path("mask.nii.gz").read_bytes() == b"old"
@@ -283,80 +271,75 @@ def test_labels_that_are_no_label_map_are_refused(tmp_path):
         cli.write_labels(np.full((3, 4), 256), tmp_path / "o.png")
 
 
-def test_fetch_passes_on_what_it_is_given(monkeypatch, tmp_path):
+# --- fetch, run, train -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "place"), [("monuseg", paths.data_dir), ("openai_256", paths.weights_dir)])
+def test_fetch_passes_on_what_it_is_given(monkeypatch, tmp_path, name, place):
     seen = {}
-    monkeypatch.setenv("TEXTDIFF_DATA", "elsewhere")
-    monkeypatch.setattr(
-        "textdiff.data.fetch.fetch", lambda name, **options: seen.update(name=name, **options) or "done"
-    )
-    result = invoke("fetch", "monuseg", "--source", "a.zip", "--root", tmp_path)
+    for variable in ("TEXTDIFF_DATA", "TEXTDIFF_WEIGHTS"):
+        monkeypatch.setenv(variable, "elsewhere")
+    monkeypatch.setattr("textdiff.data.fetch.fetch", lambda name, **more: seen.update(name=name, **more) or "done")
+    result = invoke("fetch", name, "--source", "a.zip", "--root", tmp_path)
     assert result.exit_code == 0 and "done" in result.output
-    assert seen == {"name": "monuseg", "source": Path("a.zip"), "force": False}
-    from textdiff.base.paths import data_dir
-
-    assert data_dir() == tmp_path
+    assert seen == {"name": name, "source": Path("a.zip"), "force": False} and place() == tmp_path
 
 
-def test_fetch_of_an_unknown_name(monkeypatch):
+def test_fetch_of_an_unknown_name():
     assert_one_line(invoke("fetch", "monuseq"), "monuseq", "monuseg, qata")
 
 
-def test_run_checks_before_it_starts(notebook, monkeypatch):
-    monkeypatch.setattr(cli, "execute_notebook", lambda *a: pytest.fail("it was started"))
-    known = "mode, n_labels, learning_rate, show"
-    assert_one_line(invoke("run", 13, "-p", "n_label", 1), "no parameter n_label", "Did you mean n_labels?", known)
-    assert_one_line(invoke("run", 13, "-p", "n_labels", "many"), "n_labels must be a whole number, not 'many'")
-    assert_one_line(invoke("run", 13, "-p", "show", "perhaps"), "show must be true or false")
-    assert_one_line(invoke("run", 13, "-p", "n_labels", 1, "-p", "n_labels", 2), "given twice")
-    assert_one_line(invoke("run", 13, "-p", "n_labels"), "-p NAME VALUE")
-    assert_one_line(invoke("run", 13, "--n_labels", 5), "-p NAME VALUE")
+def write_notebook(path: Path, parameters: str, code: str, config: str | None = None) -> Path:
+    cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(code)]
+    metadata = {"textdiff": {"config": config}} if config else {}
+    metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
+    return path
 
 
-def test_run_lets_the_config_refuse_a_value(notebook):
-    parameters = 'mode = "demo"\nprotocol = "corrected"\n'
-    write_notebook(notebook, parameters, "pass", config="TextDiffConfig")
-    assert_one_line(invoke("run", 13, "-p", "protocol", "corect"), "protocol='corect'", "corrected")
+@pytest.fixture
+def notebook(tmp_path) -> Path:
+    return write_notebook(tmp_path / "13.ipynb", PARAMETERS, "pass", config="TextDiffConfig")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-p", "steps", 50), "parameter 'steps' is called 'noise_steps' now"),
+        (("-p", "n_labels", "many"), "n_labels must be a whole number"),
+        (("-p", "n_labels", -3), "n_labels=-3: at least 1"),
+        (("-p", "n_labels", 1, "-p", "n_labels=2"), "n_labels is given twice"),
+        (("-p", "n_labels"), "-p NAME VALUE"),
+        (("--n_labels", 5), "-p NAME VALUE"),
+    ],
+)
+def test_run_checks_before_it_starts(notebook, monkeypatch, words, said):
+    monkeypatch.setattr(notebooks, "execute_notebook", lambda *a: pytest.fail("it was started"))
+    assert_one_line(invoke("run", notebook, *words), said)
+
+
+@pytest.mark.parametrize("module", ["nbformat", "papermill"])
+def test_run_without_the_extra_says_which(notebook, monkeypatch, tmp_path, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert_one_line(invoke("run", notebook, "--out", tmp_path / "o.ipynb"), "pip install 'textdiff[book]'")
 
 
 def test_run_passes_typed_values_on(notebook, monkeypatch, tmp_path):
     seen = []
-    write_notebook(notebook, PARAMETERS, "pass")
-    monkeypatch.setattr(cli, "execute_notebook", lambda *a: seen.append(a))
-    words = ["-p", "n_labels", 3, "-p", "learning_rate", "-1e-4", "-p", "show", "True", "-p", "mode", "full"]
-    result = invoke("run", "13_textdiff", *words, "--out", tmp_path / "new" / "o.ipynb")
+    monkeypatch.setattr(notebooks, "execute_notebook", lambda *a: seen.append(a))
+    out = tmp_path / "new" / "o.ipynb"
+    result = invoke(
+        "run", notebook, "-p", "n_labels", 3, "-p", "learning_rate=1e-4", "-p", "mode", "full", "--out", out
+    )
     assert result.exit_code == 0, result.output
-    values = {"n_labels": 3, "learning_rate": -1e-4, "show": True, "mode": "full"}
-    assert seen == [(notebook, tmp_path / "new" / "o.ipynb", values)]
-    assert [type(value) for value in seen[0][2].values()] == [int, float, bool, str]
+    assert seen == [(notebook, out, {"n_labels": 3, "learning_rate": 1e-4, "mode": "full"})]
 
 
-def test_notebooks_are_found_by_number_name_and_path(notebook):
-    assert cli.find_notebook("13") == cli.find_notebook("13_textdiff") == notebook
-    assert cli.find_notebook(str(notebook)) == notebook
-    with pytest.raises(FileNotFoundError, match="there are 13_textdiff"):
-        cli.find_notebook("1")
-    with pytest.raises(FileNotFoundError, match="no notebook x.ipynb"):
-        cli.find_notebook("x.ipynb")
-    (notebook.parent / "13_other.ipynb").touch()
-    with pytest.raises(ValueError, match="13_other, 13_textdiff"):
-        cli.find_notebook("13")
-
-
-@pytest.mark.parametrize("line", ["sizes = (1, 2)", "a = b = 1", "import os", "n = len('x')", "x = None"])
-def test_parameters_are_scalars(tmp_path, line):
-    path = write_notebook(tmp_path / "n.ipynb", line, "pass")
-    with pytest.raises(ValueError, match="name = scalar"):
-        cli.notebook_parameters(path)
-
-
-def test_a_notebook_has_one_parameters_cell(tmp_path):
-    path = tmp_path / "n.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(), path)
-    with pytest.raises(ValueError, match="has 0 cells tagged 'parameters'"):
-        cli.notebook_parameters(path)
-    path.write_text("not json")
-    with pytest.raises(ValueError, match="is not a notebook"):
-        cli.notebook_parameters(path)
+def test_a_failing_notebook_is_one_line_and_a_copy_to_look_at(tmp_path):
+    path = write_notebook(tmp_path / "n.ipynb", "n = 0", "raise KeyError(f'n is {n}')")
+    result = invoke("run", path, "-p", "n", 7, "--out", tmp_path / "o.ipynb")
+    assert_one_line(result, "n.ipynb stopped: KeyError: 'n is 7'", str(tmp_path / "o.ipynb"))
+    assert "n = 7" in (tmp_path / "o.ipynb").read_text()
 
 
 def test_parameters_come_as_two_words_or_as_one():
@@ -367,17 +350,33 @@ def test_parameters_come_as_two_words_or_as_one():
             cli.read_pairs(wrong)
 
 
-def test_an_unknown_config_class_is_named(tmp_path):
-    path = write_notebook(tmp_path / "n.ipynb", "seed = 0", "pass", config="NoSuchConfig")
-    with pytest.raises(ValueError, match="NoSuchConfig.*TextDiffConfig"):
-        cli.notebook_config(path)
+def test_train_makes_the_run_of_a_file(monkeypatch, tmp_path):
+    config = DataConfig.from_params(seed=3)
+    (tmp_path / "run.json").write_text(json.dumps(config.to_record()))
+    monkeypatch.setattr(run, "make_run", lambda config, out: run.Run.open(config, out))
+    result = invoke("train", "--config", tmp_path / "run.json", "--out-dir", tmp_path)
+    assert result.exit_code == 0 and result.stdout == f"{tmp_path / 'data' / config.run_id}\n"
 
 
-def test_a_failing_notebook_is_one_line_and_a_copy_to_look_at(tmp_path):
-    path = write_notebook(tmp_path / "n.ipynb", "n = 0", "raise KeyError(f'n is {n}')")
-    result = invoke("run", path, "-p", "n", 7, "--out", tmp_path / "o.ipynb")
-    assert_one_line(result, "n.ipynb stopped: KeyError: 'n is 7'", str(tmp_path / "o.ipynb"))
-    assert "n = 7" in (tmp_path / "o.ipynb").read_text()
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "run.json"),
+        ("{", "run.json is damaged"),
+        ("[]", "holds a list where an object was expected"),
+        ("{}", "run.json says no experiment: one of data, pretraining"),
+        ('{"experiment": "data", "seed": -1}', "seed=-1: at least 0"),
+        ('{"experiment": "data", "seed": 1.5}', "seed=1.5 is float"),
+        ('{"experiment": "textdiff2d", "steps": "50"}', "'steps' is called 'noise_steps' now"),
+        ('{"experiment": "textdiff2d", "backbone_weights": "0123"}', "has other weights here"),
+        ('{"experiment": "data"}', "DataConfig describes no run"),
+    ],
+)
+def test_train_says_what_is_wrong(tmp_path, content, said):
+    path = tmp_path / "run.json"
+    if content is not None:
+        path.write_text(content)
+    assert_one_line(invoke("train", "--config", path), said)
 
 
 def test_a_defect_of_the_program_keeps_its_traceback(monkeypatch):
@@ -385,24 +384,28 @@ def test_a_defect_of_the_program_keeps_its_traceback(monkeypatch):
     assert isinstance(invoke("fetch", "monuseg").exception, KeyError)
 
 
+# --- sweep, publish ----------------------------------------------------------------------------------------
+
+
 @pytest.fixture
 def swept(monkeypatch, tmp_path):
     """Keeps what a sweep is asked for; its runs end as `ends` says."""
-    from textdiff.experiments import sweep
-
     monkeypatch.setenv("TEXTDIFF_RESULTS", str(tmp_path / "results"))
     monkeypatch.setattr(sweep, "published_dir", lambda: tmp_path / "published")
+    monkeypatch.setattr(cli, "_end_as_ctrl_c", lambda *names: None)  # the tests' own process
     seen = {"ends": "done"}
 
     def stand_in(planned, jobs, report):
         seen.update(planned=planned, jobs=jobs)
+        if seen["ends"] == "stopped":
+            raise KeyboardInterrupt
         return [sweep.Outcome(one, seen["ends"]) for one in planned]
 
     monkeypatch.setattr(sweep, "sweep", stand_in)
     return seen
 
 
-SWEEP = ("sweep", "comparison", "-p", "dataset=nuclei_phantoms", "-p", "mode=demo", "--rows", "TextDiff")
+SWEEP = ("sweep", "comparison", "-p", "dataset=nuclei_phantoms", "--rows", "TextDiff")
 
 
 def test_sweep_passes_on_what_it_is_given(swept):
@@ -423,19 +426,19 @@ def test_sweep_with_a_failed_run_ends_in_one(swept):
     assert f"failed: {swept['planned'][0].config.run_id}" in result.output
 
 
-def test_a_stopped_sweep_says_how_to_go_on(swept, monkeypatch):
-    def stop(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("textdiff.experiments.sweep.sweep", stop)
+def test_a_stopped_sweep_says_how_to_go_on(swept):
+    swept["ends"] = "stopped"
     result = invoke(*SWEEP)
     assert result.exit_code == 130 and "goes on from here" in result.stderr
 
 
-def test_a_dry_run_runs_nothing(swept):
-    result = invoke(*SWEEP, "--dry-run")
-    assert result.exit_code == 0 and "planned" not in swept
-    assert "to run" in result.output and "papermill " in result.output and "-r model textdiff" in result.output
+@pytest.mark.parametrize(("grid", "runs"), [("comparison", 39), ("label_efficiency", 45)])
+def test_a_dry_run_lists_the_runs(swept, grid, runs):
+    result = invoke("sweep", grid, "-p", "dataset=monuseg", "--dry-run")
+    lines = result.output.splitlines()
+    assert result.exit_code == 0 and "planned" not in swept and len(lines) == runs + 2
+    assert lines[-1] == f"{runs} runs: 0 recorded, 0 published, {runs} to run"
+    assert all(line.startswith("to run ") and "monuseg-" in line for line in lines[1:-1])
 
 
 @pytest.mark.parametrize(
@@ -443,16 +446,21 @@ def test_a_dry_run_runs_nothing(swept):
     [
         (("comparson", "-p", "dataset=monuseg"), ["did you mean 'comparison'", "ablation"]),
         (("comparison",), ["-p dataset=", "monuseg, qata"]),
-        (("comparison", "-p", "dataset=monuseg", "-p", "n_labels=3"), ["--set n_labels="]),
-        (("comparison", "-p", "dataset=monuseg", "-p", "mode=ful"), ["mode='ful'", "demo, full"]),
+        (("comparison", "-p", "dataset=hippocampus"), ["about images, and hippocampus holds volumes"]),
+        (("comparison", "-p", "dataset=monuseg", "-p", "n_labels=3"), ["--set NAME=VALUE"]),
         (("comparison", "-p", "monuseg"), ["'monuseg'", "NAME=VALUE"]),
         (("comparison", "-p", "dataset=qata", "-p", "dataset=monuseg"), ["given twice"]),
         (("comparison", "-p", "dataset=monuseg", "--rows", "TextDif"), ["Did you mean 'TextDiff'", "U-Net"]),
         (("comparison", "-p", "dataset=monuseg", "--seeds", ","), ["--seeds"]),
         (("comparison", "-p", "dataset=monuseg", "--seeds", "one"), ["'one'"]),
-        (("comparison", "-p", "dataset=monuseg", "--set", "iteration=3"), ["Did you mean iterations?"]),
+        (("comparison", "-p", "dataset=monuseg", "--set", "iteration=3"), ["did you mean 'iterations'"]),
+        (("comparison", "-p", "dataset=monuseg", "--set", "steps=50"), ["called 'noise_steps' now"]),
         (("comparison", "-p", "dataset=monuseg", "--set", "iterations=few"), ["whole number"]),
-        (("comparison", "-p", "dataset=monuseg", "--set", "schedule=cosin"), ["schedule='cosin'", "constant"]),
+        (("comparison", "-p", "dataset=monuseg", "--set", "iterations=-1"), ["iterations=-1: at least 1"]),
+        (("comparison", "-p", "dataset=monuseg", "--set", "lr_schedule=cosin"), ["'cosin'", "constant"]),
+        (("comparison", "-p", "dataset=monuseg", "--set", "model=unet"), ["differ in model"]),
+        (("comparison", "-p", "dataset=monuseg", "--set", "mode=demo"), ["all are in full mode"]),
+        (("comparison", "-p", "dataset=monuseg", "--set", "backbone_weights=0"), ["unknown parameter"]),
     ],
 )
 def test_sweep_says_what_is_wrong(swept, words, said):
@@ -461,15 +469,13 @@ def test_sweep_says_what_is_wrong(swept, words, said):
 
 
 def test_publish_says_what_it_did(monkeypatch):
-    from textdiff.experiments.publish import Verdict
-
     asked = []
 
     def stand_in(*args):
         asked.append(args)
         return [Verdict("a-1", "published"), Verdict("b-2", "refused", "it is of a demo run")]
 
-    monkeypatch.setattr("textdiff.experiments.publish.publish", stand_in)
+    monkeypatch.setattr(publish, "publish", stand_in)
     result = invoke("publish", "--all", "--allow-dirty")
     assert result.exit_code == 0 and asked == [([], True, True)]
     assert result.output.splitlines() == ["published  a-1", "refused    b-2: it is of a demo run"]

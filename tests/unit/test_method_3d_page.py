@@ -12,6 +12,7 @@ from textdiff.data.registry import DATASETS
 from textdiff.data.volumes.prompts import prompt
 from textdiff.experiments.config import VOLUMES, TextDiffSegConfig
 from textdiff.experiments.volumes import SIZES
+from textdiff.models.diffusion import Sampling
 from textdiff.models.textdiffseg import TextDiffSeg
 
 BOOK = Path(__file__).parents[2] / "book"
@@ -65,7 +66,7 @@ def test_shapes_are_those_of_the_model(model):
     with torch.no_grad():
         x = torch.zeros(1, *shapes[0][0])
         assert [tuple(one.shape[1:]) for one in model.image_encoder(x)] == [shapes[k][0] for k in (1, 2, 3)]
-        found = model.segment(x, ["anterior hippocampus"], steps=1)
+        found = model.segment(x, ["anterior hippocampus"], Sampling(1))
     assert tuple(found.shape[1:]) == shapes[8][0]
     assert shapes[4][0] == (model.text.dim,)
     label_input = (2 * (len(model.class_names) - 1), *patches[0])
@@ -75,7 +76,7 @@ def test_shapes_are_those_of_the_model(model):
 def test_what_is_said_of_noise_and_steps_is_true(model):
     share = float(model.diffusion.alphas_cumprod[-1].sqrt())
     assert f"{share:.1%}".replace("%", " %") in PAGE
-    steps = ", ".join(str(step) for step in model.diffusion._scheduler(5).timesteps.tolist())
+    steps = ", ".join(str(step) for step in model.diffusion.visited(5))
     assert f"$t = {steps}$" in PAGE
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import nbformat
@@ -15,7 +14,9 @@ from textdiff.experiments.images import TextDiffConfig
 from textdiff.experiments.pages import DataConfig
 from textdiff.experiments.pretraining import PretrainConfig
 
-PARAMETERS = 'mode = "demo"  # @param ["demo", "full"]\nn_labels = "auto"\nlearning_rate = "auto"\nnoise_steps = "auto"\n'
+PARAMETERS = (
+    'mode = "demo"  # @param ["demo", "full"]\nn_labels = "auto"\nlearning_rate = "auto"\nnoise_steps = "auto"\n'
+)
 
 
 def write_notebook(path: Path, parameters: str = PARAMETERS, config: str | None = "TextDiffConfig") -> Path:
@@ -101,13 +102,6 @@ def test_files_that_are_no_notebook_of_ours_are_named(tmp_path):
         notebooks.notebook_parameters(path)
 
 
-@pytest.mark.parametrize("module", ["nbformat", "papermill"])
-def test_without_the_extra_it_is_named(notebook, monkeypatch, module):
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=rf"needs {module}: pip install 'textdiff\[book\]'"):
-        notebooks.execute_notebook(notebook, notebook, notebooks.checked_parameters(notebook, {}))
-
-
 @pytest.mark.parametrize("cls", CONFIGS.values(), ids=list(CONFIGS))
 def test_each_choice_that_is_listed_can_be_taken(cls):
     choices = notebooks.choices_of(cls)
@@ -115,14 +109,9 @@ def test_each_choice_that_is_listed_can_be_taken(cls):
     for name, values in choices.items():
         assert len(set(values)) == len(values) > 1
         assert notebooks.parameters_of(cls)[name].default in values
-    for dataset in choices["dataset"]:
-        assert cls.resolved(dataset=dataset, mode="full").dataset == dataset
-
-
-def test_auto_is_a_choice_where_a_preset_chooses():
-    choices = notebooks.choices_of(TextDiffConfig)
-    assert choices["channel_order"] == ("auto", "RGB", "BGR") and choices["select_on"] == ("val", "test")
     assert not {"seed", "n_labels", "backbone", "device"} & choices.keys()
+    if cls is TextDiffConfig:  # "auto" where a preset chooses
+        assert choices["channel_order"] == ("auto", "RGB", "BGR") and choices["select_on"] == ("val", "test")
 
 
 # --- from within -------------------------------------------------------------------------------------------
@@ -148,7 +137,6 @@ def test_configure_takes_the_notebooks_parameters(monkeypatch):
         ("# Parameters\nn_shwon = 3\nseed = 1\n", {"seed": 1}, "unknown parameter 'n_shwon'; did you mean 'n_shown'"),
         ("n_shwon = 3", {"seed": -1}, "seed=-1: at least 0"),
         ("", {"seed": "one"}, "seed='one' is str, but must be int"),
-        ("", {"device": "gpu"}, "device='gpu'"),
     ],
 )
 def test_configure_refuses_what_cannot_be(cell, values, said):
@@ -156,11 +144,6 @@ def test_configure_refuses_what_cannot_be(cell, values, said):
     with pytest.raises((ValueError, TypeError)) as error:
         configured(DataConfig, cell, **values)
     assert said in str(error.value)
-
-
-def test_an_old_name_that_papermill_put_in_says_the_new_one():
-    with pytest.raises(ValueError, match="parameter 'steps' is called 'noise_steps' now"):
-        configured(TextDiffConfig, '# Parameters\nsteps = "50"\n')
 
 
 def test_names_that_papermill_put_in():

@@ -6,7 +6,9 @@ Nothing is trained here, and nothing is chosen.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 
 from textdiff.data.volumes.patches import place_channels
-from textdiff.data.volumes.prompts import KINDS, prompts_for
+from textdiff.data.volumes.prompts import KINDS, named_structures, prompt, prompts_for, swap_structures
 from textdiff.data.volumes.volume import widest_planes
 from textdiff.evaluation.calibration import Reliability
 from textdiff.evaluation.volumes import column, score_volumes
@@ -119,6 +121,76 @@ def by_question(answers: pd.DataFrame, statistic: str = "mean") -> dict[str, pd.
         asked = list(dict.fromkeys(answers["asked"]))
         tables[kind] = dice.reindex(index=asked, columns=names).rename_axis(index="asked for", columns="structure")
     return tables
+
+
+def prompt_metrics(answers: pd.DataFrame) -> dict[str, float]:
+    """The means of `by_question` as flat metrics of a record: "<kind>/dice_<structure>_asked_for_<question>"."""
+    return {
+        f"{kind}/dice_{column(name)}_asked_for_{column(asked)}": float(dice)
+        for kind, table in by_question(answers).items()
+        for (asked, name), dice in table.stack().items()
+    }
+
+
+def answers_to(
+    segment: Segment, image: Volume, truth: Volume, texts: Sequence[str], class_names: Sequence[str]
+) -> pd.DataFrame:
+    """What is marked in one volume under sentences of any kind.
+
+    One row per sentence and a last one with the truth: `sentence`, `understood by rules` (`named_structures`), `warned` (that the
+    sentence names nothing known), and of every structure `<name> (ml)`.
+    """
+    import pandas as pd
+
+    names, rows = list(class_names[1:]), []
+    for text in texts:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = segment(image, text)
+        named = ", ".join(named_structures(text, names)) or "nothing"
+        warned = "yes" if any("names nothing" in str(one.message) for one in said) else ""
+        rows.append([text, named, warned, *_amounts(found, names)])
+    rows.append(["(the truth)", "", "", *_amounts(truth, names)])
+    columns = ["sentence", "understood by rules", "warned", *(f"{name} (ml)" for name in names)]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _amounts(labels: Volume, names: Sequence[str]) -> list[float]:
+    """Volume of every structure, ml."""
+    return (np.bincount(labels.array.ravel(), minlength=len(names) + 1)[1:] * labels.voxel_ml).round(1).tolist()
+
+
+def asked_only(labels: Volume, class_names: Sequence[str], asked: Sequence[str]) -> Volume:
+    """The label map without the structures that were not asked for."""
+    kept = [class_names.index(name) for name in asked]
+    return replace(labels, array=np.where(np.isin(labels.array, kept), labels.array, 0))
+
+
+def two_sentences(text: str, truth: Volume | None, class_names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """A sentence and another that asks for something else, each with the structures that it names.
+
+    `text`: the first; "" for the name of the largest structure of the truth (of all where there is none). In the second, the first
+    structure that it names is exchanged for the largest (or first) one that it does not name, where that is possible.
+    """
+    known = class_names[1:]
+    amounts = dict.fromkeys(known, 0.0) if truth is None else dict(zip(known, _amounts(truth, known), strict=True))
+    largest = sorted(known, key=lambda name: -amounts[name])
+    text = text or prompt("class", known if truth is None else largest[:1])
+    named = named_structures(text, known)
+    others = [name for name in largest if name not in named]
+    other = swap_structures(text, named[0], others[0]) if named and others else prompt("class", known)
+    return {one: named_structures(one, known) for one in (text, other)}
+
+
+def worst_middle_best(
+    segment: Segment, cases: Sequence[VolumeCase], class_names: Sequence[str]
+) -> dict[str, tuple[VolumeCase, float]]:
+    """ "worst", "middle" and "best": the case by its Dice (0..1), all structures asked for at once, and that Dice."""
+    prompts = prompts_for(cases, class_names)
+    table = score_volumes(segment, cases, prompts=prompts, class_names=class_names, surfaces=False, progress=False)
+    order = table["dice"].sort_values(kind="stable").index
+    places = {"worst": order[0], "middle": order[len(order) // 2], "best": order[-1]}
+    return {name: (cases[place], float(table["dice"][place])) for name, place in places.items()}
 
 
 def look(

@@ -22,10 +22,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from textdiff.base import paths
 from textdiff.base.parsing import numbers
 from textdiff.base.precision import resolve_device
 from textdiff.data import registry
+from textdiff.experiments.places import kept_model
 
 # The default of a field that a preset fills in. After `from_params` no field but `device` and `workers` holds it.
 AUTO: Any = "auto"
@@ -290,11 +290,6 @@ def unknown_parameter(cls: type[Config], name: str) -> str:
     hint = f"; did you mean {near[0]!r}?" if near else ";"
     own = [one for one in parameters_of(cls) if one not in cls.derived]
     return f"unknown parameter {name!r}{hint} {cls.__name__} has: {', '.join(own)}"
-
-
-def kept_model(run_id: str) -> Path:
-    """Where the trained weights of a run are kept on this machine."""
-    return paths.cache_dir() / "models" / run_id
 
 
 def limited(cases: list, limit: int | str) -> list:

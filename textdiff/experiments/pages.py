@@ -89,12 +89,10 @@ class PredictConfig(Config):
     def _resolve(self) -> PredictConfig:
         return self._with_weights()
 
-    def _check(self) -> None:
-        if bool(self.image) != bool(self.text):
-            raise ValueError("image and text belong together: give both, or neither for an image of the data set")
-
     def _check_here(self) -> None:
         super()._check_here()
+        if bool(self.image) != bool(self.text):
+            raise ValueError("image and text belong together: give both, or neither for an image of the data set")
         _must_exist("image", self.image)
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from textdiff.base.checkpoints import write_text
 from textdiff.base.parsing import numbers
 from textdiff.base.precision import Precision, resolve_device
 from textdiff.data import load_dataset
 from textdiff.experiments.config import AUTO, Config, Count, Listed, Rate, SamplingSteps, Within
+from textdiff.experiments.places import kept_model, locked, scratch_dir
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
     from textdiff.data.cases import Case
     from textdiff.models.unet import UNet
     from textdiff.training.pretraining import CropPool
@@ -143,3 +150,35 @@ def pretrained(config: PretrainConfig, checkpoint: Path | None = None) -> tuple[
     return pretrain(
         new_backbone(config), crops(config), how, device=device, checkpoint=checkpoint, precision=config.precision
     )
+
+
+def kept_backbone(config: PretrainConfig) -> tuple[UNet, pd.DataFrame]:
+    """The pre-trained network of a configuration and its loss curve (``step``, ``loss``, ``seconds``).
+
+    Read where this machine has it (:func:`~textdiff.experiments.places.kept_model`), else trained and kept there: a folder that
+    other notebooks take as ``backbone``.
+    """
+    import pandas as pd
+
+    from textdiff.models.unet import UNet
+
+    folder = kept_model(config.run_id)
+    with locked(config):
+        if not (folder / "history.json").is_file():
+            checkpoint = scratch_dir() / config.run_id / "checkpoint.safetensors"
+            unet, history = pretrained(config, checkpoint)
+            unet.save_pretrained(folder)
+            write_text(folder / "history.json", json.dumps(history))
+            shutil.rmtree(checkpoint.parent, ignore_errors=True)
+        history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+    return UNet.from_pretrained(folder).to(resolve_device(config.device)), pd.DataFrame(history)
+
+
+def samples(config: PretrainConfig, unet: UNet) -> Tensor:
+    """``n_samples`` pictures that a network draws from noise: float32 ``[N, 3, crop, crop]`` on the processor."""
+    from textdiff.models.diffusion import Diffusion
+
+    shape = (config.n_samples, 3, config.crop, config.crop)
+    device = resolve_device(config.device)
+    diffusion = Diffusion("linear", respacing=config.sampling_steps)
+    return diffusion.sample(unet.to(device), shape, "ddpm", seed=config.seed, device=device, progress=False).cpu()

@@ -7,17 +7,14 @@ whoever asked for it, nothing is run twice, and two processes never make the sam
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
-from textdiff.base import paths
 from textdiff.experiments import images, volumes
-from textdiff.experiments.config import Config, kept_model
+from textdiff.experiments.config import Config
 from textdiff.experiments.images import TextDiffConfig
+from textdiff.experiments.places import kept_model, locked, scratch_dir
 from textdiff.experiments.records import Run
 from textdiff.experiments.volumes import TextDiffSegConfig
 from textdiff.training.fit import best_row
@@ -83,21 +80,8 @@ def record(
     return run
 
 
-@contextmanager
-def locked(config: Config) -> Iterator[None]:
-    """Within this context no other process of this machine makes the same run; one that does is waited for."""
-    scratch_dir().mkdir(parents=True, exist_ok=True)
-    with FileLock(scratch_dir() / f"{config.run_id}.lock"):
-        yield
-
-
-def scratch_dir() -> Path:
-    """Folder of locks and checkpoints of runs that are not finished."""
-    return paths.cache_dir() / "training"
-
-
 def keep_model(model: nn.Module, config: Config) -> Path:
-    """Writes trained weights to :func:`~textdiff.experiments.config.kept_model`: a whole model, or a network's weights."""
+    """Writes trained weights to :func:`~textdiff.experiments.places.kept_model`: a whole model, or a network's weights."""
     from textdiff.base.checkpoints import write_checkpoint
 
     folder = kept_model(config.run_id)

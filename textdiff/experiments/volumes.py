@@ -27,10 +27,10 @@ from textdiff.experiments.config import (
     VolumeSet,
     Weight,
     Within,
-    kept_model,
     limited,
 )
 from textdiff.experiments.images import training_figure
+from textdiff.experiments.places import kept_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,6 +173,7 @@ class TextDiffSegConfig(Config):
                 # Of as many patches, one a step taught more than two a step (trials on validation volumes)
                 "batch_size": 2 if large else 1,
                 "learning_rate": 5e-4 if large else 2e-3,
+                **entry.runs.get(self.mode, {}),
             }
         )._with_weights()
 
@@ -191,14 +192,14 @@ class TextDiffSegConfig(Config):
 
 
 def load_data(config: TextDiffSegConfig) -> VolumeDataset:
-    """The data set of a configuration, with the structures that it asks for; phantoms are drawn."""
+    """The data set of a configuration, with the structures that it asks for; phantoms are drawn, as many as are asked for."""
     from textdiff.data import load_volumes
 
     if not config.entry.synthetic:
         return load_volumes(config.dataset, structures=config.class_names[1:])
-    train, val, test = PHANTOM_SPLITS
-    wanted = config.n_labels if isinstance(config.n_labels, int) else 0
-    return load_volumes(config.dataset, structures=config.class_names[1:], sizes=(max(train, wanted), val, test))
+    asked = (config.n_labels, config.max_val, config.max_test)
+    sizes = [max(size, n) if isinstance(n, int) else size for size, n in zip(PHANTOM_SPLITS, asked, strict=True)]
+    return load_volumes(config.dataset, structures=config.class_names[1:], sizes=tuple(sizes))
 
 
 def labelled_cases(config: TextDiffSegConfig, data: VolumeDataset) -> list[VolumeCase]:
@@ -441,10 +442,11 @@ def figures(
 
     cases, order = test_cases(config, data), np.argsort(per_case["dice"].to_numpy())
     drawn, segment = {"training": training_figure(history, config)}, segmenter(model, config)
+    about = {"class_names": data.class_names, "window": data.task.window}
     for name, place in (("best", order[-1]), ("worst", order[0])):
         image, truth = cases[place].pair()
         found = segment(image, prompts_for([cases[place]], data.class_names, config.test_prompts)[0])
-        drawn[name] = slices(image, found, truth, class_names=data.class_names, title=cases[place].name)
+        drawn[name] = slices(image, found, truth, **about, title=cases[place].name)
     return drawn
 
 

@@ -143,9 +143,10 @@ class Diffusion:
     ) -> None:
         full = np.cumprod(1 - beta_schedule(noise_schedule, num_steps))
         self.timesteps = list(range(num_steps)) if respacing == "" else respaced_timesteps(respacing, num_steps)
-        self.alphas_cumprod = torch.from_numpy(full[self.timesteps])
-        self._before = np.append(1.0, full[self.timesteps][:-1])  # abar of the step that step t leads to
-        self.betas = 1 - full[self.timesteps] / self._before
+        self._abar = full[self.timesteps]
+        self._before = np.append(1.0, self._abar[:-1])  # abar of the step that step t leads to
+        self.betas = 1 - self._abar / self._before
+        self.alphas_cumprod = torch.from_numpy(self._abar)
 
     def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Eq. 1 in one jump: ``sqrt(abar_t) x0 + sqrt(1 - abar_t) noise``; ``timesteps [B]`` index this schedule."""
@@ -153,7 +154,7 @@ class Diffusion:
 
     def predict_x0(self, eps: Tensor, x_t: Tensor, t: int, clip: bool = True) -> Tensor:
         """The clean image that noise ``eps`` implies, clipped to [-1, 1]."""
-        abar = float(self.alphas_cumprod[t])
+        abar = float(self._abar[t])
         x0 = (x_t - math.sqrt(1 - abar) * eps) / math.sqrt(abar)
         return x0.clamp(-1, 1) if clip else x0
 
@@ -167,7 +168,7 @@ class Diffusion:
         if output.shape[1] == 2 * x_t.shape[1]:
             eps, variance = output.chunk(2, dim=1)
         x0 = self.predict_x0(eps, x_t, t)
-        abar, before, beta = (float(row[t]) for row in (self.alphas_cumprod, self._before, self.betas))
+        abar, before, beta = (float(row[t]) for row in (self._abar, self._before, self.betas))
         mean = (beta * math.sqrt(before) * x0 + (1 - before) * math.sqrt(1 - beta) * x_t) / (1 - abar)
         smallest = math.log(self._posterior_variance(t))
         if variance is None:
@@ -185,7 +186,7 @@ class Diffusion:
     def ddim_step(self, output: Tensor, x_t: Tensor, t: int, generator: torch.Generator | None = None) -> Tensor:
         """One deterministic DDIM step from ``t`` to ``t - 1``; the noise is predicted anew from the clipped image."""
         x0 = self.predict_x0(output[:, : x_t.shape[1]], x_t, t)
-        return ddim_step(x0, x_t, float(self.alphas_cumprod[t]), float(self._before[t]), 0.0, eta=0.0)
+        return ddim_step(x0, x_t, float(self._abar[t]), float(self._before[t]), 0.0, eta=0.0)
 
     @torch.inference_mode()
     def sample(
@@ -216,7 +217,7 @@ class Diffusion:
     def _posterior_variance(self, t: int) -> float:
         """Variance of ``q(x_{t-1} | x_t, x_0)``; at t = 0 it is zero, and that of t = 1 stands in for its logarithm."""
         t = max(t, min(1, len(self.betas) - 1))
-        variance = (1 - self._before[t]) / (1 - float(self.alphas_cumprod[t])) * self.betas[t]
+        variance = (1 - self._before[t]) / (1 - self._abar[t]) * self.betas[t]
         return max(float(variance), 1e-20)
 
 
@@ -239,7 +240,8 @@ class LatentDiffusion:
         if prediction not in get_args(Target):
             raise ValueError(f"prediction={prediction!r}: choose one of {', '.join(get_args(Target))}")
         self.prediction, self.num_steps = prediction, num_steps
-        self.alphas_cumprod = torch.from_numpy(np.cumprod(1 - beta_schedule(noise_schedule, num_steps)))
+        self._abar = np.cumprod(1 - beta_schedule(noise_schedule, num_steps))
+        self.alphas_cumprod = torch.from_numpy(self._abar)
 
     def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Equation 3: ``sqrt(abar_t) clean + sqrt(1 - abar_t) noise``; ``timesteps`` int ``[B]``."""
@@ -295,7 +297,7 @@ class LatentDiffusion:
         for t, following in zip(steps, [*steps[1:], None], strict=True):
             timesteps = torch.full((batch,), t, device=device)
             clean = self.clean(denoise(latent, timesteps).float(), latent, timesteps)
-            abar_next = 1.0 if following is None else float(self.alphas_cumprod[following])
+            abar_next = 1.0 if following is None else float(self._abar[following])
             noise = torch.randn(1, *shape, generator=generator).to(device) if eta else 0.0
-            latent = ddim_step(clean, latent, float(self.alphas_cumprod[t]), abar_next, noise, eta)
+            latent = ddim_step(clean, latent, float(self._abar[t]), abar_next, noise, eta)
         return latent

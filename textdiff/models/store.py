@@ -80,14 +80,14 @@ def _places(folder: str) -> list[Path]:
 
 def _known_folder(name: str, folder: str, packaged: bool) -> Path:
     """Where the files of a registered name are; fetched from the release where they are not on this machine."""
-    from textdiff.data.fetch import fetch_release
-
     places = _places(folder)
     for place in places:
         if (place / "config.json").is_file() and (place / WEIGHTS).is_file():
             return place
     if packaged:
         raise FileNotFoundError(f"{name!r} comes with the package, but is not in {places[0]}: install it again")
+    from textdiff.data.fetch import fetch_release
+
     try:
         return fetch_release(name)
     except Exception as error:
@@ -284,13 +284,11 @@ class Pretrained:
                 f"{folder} holds {f'a {kind}' if kind else 'no model'} of format {version}; "
                 f"this reads a {cls.__name__} of format {FORMAT}"
             )
-        text, trained_on = about.pop("text"), about.pop("trained_on")
-        parts: dict[str, Any] = {"text": None if text is None else _load_text(text)}
-        if "features" in about:
-            parts["features"] = _load_features(about.pop("features"), folder)
-        for key, build in cls.SPECS.items():
-            about[key] = build(**about[key])
-        model = cls(**parts, **about)
+        try:
+            model, trained_on = _built(cls, about, folder), about["trained_on"]
+        except (KeyError, TypeError) as error:
+            said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"{folder / 'config.json'} does not describe a {cls.__name__}: {said}") from error
         model.load_own(read_checkpoint(folder / WEIGHTS), str(folder))
         model.trained_on = trained_on
         return model.to(device).eval()
@@ -300,13 +298,24 @@ class Pretrained:
         load_strict(self, state, source, ignored=FROZEN)
 
 
+def _built(cls: type[Model], about: Mapping[str, Any], folder: Path) -> Model:
+    """The untrained model that config.json describes, with its frozen parts."""
+    text = about["text"]
+    parts = (
+        {}
+        if text is None
+        else {"text": TextEncoder.from_pretrained(text["name"], text["max_length"], padding=text["padding"])}
+    )
+    if "features" in about:
+        parts["features"] = _load_features(about["features"], folder)
+    settings = {key: value for key, value in about.items() if key not in ("text", "features", "trained_on", "model")}
+    objects = {key: build(**settings[key]) for key, build in cls.SPECS.items()}
+    return cls(**{"text": None, **parts, **settings, **about["model"], **objects})
+
+
 def own_state(model: nn.Module) -> dict[str, Tensor]:
     """The state of a model without its frozen features and text encoder."""
     return {key: value for key, value in model.state_dict().items() if not key.startswith(FROZEN)}
-
-
-def _load_text(about: Mapping[str, Any]) -> TextEncoder:
-    return TextEncoder.from_pretrained(about["name"], about["max_length"], padding=about["padding"])
 
 
 def _save_features(features: FeatureExtractor, folder: Path) -> None:

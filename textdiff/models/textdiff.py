@@ -267,11 +267,11 @@ class TextDiff(Pretrained, nn.Module):
         self.head = TextDiffHead(features.channels, text.dim if text else 1, num_classes, head)
         if text is None and head.fusion != "none":
             raise ValueError("without a text encoder, fusion must be 'none'")
-        self.image = replace(image, num_classes=num_classes)
-        self.text_mask, self.criterion = text_mask, criterion
+        self.image, self.text_mask, self.criterion = replace(image, num_classes=num_classes), text_mask, criterion
         self.class_names = tuple(class_names) or ("background", *(f"class {k}" for k in range(1, num_classes)))
-        self.settings = {"num_classes": num_classes, "text_mask": text_mask, "class_names": self.class_names}
-        self.settings |= {"head": asdict(head), "image": asdict(self.image), "criterion": asdict(criterion)}
+        about = {"head": asdict(head), "image": asdict(self.image), "criterion": asdict(criterion)}
+        own = {"num_classes": num_classes, "text_mask": text_mask}
+        self.settings = {"class_names": self.class_names, **about, "model": own}
 
     @property
     def device(self) -> torch.device:

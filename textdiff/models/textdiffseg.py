@@ -103,7 +103,7 @@ class LabelEncoder(nn.Module):
 class RawLabels(nn.Module):
     """The ablation "without label encoder": the share of each structure in every cell, from -1 (none) to 1 (all)."""
 
-    def forward(self, onehot: Tensor, distances: Tensor) -> Tensor:
+    def forward(self, onehot: Tensor, distances: Tensor | None) -> Tensor:
         return F.avg_pool3d(onehot, STRIDE) * 2 - 1
 
 
@@ -189,9 +189,8 @@ class TextDiffSeg(Pretrained, nn.Module):
             raise ValueError(
                 f"widths={tuple(widths)} must be three numbers and denoiser_widths={tuple(denoiser_widths)} two multiples of 16"
             )
-        self.settings = {
-            "class_names": tuple(class_names),
-            "preprocessing": asdict(preprocessing),
+        about = {"preprocessing": asdict(preprocessing), "criterion": asdict(criterion)}
+        model = {
             "widths": widths,
             "latent_channels": latent_channels,
             "denoiser_widths": denoiser_widths,
@@ -203,8 +202,8 @@ class TextDiffSeg(Pretrained, nn.Module):
             "autoencode": autoencode,
             "from_noise": from_noise,
             "precision": precision,
-            "criterion": asdict(criterion),
         }
+        self.settings = {"class_names": tuple(class_names), **about, "model": model}
         structures = len(class_names) - 1
         channels = latent_channels if label_encoder else structures
         self.class_names = tuple(class_names)
@@ -284,8 +283,10 @@ class TextDiffSeg(Pretrained, nn.Module):
             tokens, mask = self.text(list(prompts))
             return self.fuse.attention(self.image_encoder(images)[-1], tokens.to(images.device), mask.to(images.device))
 
-    def _latent(self, labels: Tensor, distances: Tensor) -> Tensor:
+    def _latent(self, labels: Tensor, distances: Tensor | None) -> Tensor:
         """The clean latent ``z_l(0)`` of labels ``[B, X, Y, Z]`` and their signed distances ``[B, K, X, Y, Z]``."""
+        if distances is None and isinstance(self.label_encoder, LabelEncoder):
+            raise ValueError("the label encoder reads signed distances: ask for them (TrainingVolumes(distances=True))")
         onehot = F.one_hot(labels, len(self.class_names)).movedim(-1, 1)[:, 1:].float()
         return self.label_encoder(onehot, distances).float()
 

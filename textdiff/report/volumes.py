@@ -10,12 +10,14 @@ import pandas as pd
 
 from textdiff.data.volumes.prompts import KINDS
 from textdiff.evaluation.calibration import uncertainty_against_dice
+from textdiff.evaluation.studies import SAMPLED
 from textdiff.evaluation.volumes import column
 from textdiff.report.missing import NOT_GIVEN, NOT_RUN, grid_caption, score_words
-from textdiff.report.rows import RowRuns, by_row
+from textdiff.report.rows import RowRuns, best_row, by_row, grid_records
 from textdiff.report.tables import Table, results, score_of
 
 if TYPE_CHECKING:
+    from textdiff.evaluation.studies import Way
     from textdiff.experiments.grids import Grid
 
 BESIDE = 4  # structures that have a column of their own beside the means; more have `structure_table` only
@@ -51,6 +53,28 @@ def grid_table_3d(grid: Grid, records: pd.DataFrame) -> Table:
         "Training seconds and seconds per volume: means, comparable on one machine only.",
     ]
     return Table(frame, grid_caption(text, rows, records, frame))
+
+
+def run_table(metrics: Mapping[str, float], class_names: Sequence[str]) -> Table:
+    """The test scores of one run (`Run.metrics`), of every structure and of all together."""
+    scores = {"Dice": ("dice", 100), **DISTANCES}
+    lines = []
+    for name in ("all", *class_names[1:]):
+        end = "" if name == "all" else f"_{column(name)}"
+        found = [(metrics.get(f"test/{score}{end}"), scale) for score, scale in scores.values()]
+        lines.append([name, *(NOT_GIVEN if value is None else f"{scale * value:.2f}" for value, scale in found)])
+    text = f"Test scores of the run: means over {metrics['test/n']} volumes, Dice in percent."
+    low, high = metrics.get("test/dice_ci_low"), metrics.get("test/dice_ci_high")
+    if low is not None and high is not None:
+        text += f" 95 % interval of the mean Dice: {100 * low:.2f} to {100 * high:.2f} (bootstrap over volumes)."
+    return Table(pd.DataFrame(lines, columns=["structure", *scores], dtype=object), text)
+
+
+def best_network(grid: Grid, records: pd.DataFrame) -> str:
+    """Label of the network from scratch with the best Dice on validation volumes; before any was run, of the first one."""
+    networks = [row for row in grid.rows if grid.configs(row)[0].from_scratch]
+    models = [row.fields["model"] for row in networks]
+    return best_row(grid_records(grid, records), models) or networks[0].label
 
 
 def structure_table(grid: Grid, records: pd.DataFrame) -> Table:
@@ -195,6 +219,31 @@ def uncertainty_table(per_case: pd.DataFrame, sampler: str, sampling_steps: int)
         "Uncertainty and Dice: rank correlation over volumes, -1 where the less sure volumes are the worse ones throughout.",
     ]
     return Table(pd.DataFrame(lines, columns=columns, dtype=object), " ".join(text))
+
+
+def sampling_metrics(
+    per_case: pd.DataFrame, reliability: Mapping[Way, pd.DataFrame], uncertainty_steps: int
+) -> dict[str, float]:
+    """The numbers of a record of notebook 25, from what `evaluation.studies.sampling_study` gives.
+
+    "sampling/<score> <sampler> <steps> x<samples>" of every way, and "reliability/<samples>/..." of those with
+    `uncertainty_steps` of ddim.
+    """
+    metrics: dict[str, float] = {"test/n": per_case["case"].nunique()}
+    for (sampler, steps, samples), table in reliability.items():
+        if (sampler, steps) == ("ddim", uncertainty_steps):
+            metrics |= reliability_metrics(table, f"reliability/{samples}")
+    for way, scores in per_case.groupby(["sampler", "sampling_steps", "samples"], sort=False):
+        for name in SAMPLED[1:]:
+            metrics["sampling/{} {} {} x{}".format(name, *way)] = float(scores[name].mean())
+    return metrics
+
+
+def reliability_tables(metrics: Mapping[str, float]) -> dict[str, pd.DataFrame]:
+    """The reliability that `sampling_metrics` kept, by number of samples in words."""
+    counts = sorted({int(name.split("/")[1]) for name in metrics if name.startswith("reliability/")})
+    words = {count: "one sample" if count == 1 else f"{count} samples" for count in counts}
+    return {words[count]: reliability_table(metrics, f"reliability/{count}") for count in counts}
 
 
 def reliability_metrics(table: pd.DataFrame, prefix: str) -> dict[str, float]:

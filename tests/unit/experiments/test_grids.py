@@ -32,7 +32,10 @@ def test_every_row_is_a_valid_and_distinct_experiment(name, dataset):
 
 
 def test_tables_share_the_runs_they_have_in_common():
-    for dataset, names in {"monuseg": ("comparison", "ablation"), "abdomen_phantoms": ("comparison3d", "ablation3d")}.items():
+    for dataset, names in {
+        "monuseg": ("comparison", "ablation"),
+        "abdomen_phantoms": ("comparison3d", "ablation3d"),
+    }.items():
         one, other = (grid(name, dataset).all() for name in names)
         assert {config.run_id for config in one} & {config.run_id for config in other}
 
@@ -74,7 +77,9 @@ def test_unknown_names_are_refused(words, message):
 def test_a_data_set_of_ones_own_has_the_same_tables(tmp_path, monkeypatch):
     entry = {"kind": "images", "layout": "lvit", "class_names": ["background", "lesion"], "licence": "mine"}
     runs = {"grid": {"iterations": 7, "image_size": 64}}
-    (tmp_path / "registry.json").write_text(json.dumps({"datasets": {"mine": {**entry, "runs": runs, "label_counts": [2]}}}))
+    (tmp_path / "registry.json").write_text(
+        json.dumps({"datasets": {"mine": {**entry, "runs": runs, "label_counts": [2]}}})
+    )
     monkeypatch.setenv("TEXTDIFF_REGISTRY", str(tmp_path / "registry.json"))
     for name in ("comparison", "label_efficiency"):
         assert {(config.iterations, config.image_size) for config in grid(name, "mine").all()} == {(7, 64)}

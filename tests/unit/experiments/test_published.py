@@ -98,7 +98,9 @@ def test_runs_of_one_data_set_were_tested_on_the_same_cases(experiment):
 @of("blocks_steps")
 def test_probes_follow_from_the_table(folder):
     metrics, table = read(folder, "metrics.json"), read_table(folder / "per_case.csv")
-    means = table.astype({"blocks": str, "noise_steps": str}).groupby(["backbone", "blocks", "noise_steps"])["dice"].mean()
+    means = (
+        table.astype({"blocks": str, "noise_steps": str}).groupby(["backbone", "blocks", "noise_steps"])["dice"].mean()
+    )
     sets = [name.removeprefix("probe/") for name in metrics if "@" in name]
     assert sets
     for name in sets:

@@ -10,9 +10,9 @@ import torch
 from volume_layouts import write_layout
 
 from textdiff.experiments import images, run, volumes
-from textdiff.experiments.config import kept_model
 from textdiff.experiments.images import TextDiffConfig
 from textdiff.experiments.pages import DataConfig
+from textdiff.experiments.places import kept_model
 from textdiff.experiments.pretraining import PretrainConfig, new_backbone, pretrained, unlabelled_images
 from textdiff.experiments.volumes import TextDiffSegConfig
 
@@ -33,9 +33,11 @@ def of_images(**changes) -> TextDiffConfig:
 
 
 def of_volumes(dataset: str = "abdomen_phantoms", **changes) -> TextDiffSegConfig:
-    small = {"mode": "full", "text_encoder": "tiny", "patch": "32,32,24", "latent_channels": 4, "sampling_steps": 1}
+    small = {"mode": "full", "text_encoder": "tiny", "latent_channels": 4, "sampling_steps": 1}
     if dataset == "abdomen_phantoms":
         small |= {"structures": "liver,left kidney", "n_labels": 2}
+    else:
+        small |= {"patch": "32,32,24"}
     return TextDiffSegConfig.from_params(dataset=dataset, **small | QUICK | {"iterations": 1, "max_test": 1} | changes)
 
 

@@ -1,13 +1,16 @@
 """The baselines: called like TextDiff, blind to captions except the one that reads, able to learn."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
 
 from textdiff.base.checkpoints import load_strict, read_checkpoint, write_checkpoint
-from textdiff.experiments.config import SCRATCH
+from textdiff.data.images.views import ImageBatch
+from textdiff.experiments.images import FUSION, Model
 from textdiff.models.baselines import BASELINES, NETWORKS, READING, build_baseline
-from textdiff.models.losses import dice_ce_loss
+from textdiff.models.losses import DiceCE, dice_ce_loss
 from textdiff.models.text import TextEncoder
 
 LEFT, RIGHT = "one infected area, upper left lung.", "one infected area, upper right lung."
@@ -34,8 +37,15 @@ def _fresh(name, text, **options):
 
 
 def test_they_are_those_that_a_configuration_can_name():
-    assert BASELINES == SCRATCH
+    assert set(BASELINES) == set(get_args(Model)) - set(FUSION)
     assert set(READING) == set(BASELINES) - set(NETWORKS)
+
+
+def test_the_loss_is_the_criterion_of_the_logits(model, text):
+    batch = ImageBatch(torch.randn(2, 3, 64, 64), torch.randint(3, (2, 64, 64)), [LEFT, RIGHT])
+    model.eval().criterion = DiceCE(1.5, "logits", "batch")
+    expected = dice_ce_loss(model(batch.images, batch.captions), batch.masks, 1.5, "logits", "batch")
+    assert torch.equal(model.loss(batch)["loss"], expected)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 38), (32, 33)])

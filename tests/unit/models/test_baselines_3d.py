@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from textdiff.models.baselines import BASELINES_3D, PATCH, build_baseline_3d
-from textdiff.models.losses import dice_ce_loss
+from textdiff.data.volumes.patches import Preprocessing, VolumeBatch
+from textdiff.models.baselines import BASELINES_3D, PATCH, VolumeNetwork, build_baseline_3d
+from textdiff.models.diffusion import Sampling
 
 SMALL = (16, 24, 16)
 
@@ -97,8 +98,8 @@ def test_unetr_answers_larger_volumes_window_by_window():
 
 
 @pytest.mark.parametrize("name", BASELINES_3D)
-def test_it_learns_one_volume(name):
-    model = _fresh(name)
+def test_it_learns_one_volume_in_textdiffsegs_place(name):
+    model = VolumeNetwork(_fresh(name), ("background", "liver", "spleen"), Preprocessing(None, None, SMALL))
     target = torch.zeros(1, *SMALL, dtype=torch.int64)
     target[:, 4:12, 6:18, 4:12] = 1
     images = target[:, None].float().repeat(1, 4, 1, 1, 1) * 2 - 1
@@ -106,10 +107,12 @@ def test_it_learns_one_volume(name):
     losses = []
     for _ in range(3):
         optimiser.zero_grad()
-        losses.append(dice_ce_loss(model(images, ["x"]), target))
+        losses.append(model.loss(VolumeBatch(images, target, None, [""]))["loss"])
         losses[-1].backward()
         optimiser.step()
     assert losses[-1] < 0.9 * losses[0]
+    found = model.segment(images, ["x"], Sampling())
+    assert not found.requires_grad and torch.allclose(found.sum(1), torch.ones(1, *SMALL), atol=1e-5)
 
 
 def test_wrong_arguments_are_refused():

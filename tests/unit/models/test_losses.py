@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from textdiff.models.losses import dice_ce_loss, dice_loss, image_dice_loss
+from textdiff.models.losses import DiceCE, dice_ce_loss, dice_loss, image_dice_loss
 
 
 @pytest.fixture
@@ -97,3 +97,22 @@ def test_wrong_arguments_are_refused(batch, change, says):
     arguments = {"logits": batch[0], "target": batch[1]} | change
     with pytest.raises(ValueError, match=says):
         dice_ce_loss(**arguments)
+
+
+@pytest.mark.parametrize("options", [{}, {"dice_weight": 0.0}, {"dice_on": "logits", "dice_over": "batch"}])
+def test_as_an_object_it_is_the_same_loss(batch, options):
+    assert DiceCE(**options)(*batch) == dice_ce_loss(*batch, **{"dice_over": "image", **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dice_weight": -1.0}, "dice_weight=-1.0: 0 or more"),
+        ({"dice_weight": float("nan")}, "dice_weight=nan"),
+        ({"dice_on": "sigmoid"}, 'choose "softmax" or "logits"'),
+        ({"dice_over": "pixel"}, 'choose "image" or "batch"'),
+    ],
+)
+def test_wrong_settings_are_refused_when_built(options, message):
+    with pytest.raises(ValueError, match=message):
+        DiceCE(**options)

@@ -218,6 +218,13 @@ def test_wrong_requests_say_what_would_be_right(change, message):
         build().segment(**request)
 
 
+def test_without_signed_distances_a_label_encoder_has_nothing_to_read():
+    data = replace(batch(), distances=None)
+    with pytest.raises(ValueError, match="signed distances.*distances=True"):
+        build().loss(data)
+    build(label_encoder=False).loss(data)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"denoiser_widths": (16, 20)}, "multiples of 16"), ({"widths": (4, 8)}, "three numbers")],

@@ -291,6 +291,16 @@ def turned(volume: Volume, axes: str = "RAS") -> Volume:
     return replace(volume, array=orientations.apply_orientation(volume.array, turn), affine=affine)
 
 
+def askew(volume: Volume, degrees: float, axes: str) -> Volume:
+    """The volume stored in another order of axes and turned about the patient's long axis, as a scan that lies askew.
+
+    Only the affine tells of the turn, and of a shift of a few cm: the voxels stay as they are.
+    """
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    tilt = np.array([[cosine, -sine, 0, 12.5], [sine, cosine, 0, -40], [0, 0, 1, 310], [0, 0, 0, 1]])
+    return turned(replace(volume, affine=tilt @ volume.affine), axes)
+
+
 def to_grid(volume: Volume, spacing: tuple[float, float, float] | None, kind: str = "image") -> Volume:
     """Bring a volume to RAS axes and voxels of `spacing` mm.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from textdiff.experiments import backbones
-from textdiff.experiments.config import kept_model
+from textdiff.experiments import pretraining
+from textdiff.experiments.places import kept_model
 from textdiff.experiments.pretraining import PretrainConfig, crops
 from textdiff.models.store import load_backbone
 
@@ -19,13 +19,13 @@ def config(tmp_path, monkeypatch):
 
 
 def test_a_backbone_is_trained_once_and_kept(config, monkeypatch):
-    unet, history = backbones.kept_backbone(config)
-    monkeypatch.setattr(backbones, "pretrained", None)
-    again, read = backbones.kept_backbone(config)
+    unet, history = pretraining.kept_backbone(config)
+    monkeypatch.setattr(pretraining, "pretrained", None)
+    again, read = pretraining.kept_backbone(config)
     assert history.equals(read) and list(read["step"]) == [2]
     assert all(torch.equal(a, b) for a, b in zip(unet.state_dict().values(), again.state_dict().values(), strict=True))
     assert load_backbone(str(kept_model(config.run_id))).output_blocks
-    assert backbones.samples(config, unet).shape == (3, 3, 16, 16)
+    assert pretraining.samples(config, unet).shape == (3, 3, 16, 16)
 
 
 def test_crops_are_those_of_the_configuration(config):

@@ -1,0 +1,180 @@
+"""Names and the weights behind them: known ones are found here before any hub is asked, and two weights are never one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import tiny_textdiff, tiny_unet
+
+from textdiff import TextDiff, TextDiffSeg
+from textdiff.base import paths
+from textdiff.data import registry
+from textdiff.models import store
+from textdiff.models.store import decoder_blocks, find_model, load_backbone, weights_identity
+from textdiff.models.text import TextEncoder
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch) -> Path:
+    """An empty folder of weights, no hub and no release; the working directory is empty too."""
+
+    def unreachable(*_, **__):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setenv("TEXTDIFF_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("TEXTDIFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    monkeypatch.setattr("textdiff.data.fetch.fetch_release", unreachable, raising=False)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path
+
+
+# --- saved models ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", registry.MODELS)
+def test_known_models_load_without_a_network(machine, name):
+    model = TextDiffSeg.from_pretrained(name)
+    assert model.trained_on["dataset"] == registry.MODELS[name].dataset and model.trained_on["cases"]
+    assert not model.training and len(model.class_names) > 2
+
+
+def test_a_known_name_is_no_folder_of_that_name(machine):
+    Path("hippocampus_small").mkdir()
+    Path("hippocampus_small/config.json").write_text("{}")
+    assert find_model("hippocampus_small", "TextDiffSeg") == paths.shipped("weights") / "hippocampus_small"
+
+
+def test_a_known_name_that_is_not_here_comes_from_the_release(machine, monkeypatch):
+    shipped = paths.shipped("weights") / "hippocampus_small"
+    asked = []
+
+    def fetch_release(name):
+        asked.append(name)
+        return Path(shutil.copytree(shipped, paths.weights_dir() / name))
+
+    monkeypatch.setattr(paths, "shipped", lambda kind: machine / "not_here")
+    monkeypatch.setattr("textdiff.data.fetch.fetch_release", fetch_release, raising=False)
+    for _ in range(2):  # fetched, then found
+        assert find_model("hippocampus_small", "TextDiffSeg") == machine / "weights" / "hippocampus_small"
+    assert asked == ["hippocampus_small"]
+
+    def broken(name):
+        raise OSError("no route")
+
+    monkeypatch.setattr("textdiff.data.fetch.fetch_release", broken)
+    with pytest.raises(FileNotFoundError, match=r"no 'abdomen_small': looked in .* from the release \(no route\)"):
+        find_model("abdomen_small", "TextDiffSeg")
+
+
+def test_folders_and_names_in_the_folder_of_weights(machine):
+    model = tiny_textdiff(None, fusion="none")
+    model.save_pretrained(machine / "weights" / "mine")
+    assert find_model("mine", "TextDiff") == find_model(machine / "weights" / "mine", "TextDiff")
+    with pytest.raises(ValueError, match="holds a TextDiff of format 2; this reads a TextDiffSeg of format 2"):
+        TextDiffSeg.from_pretrained("mine")
+    about = machine / "weights" / "mine" / "config.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"format": 1}))
+    with pytest.raises(ValueError, match="holds a TextDiff of format 1; this reads a TextDiff of format 2"):
+        TextDiff.from_pretrained("mine")
+
+
+@pytest.mark.parametrize("key", ["text", "head", "model", "trained_on", "features"])
+def test_a_description_that_lacks_something_is_named(machine, key):
+    tiny_textdiff(TextEncoder.from_pretrained("tiny")).save_pretrained(machine / "mine")
+    path = machine / "mine" / "config.json"
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != key}))
+    with pytest.raises(ValueError, match=f"config.json does not describe a TextDiff: .*{key}"):
+        TextDiff.from_pretrained(machine / "mine")
+
+
+# --- backbones -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["he_32", "chest_32", "phantoms_32"])
+def test_known_backbones_load_without_a_network(machine, name, monkeypatch):
+    monkeypatch.delenv("TEXTDIFF_WEIGHTS")
+    unet = load_backbone(name)
+    assert not unet.training and len(unet.output_blocks) == decoder_blocks(name)
+    assert len(registry.BACKBONES[name].blocks) >= 1
+
+
+def test_a_backbone_of_ones_own_is_a_folder_or_an_entry(machine, monkeypatch):
+    tiny_unet().save_pretrained(machine / "weights" / "mine", torch.float32)
+    entry = {"backbones": {"my_own": {"image_size": 16, "blocks": {"": "0,2"}, "folder": "mine"}}}
+    (machine / "registry.json").write_text(json.dumps(entry))
+    monkeypatch.setenv("TEXTDIFF_REGISTRY", str(machine / "registry.json"))
+    for name in ("my_own", str(machine / "weights" / "mine")):
+        assert torch.equal(load_backbone(name).out[2].weight, tiny_unet().out[2].weight)
+        assert decoder_blocks(name) == 4
+
+
+def test_random_weights_follow_from_the_seed_and_redrawn_ones_have_no_empty_layer(machine):
+    before = torch.random.get_rng_state()
+    first, same, other = (load_backbone("random:phantoms_32", seed).state_dict() for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    key = "input_blocks.0.0.weight"
+    assert torch.equal(first[key], same[key]) and not torch.equal(first[key], other[key])
+    empty = [name for name, value in first.items() if name.endswith("weight") and not value.any()]
+    redrawn = load_backbone("redrawn:phantoms_32").state_dict()
+    assert empty and all(redrawn[name].any() for name in empty)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("openai_256", "textdiff fetch openai_256.*choose a small backbone: he_32"),
+        ("no/such", "no backbone 'no/such': looked in no/such. Known names: openai_256, he_32"),
+    ],
+)
+def test_what_is_not_here_says_how_to_get_it(machine, name, message):
+    with pytest.raises(FileNotFoundError, match=message):
+        load_backbone(name)
+    assert decoder_blocks(name) == (18 if name == "openai_256" else None)
+
+
+# --- what a name stands for ------------------------------------------------------------------------------
+
+
+def test_two_folders_of_one_name_are_two_weights(machine):
+    folders = [machine / place / "mine" for place in ("a", "b", "c")]
+    for folder, seed in zip(folders, (0, 1, 0), strict=True):
+        tiny_unet(seed).save_pretrained(folder)
+    one, other, again = (weights_identity(str(folder)) for folder in folders)
+    assert one == again != other and len(one) == 16
+    tiny_unet(2).save_pretrained(folders[0])
+    assert weights_identity(str(folders[0])) not in (one, other)
+
+
+def test_every_kind_of_name_has_an_identity_of_its_own(machine):
+    text = TextEncoder.from_pretrained("tiny")
+    tiny_textdiff(text).save_pretrained(machine / "weights" / "mine")
+    names = [
+        "he_32",
+        "chest_32",
+        "random:he_32",
+        "redrawn:he_32",
+        "random:openai_256",
+        "openai_256",
+        "hippocampus_small",
+    ]
+    found = [weights_identity(name) for name in [*names, "tiny", "mine"]]
+    assert len(set(found)) == len(found) and all(len(one) == 16 and int(one, 16) >= 0 for one in found)
+    assert weights_identity("he_32") == registry.BACKBONES["he_32"].sha256[:16]
+    assert weights_identity("tiny") == weights_identity("")
+    assert weights_identity("someone/bert") == "someone/bert"
+
+
+@pytest.mark.parametrize("name", [*registry.MODELS, "he_32", "chest_32", "phantoms_32"])
+def test_the_registry_states_the_hash_of_what_is_shipped(name):
+    import hashlib
+
+    entry = registry.MODELS.get(name) or registry.BACKBONES[name]
+    folder = store.find_model(name, "") if name in registry.MODELS else store._backbone_folder(name)
+    for file, said in (("config.json", entry.config_sha256), (store.WEIGHTS, entry.sha256)):
+        assert hashlib.sha256((folder / file).read_bytes()).hexdigest() == said, file

@@ -1,0 +1,76 @@
+"""Another frozen network in the UNet's place: any of timm's, read at several scales through timm's own ``features_only``.
+
+Optional: ``pip install 'textdiff[timm]'``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from textdiff.base.cache import FeatureCache
+from textdiff.base.checkpoints import check_fit, read_checkpoint
+from textdiff.models.features import FeatureExtractor
+
+
+class TimmFeatures(FeatureExtractor):
+    """Maps of a frozen timm network.
+
+    Args:
+        name: timm's name of the network, such as "efficientnet_lite2".
+        out_indices: which of its maps, counted from the finest (stride 2).
+        image_size: side in pixels that images are brought to first; None keeps their own.
+        weights: a file of the network's weights with timm's names (``.pth``, ``.safetensors``; never any code in it);
+            None draws them.
+        precision, cache: see :class:`FeatureExtractor`.
+
+    Images come in [-1, 1] and are brought to the mean and deviation that the network was trained with.
+
+    Raises:
+        ImportError: timm is not installed.
+        ValueError: a name, an index or weights that timm does not take.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        out_indices: Sequence[int] = (1, 2, 3, 4),
+        image_size: int | None = None,
+        weights: str | Path | None = None,
+        precision: str = "float32",
+        cache: FeatureCache | None = None,
+    ) -> None:
+        try:
+            import timm
+        except ImportError as error:
+            raise ImportError("TimmFeatures needs timm: pip install 'textdiff[timm]'") from error
+        options = {"features_only": True, "out_indices": tuple(out_indices)}
+        try:
+            if weights is not None:
+                state = read_checkpoint(weights)
+                with torch.device("meta"):  # timm itself leaves out what does not fit
+                    check_fit(timm.create_model(name), state, source=str(weights))
+                options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
+            network = timm.create_model(name, **options)
+        except (RuntimeError, IndexError, AssertionError) as error:
+            raise ValueError(f"timm builds no {name!r} with out_indices={tuple(out_indices)}: {error}") from error
+        info = network.feature_info
+        super().__init__(network, info.channels(), info.reduction(), precision, cache)
+        about = timm.get_pretrained_cfg(name)
+        if about is None:
+            raise ValueError(f"timm does not say what images {name!r} was trained with")
+        self.register_buffer("mean", torch.tensor(about.mean).reshape(1, 3, 1, 1))
+        self.register_buffer("deviation", torch.tensor(about.std).reshape(1, 3, 1, 1))
+        self.image_size = image_size
+        self.settings = {"name": name, "out_indices": tuple(out_indices), "image_size": image_size}
+        self.settings |= {"precision": precision}
+
+    def compute(self, images: Tensor) -> list[Tensor]:
+        if self.image_size is not None and tuple(images.shape[-2:]) != (self.image_size,) * 2:
+            size = (self.image_size, self.image_size)
+            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
+        return list(self.network(((images + 1) / 2 - self.mean) / self.deviation))
