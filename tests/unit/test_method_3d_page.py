@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from textdiff.data import registry
 from textdiff.data.registry import DATASETS
 from textdiff.data.volumes.prompts import prompt
-from textdiff.experiments.config import VOLUMES, TextDiffSegConfig
-from textdiff.experiments.volumes import SIZES
+from textdiff.experiments.volumes import SIZES, TextDiffSegConfig
 from textdiff.models.diffusion import Sampling
 from textdiff.models.textdiffseg import TextDiffSeg
 
@@ -91,7 +91,7 @@ def test_table_of_volumes_is_that_of_the_tasks():
     said = {}
     for names, *cells in rows("name", page[page.index("(volumes)=") :]):
         said |= dict.fromkeys(re.findall(r"`(\w+)`", names), cells)
-    assert set(said) == set(VOLUMES)
+    assert set(said) == set(registry.names("volumes"))
     for name, (_, structures, window, grid) in said.items():
         task = DATASETS[name]
         assert window == (

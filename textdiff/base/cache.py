@@ -98,10 +98,6 @@ class FeatureCache:
         # Some maps come from the disk and some from the network: each to one device before they are joined
         return [torch.stack([one.to(images.device) for one in column]) for column in columns]
 
-    def size(self) -> int:
-        """Bytes in the cache now."""
-        return sum(size for _, size, _ in self._entries())
-
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.{FORMAT}.safetensors"
 

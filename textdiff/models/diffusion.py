@@ -152,11 +152,10 @@ class Diffusion:
         """Eq. 1 in one jump: ``sqrt(abar_t) x0 + sqrt(1 - abar_t) noise``; ``timesteps [B]`` index this schedule."""
         return add_noise(x0, noise, timesteps, self.alphas_cumprod)
 
-    def predict_x0(self, eps: Tensor, x_t: Tensor, t: int, clip: bool = True) -> Tensor:
+    def predict_x0(self, eps: Tensor, x_t: Tensor, t: int) -> Tensor:
         """The clean image that noise ``eps`` implies, clipped to [-1, 1]."""
         abar = float(self._abar[t])
-        x0 = (x_t - math.sqrt(1 - abar) * eps) / math.sqrt(abar)
-        return x0.clamp(-1, 1) if clip else x0
+        return ((x_t - math.sqrt(1 - abar) * eps) / math.sqrt(abar)).clamp(-1, 1)
 
     def posterior(self, output: Tensor, x_t: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and log-variance of ``p(x_{t-1} | x_t)`` and the predicted clean image, from a UNet output.

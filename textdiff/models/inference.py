@@ -1,9 +1,10 @@
 """A model at work: a picture or a whole volume and a sentence in, a label map on its own grid out.
 
-A picture is brought to the model's size, and the logits to the picture's. A volume is brought to the model's grid, cut into overlapping windows, and every window is segmented with the sentence
-(`model.segment`); MONAI blends the windows of one layer, layers are blended from foot to head. Where no later window
-reaches, the probabilities are read off at the volume's own voxels and reduced to labels at once: memory is that of a
-few layers of probabilities, however many slices there are, and borders are as smooth as the volume's voxels allow.
+A picture is brought to the model's size, and the logits to the picture's. A volume is brought to the model's grid and cut
+into overlapping windows, and every window is segmented with the sentence (``model.segment``); MONAI blends the windows of
+one layer, layers are blended from foot to head. Where no later window reaches, the probabilities are read off at the
+volume's own voxels and reduced to labels at once: memory is that of a few layers of probabilities, however many slices
+there are, and borders are as smooth as the volume's voxels allow.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from textdiff.evaluation.calibration import uncertainty_against_dice
 from textdiff.evaluation.studies import SAMPLED
 from textdiff.evaluation.volumes import column
 from textdiff.report.missing import NOT_GIVEN, NOT_RUN, grid_caption, score_words
-from textdiff.report.rows import RowRuns, best_row, by_row, grid_records
+from textdiff.report.rows import RowRuns, best_label, by_row, grid_records
 from textdiff.report.tables import Table, results, score_of
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def best_network(grid: Grid, records: pd.DataFrame) -> str:
     """Label of the network from scratch with the best Dice on validation volumes; before any was run, of the first one."""
     networks = [row for row in grid.rows if grid.configs(row)[0].from_scratch]
     models = [row.fields["model"] for row in networks]
-    return best_row(grid_records(grid, records), models) or networks[0].label
+    return best_label(grid_records(grid, records), models) or networks[0].label
 
 
 def structure_table(grid: Grid, records: pd.DataFrame) -> Table:
