@@ -133,7 +133,11 @@ def prompt_metrics(answers: pd.DataFrame) -> dict[str, float]:
 
 
 def answers_to(
-    segment: Callable[[Volume, str], Volume], image: Volume, truth: Volume, texts: Sequence[str], class_names: Sequence[str]
+    segment: Callable[[Volume, str], Volume],
+    image: Volume,
+    truth: Volume,
+    texts: Sequence[str],
+    class_names: Sequence[str],
 ) -> pd.DataFrame:
     """What is marked in one volume under sentences of any kind.
 
