@@ -48,12 +48,21 @@ class LatentStudy:
     def __init__(self, model: TextDiffSeg, cases: Sequence[VolumeCase], seed: int = 0) -> None:
         if model.text is None or not any(True for _ in model.label_encoder.parameters()):
             raise ValueError("this asks about a model with text and label encoder, not about an ablation")
-        whole = {"patch": model.preprocessing.patch, "single": 0.0, "augment": False, "foreground": 0.0}
-        about = (cases, model.class_names, model.preprocessing)
-        volumes = TrainingVolumes(*about, **whole, distances=True, seed=seed, progress=False)
-        self.model, self.names, self.seed = model, list(model.class_names[1:]), seed
+        volumes = TrainingVolumes(
+            cases,
+            model.class_names,
+            model.preprocessing,
+            patch=model.preprocessing.patch,
+            single=0.0,
+            augment=False,
+            foreground=0.0,
+            distances=True,
+            seed=seed,
+            progress=False,
+        )
+        self.model, self.text, self.names, self.seed = model, model.text, list(model.class_names[1:]), seed
         self.batch = volumes.collate([volumes.sample(number) for number in range(len(cases))]).to(model.device)
-        self.latent, self.decoded = model.autoencoded(self.batch.labels, self.batch.distances, self.batch.images)
+        self.latent, self.decoded = model.autoencoded(self.batch.labels, self._distances, self.batch.images)
 
     @cached_property
     def maps(self) -> list[Tensor]:
@@ -85,8 +94,8 @@ class LatentStudy:
         rows = {}
         for label, name in enumerate(self.names, start=1):
             only = torch.where(self.batch.labels == label, self.batch.labels, 0)
-            distances = torch.full_like(self.batch.distances, -1.0)
-            distances[:, label - 1] = self.batch.distances[:, label - 1]
+            distances = torch.full_like(self._distances, -1.0)
+            distances[:, label - 1] = self._distances[:, label - 1]
             rows[name] = self.dice(self.model.autoencoded(only, distances, self.batch.images)[1]).mean()
         return pd.DataFrame(rows).T.rename_axis(index="latent of", columns="Dice of")
 
@@ -128,9 +137,10 @@ class LatentStudy:
     @torch.no_grad()
     def guess(self, noised: Tensor, step: int) -> Tensor:
         """The clean latent as the denoiser guesses it in one step, with image and sentence: the model's forward pass by hand."""
-        tokens, mask = (part.to(self.model.device) for part in self.model.text(self.batch.prompts))
+        assert self.model.fuse is not None  # a model with text has it
+        tokens, mask = (part.to(self.model.device) for part in self.text(self.batch.prompts))
         fused = self.model.fuse(self.maps[-1], tokens, mask)
-        padding = self.model.text.max_length - tokens.shape[1]
+        padding = self.text.max_length - tokens.shape[1]
         context = F.pad(tokens * mask[..., None], (0, 0, 0, padding))
         output = self.model.denoiser(torch.cat([noised, fused], dim=1), self._at(step), context=context)
         return self.model.diffusion.clean(output, noised, self._at(step))
@@ -158,6 +168,11 @@ class LatentStudy:
     def amplitude(self, step: int) -> float:
         """The share of the latent's amplitude that is left at a noise step."""
         return float(self.model.diffusion.alphas_cumprod[step].sqrt())
+
+    @property
+    def _distances(self) -> Tensor:
+        assert self.batch.distances is not None  # asked for above
+        return self.batch.distances
 
     def _at(self, step: int) -> Tensor:
         return torch.full((len(self.latent),), step, device=self.model.device)

@@ -7,7 +7,7 @@ Nothing is trained here, and nothing is chosen.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -124,8 +124,8 @@ def by_question(answers: pd.DataFrame, statistic: str = "mean") -> dict[str, pd.
 
 
 def prompt_metrics(answers: pd.DataFrame) -> dict[str, float]:
-    """The means of `by_question` as flat metrics of a record: "<kind>/dice_<structure>_asked_for_<question>"."""
-    return {
+    """The means of `by_question` as flat metrics of a record: "<kind>/dice_<structure>_asked_for_<question>", and `test/n`."""
+    return {"test/n": answers["case"].nunique()} | {
         f"{kind}/dice_{column(name)}_asked_for_{column(asked)}": float(dice)
         for kind, table in by_question(answers).items()
         for (asked, name), dice in table.stack().items()
@@ -133,7 +133,7 @@ def prompt_metrics(answers: pd.DataFrame) -> dict[str, float]:
 
 
 def answers_to(
-    segment: Segment, image: Volume, truth: Volume, texts: Sequence[str], class_names: Sequence[str]
+    segment: Callable[[Volume, str], Volume], image: Volume, truth: Volume, texts: Sequence[str], class_names: Sequence[str]
 ) -> pd.DataFrame:
     """What is marked in one volume under sentences of any kind.
 
@@ -164,6 +164,21 @@ def asked_only(labels: Volume, class_names: Sequence[str], asked: Sequence[str])
     """The label map without the structures that were not asked for."""
     kept = [class_names.index(name) for name in asked]
     return replace(labels, array=np.where(np.isin(labels.array, kept), labels.array, 0))
+
+
+def share_asked(labels: Volume, class_names: Sequence[str], asked: Sequence[str]) -> float:
+    """The share of the marked voxels that were asked for; nan where nothing is marked."""
+    marked = (labels.array > 0).sum()
+    return float((asked_only(labels, class_names, asked).array > 0).sum() / marked) if marked else float("nan")
+
+
+def each_asked(
+    segment: Callable[[Volume, str], Volume], case: VolumeCase, class_names: Sequence[str]
+) -> dict[str, Volume]:
+    """What is marked in one volume when all structures are asked for (`ALL`), and when each is asked for alone, by its name."""
+    names, image = list(class_names[1:]), case.image()
+    questions = {ALL: names} | {name: [name] for name in names}
+    return {asked: segment(image, prompt("class", named)) for asked, named in questions.items()}
 
 
 def two_sentences(text: str, truth: Volume | None, class_names: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -215,6 +230,14 @@ def look(
     shown = 255 * (shown - shown.min()) / max(float(np.ptp(shown)), 1e-6)
     picture = np.repeat(hung(shown.astype(np.uint8))[..., None], 3, axis=-1)
     return picture, hung(truth[..., level]), words, hung(maps[..., level * maps.shape[-1] // grey.shape[-1]])
+
+
+def looks(
+    model: TextDiffSeg, image: Volume, labels: Volume, texts: Sequence[str]
+) -> list[tuple[np.ndarray, np.ndarray, str, list[str], np.ndarray]]:
+    """`look` for several sentences, as rows of `figures.images.words_over_images`: the sentence stands in the middle."""
+    rows = [(*look(model, image, labels, text), text) for text in texts]
+    return [(picture, truth, text, words, weights) for picture, truth, words, weights, text in rows]
 
 
 def _window(shape: Sequence[int], marks: np.ndarray, model: TextDiffSeg) -> tuple[slice, ...]:

@@ -63,7 +63,7 @@ def orders_of_axes(image: Volume, labels: Volume, orders: Sequence[str] = ("RAS"
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("axes")
 
 
-def survey(pairs: Pairs, names: Sequence[str]) -> pd.DataFrame:
+def overview(pairs: Pairs, names: Sequence[str]) -> pd.DataFrame:
     """Shape, spacing (mm), axes, lowest and highest grey value, and each structure's volume (ml): one row per pair."""
     import pandas as pd
 

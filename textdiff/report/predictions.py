@@ -54,8 +54,8 @@ def _compared(prediction: Prediction, truth: Volume, label: int) -> dict[str, st
     amounts = prediction.volumes_ml[prediction.class_names[label]]
     true, marked = truth.array == label, prediction.labels.array == label
     ml = true.sum() * truth.voxel_ml
-    ends = _middle(prediction.labels, label), _middle(truth, label)
-    apart = NOT_GIVEN if None in ends else f"{np.linalg.norm(np.subtract(*ends)):.1f}"
+    found, there = _middle(prediction.labels, label), _middle(truth, label)
+    apart = NOT_GIVEN if not found or not there else f"{np.linalg.norm(np.subtract(found, there)):.1f}"
     within = "yes" if min(amounts) <= ml <= max(amounts) else "no"
     cells = [f"{ml:.1f}", within, apart, f"{case_scores(marked, true)['dice']:.3f}"]
     return dict(zip(COMPARED, cells, strict=True))

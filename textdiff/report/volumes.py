@@ -72,7 +72,7 @@ def run_table(metrics: Mapping[str, float], class_names: Sequence[str]) -> Table
 
 def best_network(grid: Grid, records: pd.DataFrame) -> str:
     """Label of the network from scratch with the best Dice on validation volumes; before any was run, of the first one."""
-    networks = [row for row in grid.rows if grid.configs(row)[0].from_scratch]
+    networks = [row for row in grid.rows if not row.fields.get("model", "textdiffseg").startswith("textdiffseg")]
     models = [row.fields["model"] for row in networks]
     return best_label(grid_records(grid, records), models) or networks[0].label
 
