@@ -163,6 +163,7 @@ _DATASETS = (
         # Reading takes more labels and steps than seeing
         n_labels=60,
         label_counts=(10, 60),
+        model="chest_phantoms_small",
         runs={
             "demo": {"image_size": 64, "iterations": 300, "validate_every": 60, "max_test": 40},
             "grid": {"image_size": 64, "iterations": 800, "validate_every": 100, "learning_rate": 2e-3},
@@ -381,6 +382,15 @@ _BACKBONES = (
 )
 
 _MODELS = (
+    ShippedModel(
+        name="chest_phantoms_small",
+        kind="TextDiff",
+        dataset="chest_phantoms",
+        sha256="c5cba3d5d1f797c1666c3f695f1bfb9f39c91619f115153c7f19ca98613d92fc",
+        config_sha256="82c66a4d5a42e7dcd92dc0888dcfbd82fd7a33807361f4e6d902bb7a9606e17e",
+        size=830_804,
+        packaged=True,
+    ),
     ShippedModel(
         name="hippocampus_small",
         kind="TextDiffSeg",

@@ -45,7 +45,8 @@ def pretraining_figure(configs: Mapping[int, BlocksConfig], records: pd.DataFram
 
     configs: iterations -> the probe of the backbone after so many. Those without a record are left out.
     """
-    own, others = [], {"redrawn weights": [], "random weights": []}
+    own: list[dict[str, float]] = []
+    others: dict[str, list[float]] = {"redrawn weights": [], "random weights": []}
     for iterations, config in configs.items():
         table = probe_of(config, records)
         table = table[table["blocks"] == blocks]
