@@ -26,7 +26,6 @@ def __getattr__(name: str) -> Any:
 def load_dataset(
     name: str,
     root: str | Path | None = None,
-    on_error: str = "raise",
     seed: int = 0,
     sizes: tuple[int, int, int] | None = None,
     image_size: int | None = None,
@@ -38,7 +37,6 @@ def load_dataset(
             (synthetic), or one of your own (`textdiff.data.registry`).
         root: folder with Train_Folder, Val_Folder and Test_Folder; default: found under
             `textdiff.base.paths.data_dir()`.
-        on_error: "raise", or "skip" to warn about bad cases and go on with the others.
         seed: seed of the phantoms.
         sizes: (train, val, test) numbers of phantoms, default (60, 20, 40). Synthetic sets only.
         image_size: side of the phantoms in pixels. Synthetic sets only.
@@ -53,10 +51,10 @@ def load_dataset(
         return _load_phantoms(entry, seed, sizes or PHANTOM_SIZES, image_size)
     if sizes is not None or image_size is not None:
         raise ValueError(f"sizes and image_size are for synthetic data sets; {name!r} is real")
-    return _load_real(entry, root, on_error)
+    return _load_real(entry, root)
 
 
-def _load_real(entry: DatasetEntry, root: str | Path | None, on_error: str) -> Dataset:
+def _load_real(entry: DatasetEntry, root: str | Path | None) -> Dataset:
     from textdiff.data.images.lvit import find_entry, read_split
 
     folder = Path(root) if root is not None else entry.folder()
@@ -65,9 +63,9 @@ def _load_real(entry: DatasetEntry, root: str | Path | None, on_error: str) -> D
     splits = {}
     for split in SPLITS:
         wanted = f"{split.capitalize()}_Folder"
-        splits[split] = read_split(find_entry(folder, wanted) or folder / wanted, on_error)
+        splits[split] = read_split(find_entry(folder, wanted) or folder / wanted)
     extra_folder = find_entry(folder, "Train_Extra_Folder")
-    extra = read_split(extra_folder, on_error) if extra_folder else []
+    extra = read_split(extra_folder) if extra_folder else []
     unlabelled = sorted(splits["train"] + extra, key=lambda case: case.name)
     return _dataset(entry, splits, unlabelled)
 

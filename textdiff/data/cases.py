@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-ON_ERROR = ("raise", "skip")  # what to do about a bad case
 IMAGE_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
-
-
-def complain(message: str, on_error: str, kind: type[Exception] = ValueError) -> None:
-    """Raise `kind` of `message`, or with on_error="skip" warn that the case is left out."""
-    if on_error == "raise":
-        raise kind(message)
-    warnings.warn(f"skipped: {message}", stacklevel=4)
 
 
 def read_picture(path: Path, mode: str) -> np.ndarray:
     """Decode a whole 8-bit picture file as uint8, `mode` "RGB" -> [H, W, 3] or "L" -> [H, W].
 
-    Raises ValueError that names the file when it cannot be decoded or is not 8-bit; FileNotFoundError when
-    it is absent.
+    Raises ValueError that names a file which cannot be decoded or is not 8-bit; FileNotFoundError.
     """
     from PIL import Image
 
@@ -35,11 +25,7 @@ def read_picture(path: Path, mode: str) -> np.ndarray:
             return np.array(picture.convert(mode), dtype=np.uint8)
     except FileNotFoundError:
         raise FileNotFoundError(f"no such picture: {path}") from None
-    except (
-        OSError,
-        SyntaxError,
-        Image.DecompressionBombError,
-    ) as error:  # PIL reports broken PNGs as SyntaxError
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # PIL reports broken PNGs as SyntaxError
         raise ValueError(f"cannot read {path}: {error}") from error
 
 
@@ -57,8 +43,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 def labels_from_grey(grey: np.ndarray, where: object) -> np.ndarray:
     """Turn stored mask values into labels 0..K-1: {0, 255} becomes {0, 1}, other labels stay as they are.
 
-    Raises ValueError when 255 stands beside other non-zero values: such a mask was blurred or compressed
-    with loss.
+    Raises ValueError when 255 stands beside other non-zero values: such a mask was blurred or compressed with loss.
     """
     values = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
     if 255 not in values:
