@@ -12,7 +12,6 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -353,7 +352,7 @@ MODELS: dict[str, ShippedModel] = {entry.name: entry for entry in _MODELS}
 
 def dataset(name: str, kind: Kind | None = None) -> DatasetEntry:
     """The entry of a data set, of `kind` if given. Raises ValueError that names the nearest known ones."""
-    known = {entry.name: entry for entry in _datasets().values() if kind in (None, entry.kind)}
+    known = {entry.name: entry for entry in (DATASETS | _own()[0]).values() if kind in (None, entry.kind)}
     return _found(name, known, f"data set of {kind}" if kind else "data set")
 
 
@@ -364,16 +363,12 @@ def backbone(name: str) -> Backbone:
 
 def names(kind: Kind | None = None) -> tuple[str, ...]:
     """Names of all data sets, or of those of one kind; built-in ones first."""
-    return tuple(entry.name for entry in _datasets().values() if kind in (None, entry.kind))
+    return tuple(entry.name for entry in (DATASETS | _own()[0]).values() if kind in (None, entry.kind))
 
 
 def backbones() -> dict[str, Backbone]:
     """All backbones by name; built-in ones first."""
     return BACKBONES | _own()[1]
-
-
-def _datasets() -> dict[str, DatasetEntry]:
-    return DATASETS | _own()[0]
 
 
 def _found(name: str, known: Mapping[str, Entry], what: str) -> Entry:
@@ -387,27 +382,16 @@ def _found(name: str, known: Mapping[str, Entry], what: str) -> Entry:
 # --- entries of one's own ------------------------------------------------------------------------------
 
 
-def registry_file() -> Path:
-    """Where entries of one's own are read from: TEXTDIFF_REGISTRY, else registry.json in `data_dir()`."""
-    value = os.environ.get("TEXTDIFF_REGISTRY", "").strip()
-    return Path(value).expanduser() if value else data_dir() / "registry.json"
-
-
 def _own() -> tuple[dict[str, DatasetEntry], dict[str, Backbone]]:
-    path = registry_file()
-    if path.is_file():
-        state = path.stat()
-        return _read_registry(path, state.st_mtime_ns, state.st_size)
-    if os.environ.get("TEXTDIFF_REGISTRY", "").strip():
-        raise FileNotFoundError(f"no registry at {path}, where TEXTDIFF_REGISTRY points to")
-    return {}, {}
-
-
-@lru_cache(maxsize=8)
-def _read_registry(path: Path, _time: int, _size: int) -> tuple[dict[str, DatasetEntry], dict[str, Backbone]]:
+    """Out of the file that TEXTDIFF_REGISTRY names, else registry.json in `data_dir()`, where there is one."""
+    named = os.environ.get("TEXTDIFF_REGISTRY", "").strip()
+    path = Path(named).expanduser() if named else data_dir() / "registry.json"
+    if not path.is_file():
+        if named:
+            raise FileNotFoundError(f"no registry at {path}, where TEXTDIFF_REGISTRY points to")
+        return {}, {}
     content = read_json(path)
-    unknown = sorted(content.keys() - {"datasets", "backbones"})
-    if unknown:
+    if unknown := sorted(content.keys() - {"datasets", "backbones"}):
         raise ValueError(f"{path}: unknown key {unknown[0]!r}; a registry has 'datasets' and 'backbones'")
     own_backbones = _entries(path, content.get("backbones", {}), Backbone, BACKBONES)
     own_datasets = _entries(path, content.get("datasets", {}), DatasetEntry, DATASETS)
