@@ -90,18 +90,14 @@ class VolumeCase:
         if self.values is None:
             return replace(labels, array=labels.array.astype(np.uint8, copy=False))
         counts = np.bincount(labels.array.ravel())
-        table = np.zeros(len(counts), np.uint8)
-        unknown = []
-        for value in np.flatnonzero(counts):
-            if value and int(value) not in self.values:
-                unknown.append(f"{value} ({counts[value]} voxels)")
-            table[value] = self.values.get(int(value), 0)
-        if unknown:
+        found = [int(value) for value in np.flatnonzero(counts)]
+        if unknown := [f"{value} ({counts[value]} voxels)" for value in found if value and value not in self.values]:
             known = ", ".join(str(value) for value in sorted(self.values))
             raise ValueError(
                 f"case {self.name!r}: {self.label_path or 'labels'} holds values that the task does not know: "
                 f"{', '.join(unknown)}; known: 0, {known}"
             )
+        table = np.array([self.values.get(value, 0) for value in range(len(counts))], np.uint8)
         return replace(labels, array=table[labels.array])
 
     def _gathered(self) -> Volume:

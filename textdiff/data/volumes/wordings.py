@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 SIDES = ("left", "right")
@@ -33,19 +32,6 @@ class Wording:
     def texts(self) -> tuple[str, ...]:
         """All that is understood, the structure's own name first."""
         return (*self.names, *self.anatomy, *self.also)
-
-
-def _sided(wording: Wording, left: dict[str, str], right: dict[str, str]) -> Iterator[Wording]:
-    """The left and the right one of a pair, "{side}" and the words of `left` and `right` filled in."""
-    for side, words in zip(SIDES, (left, right), strict=True):
-        names, also = (tuple(text.format(side=side) for text in texts) for texts in (wording.names, wording.also))
-        yield Wording(
-            (names[0], names[1], names[2]),
-            wording.description.format(side=side, **words),
-            wording.other_description.format(side=side, **words),
-            also,
-            wording.adjective.format(side=side),
-        )
 
 
 def _tumour(organ: str, short: str, third: str, also: tuple[str, ...] = ()) -> Wording:
@@ -103,16 +89,15 @@ _WORDINGS = (
         ("kidney parenchyma", "renal tissue"),
         "renal",
     ),
-    *_sided(
+    *(
         Wording(
-            ("{side} kidney", "kidney on the {side} side", "{side} renal parenchyma"),
-            "the bean shaped organ on the {side} side of the spine, below the {above}",
-            "the one of the two organs that make urine behind the {bowel} colon",
-            ("{side} kidney tissue", "{side} kidney parenchyma"),
-            "{side} renal",
-        ),
-        {"above": "spleen", "bowel": "descending"},
-        {"above": "liver", "bowel": "ascending"},
+            (f"{side} kidney", f"kidney on the {side} side", f"{side} renal parenchyma"),
+            f"the bean shaped organ on the {side} side of the spine, below the {above}",
+            f"the one of the two organs that make urine behind the {bowel} colon",
+            (f"{side} kidney tissue", f"{side} kidney parenchyma"),
+            f"{side} renal",
+        )
+        for side, above, bowel in (("left", "spleen", "descending"), ("right", "liver", "ascending"))
     ),
     Wording(
         ("spleen", "spleen tissue", "splenic parenchyma"),
@@ -176,14 +161,13 @@ _WORDINGS = (
         "the small y shaped gland above each kidney",
         "one of the two thin glands that sit on the kidneys",
     ),
-    *_sided(
+    *(
         Wording(
-            ("{side} adrenal gland", "{side} suprarenal gland", "{side} adrenal"),
-            "the small y shaped gland above the {side} kidney",
-            "the thin gland {place}",
-        ),
-        {"place": "between the left kidney, the spleen and the aorta"},
-        {"place": "between the right kidney, the liver and the vena cava"},
+            (f"{side} adrenal gland", f"{side} suprarenal gland", f"{side} adrenal"),
+            f"the small y shaped gland above the {side} kidney",
+            f"the thin gland between the {side} kidney, the {organ} and the {vessel}",
+        )
+        for side, organ, vessel in (("left", "spleen", "aorta"), ("right", "liver", "vena cava"))
     ),
     Wording(
         ("bladder", "urinary bladder", "vesica urinaria"),

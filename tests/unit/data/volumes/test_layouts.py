@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -197,14 +196,11 @@ BAD = {
 
 
 @pytest.mark.parametrize("break_it", BAD)
-def test_a_bad_case_is_named_or_skipped_with_a_warning(tmp_path, break_it):
+def test_a_bad_case_is_named(tmp_path, break_it):
     break_it(msd(tmp_path))
     kind, message = BAD[break_it]
     with pytest.raises(kind, match=message):
         load_volumes("liver_tumour", tmp_path)
-    with pytest.warns(UserWarning, match=f"skipped: .*{message}"):
-        dataset = load_volumes("liver_tumour", tmp_path, on_error="skip")
-    assert [case.name for case in everyone(dataset)] == ["case_0", "case_2"]
 
 
 def test_values_the_task_does_not_know_are_listed(tmp_path):
@@ -213,11 +209,9 @@ def test_values_the_task_does_not_know_are_listed(tmp_path):
     case = next(case for case in everyone(dataset) if case.name == "case_1")
     with pytest.raises(ValueError, match=r"'case_1': .*case_1.nii.gz .*7 \(2 voxels\), 9 \(1 voxels\); known: 0, 1, 2"):
         case.pair()
-    with pytest.warns(UserWarning, match="skipped: .*case_1"):
-        assert len(everyone(load_volumes("liver_tumour", tmp_path, on_error="skip"))) == 2
 
 
-def test_a_file_broken_further_in_is_named_when_used_or_skipped_at_once(tmp_path):
+def test_a_file_broken_further_in_is_named_when_used(tmp_path):
     path = msd(tmp_path) / "imagesTr" / "case_1.nii.gz"
     write_image(path, Volume(np.random.default_rng(0).integers(-900, 900, (20, 20, 20)), AFFINE))
     labels(tmp_path / "labelsTr" / "case_1.nii.gz", 1, shape=(20, 20, 20))
@@ -225,17 +219,6 @@ def test_a_file_broken_further_in_is_named_when_used_or_skipped_at_once(tmp_path
     case = next(case for case in everyone(load_volumes("liver_tumour", tmp_path)) if case.name == "case_1")
     with pytest.raises(ValueError, match="cannot read .*imagesTr/case_1.nii.gz"):
         case.pair()
-    with pytest.warns(UserWarning, match="skipped: cannot read .*case_1"):
-        assert len(everyone(load_volumes("liver_tumour", tmp_path, on_error="skip"))) == 2
-
-
-def test_no_usable_case_is_an_error(tmp_path):
-    without_label(msd(tmp_path, 2))
-    (tmp_path / "imagesTr" / "case_0.nii.gz").unlink()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pytest.raises(ValueError, match="no case with image and labels found"):
-            load_volumes("liver_tumour", tmp_path, on_error="skip")
 
 
 def test_labels_in_another_axis_order_are_turned(tmp_path):
@@ -347,8 +330,6 @@ def test_structures_must_be_the_tasks_own(structures):
 def test_names_and_arguments():
     with pytest.raises(ValueError, match="unknown data set of volumes 'brats'; known: hippocampus, "):
         load_volumes("brats")
-    with pytest.raises(ValueError, match="on_error must be one of"):
-        load_volumes("hippocampus", on_error="ignore")
     with pytest.raises(ValueError, match="sizes is for synthetic data sets; 'hippocampus' is real"):
         load_volumes("hippocampus", sizes=(1, 1, 1))
     with pytest.raises(ValueError, match="'abdomen_phantoms' is synthetic and has no folder"):
@@ -437,31 +418,19 @@ def test_abdomen_small_carries_the_fingerprints_of_its_training_cases():
     check_unseen(trained_on, dataset.val + dataset.test)
 
 
-def test_real_hippocampus_without_its_split_names_the_incomplete_pairs(data_root, tmp_path):
-    folder = real(data_root, "Task04_Hippocampus")
-    for part in ("imagesTr", "labelsTr"):
-        (tmp_path / part).mkdir()
-        for number in ("010", "011", "118", "281", "001", "003"):
-            if (folder / part / f"hippocampus_{number}.nii.gz").exists():
-                (tmp_path / part / f"hippocampus_{number}.nii.gz").symlink_to(
-                    folder / part / f"hippocampus_{number}.nii.gz"
-                )
-    with pytest.warns(UserWarning) as said:
-        dataset = load_volumes("hippocampus", tmp_path, on_error="skip")
-    assert [case.name[-3:] for case in everyone(dataset)] == ["001", "003", "011"]
-    assert sorted(str(w.message).split("'")[1][-3:] for w in said) == ["010", "118", "281"]
-
-
-def test_real_totalsegmentator_cases_agree_across_numberings(data_root):
-    folder = real(data_root, "TotalSegmentator_samples")
-    with pytest.warns(UserWarning, match="ct_aorta_crop_1p5mm.*has no labels"):
-        cases = {case.name: case for case in everyone(load_volumes("totalsegmentator", folder, on_error="skip"))}
+def test_real_totalsegmentator_cases_agree_across_numberings(data_root, tmp_path):
+    samples = real(data_root, "TotalSegmentator_samples")
+    with pytest.raises(FileNotFoundError, match="ct_aorta_crop_1p5mm.*has no labels"):
+        load_volumes("totalsegmentator", samples)
+    for name in ("ct_dicom_20slices", "ct_full_3mm", "ct_small_3mm", "mr_small_3mm"):
+        (tmp_path / name).symlink_to(samples / name)
+    cases = {case.name: case for case in everyone(load_volumes("totalsegmentator", tmp_path))}
     assert set(cases) == {"ct_dicom_20slices", "ct_full_3mm", "ct_small_3mm"}
     old, new = cases["ct_full_3mm"].labels().array, cases["ct_small_3mm"].labels().array  # v1; v2 of its upper slices
     for label in (1, 2, 3, 5, 7):  # spleen, kidneys, liver, pancreas
         a, b = old[:, :, 82:] == label, new == label
         assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.7, label
-    mr = load_volumes("totalsegmentator_mr", folder)
+    mr = load_volumes("totalsegmentator_mr", samples)
     assert [case.name for case in everyone(mr)] == ["mr_small_3mm"]
 
 

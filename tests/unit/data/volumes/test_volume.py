@@ -341,7 +341,7 @@ def test_an_oblique_volume_is_turned_by_quarters_only(axes):
     x, y, z = worlds(grid)
     expected = (x + 2 * y - 3 * z).reshape(grid.shape)
     assert np.allclose(grid.array[1:-1, 1:-1, 1:-1], expected[1:-1, 1:-1, 1:-1], atol=1e-3)
-    assert from_grid(grid, volume, order=1).array[3, 4, 3] == pytest.approx(volume.array[3, 4, 3], abs=1e-3)
+    assert np.array_equal(from_grid(to_grid(volume, None), volume).array, volume.array)
 
 
 def ball(axes: str, spacing=(0.8, 0.8, 2.5), radius: float = 14.0) -> Volume:
