@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
+
+from textdiff.data.entries import DatasetEntry
 
 IMAGE_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
@@ -115,20 +118,46 @@ class Case:
         return replace(self, mask_path=None, mask_array=None)
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """A data set with its splits. `unlabelled`: training images only, never validation or test images."""
+Kept = TypeVar("Kept")
 
-    name: str
-    train: list[Case]
-    val: list[Case]
-    test: list[Case]
-    unlabelled: list[Case]
-    class_names: tuple[str, ...]
-    synthetic: bool
-    licence: str
+
+@dataclass(frozen=True)
+class Splits(Generic[Kept]):
+    """The cases of a data set. task: its entry in the registry (of volumes: narrowed to the structures asked for)."""
+
+    task: DatasetEntry
+    train: list[Kept]
+    val: list[Kept]
+    test: list[Kept]
+
+    @property
+    def name(self) -> str:
+        """Its name in the registry."""
+        return self.task.name
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Background first."""
+        return self.task.class_names
 
     @property
     def num_classes(self) -> int:
         """Number of classes, background included."""
         return len(self.class_names)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the cases are drawn by this package."""
+        return self.task.synthetic
+
+    @property
+    def licence(self) -> str:
+        """Under what terms the data may be used."""
+        return self.task.licence
+
+
+@dataclass(frozen=True)
+class Dataset(Splits[Case]):
+    """A data set of pictures. `unlabelled`: training images only, never validation or test images."""
+
+    unlabelled: list[Case]

@@ -260,7 +260,7 @@ def entry_from_json(cls: type[Entry], name: str, facts: Mapping[str, Any]) -> En
     for fact, value in facts.items():
         if fact not in ("kind", "layout") and not _fits(value, known[fact]):
             raise ValueError(f"{fact} must be {_in_words(known[fact])}, got {value!r}")
-    values = {fact: tuple(value) if isinstance(value, list) else value for fact, value in facts.items()}
+    values: dict[str, Any] = {fact: tuple(value) if isinstance(value, list) else value for fact, value in facts.items()}
     if "labels" in values:
         values["labels"] = {int(value): label for value, label in values["labels"].items()}
     if values.get("layout") == "lvit":

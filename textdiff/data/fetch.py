@@ -35,7 +35,7 @@ from textdiff.data.download import (
     verify,
     writing,
 )
-from textdiff.data.entries import Backbone, DatasetEntry, Decathlon, GitHub
+from textdiff.data.entries import Backbone, DatasetEntry, Decathlon, GitHub, ShippedModel
 from textdiff.data.images.lvit import find_entry
 from textdiff.data.images.sgseg import convert
 from textdiff.data.registry import BACKBONES, DATASETS, MODELS, dataset
@@ -323,7 +323,8 @@ def fetch_release(name: str, base_url: str | None = None, force: bool = False, s
     The folder appears only when it is whole; a transfer that breaks off goes on in the next call. `force` replaces a
     folder that is there and is another one. Raises ValueError for a name that no release has; FetchError.
     """
-    released = {one.name: one for one in (*BACKBONES.values(), *MODELS.values()) if one.sha256 and not one.packaged}
+    weights: list[Backbone | ShippedModel] = [*BACKBONES.values(), *MODELS.values()]
+    released = {one.name: one for one in weights if one.sha256 and not one.packaged}
     if name not in released:
         raise ValueError(f"no release has weights {name!r}; it has {', '.join(released)}")
     files = {"config.json": released[name].config_sha256, "model.safetensors": released[name].sha256}

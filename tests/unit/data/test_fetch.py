@@ -25,13 +25,6 @@ from textdiff.data.registry import DATASETS
 from textdiff.data.splits import MANIFESTS
 
 
-@pytest.fixture
-def server():
-    server = Server()
-    yield server
-    server.close()
-
-
 def picture_bytes(path: Path, seed: int, mask: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 2 if mask else 256, (6, 6), dtype=np.uint8)
@@ -39,20 +32,8 @@ def picture_bytes(path: Path, seed: int, mask: bool) -> None:
 
 
 def manifest_of(root: Path, paths: list[Path]) -> dict:
-    return {
-        path.relative_to(root).as_posix(): {
-            "size": path.stat().st_size,
-            "git_blob": digest(path, "git_blob"),
-        }
-        for path in paths
-    }
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("TEXTDIFF_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("TEXTDIFF_CACHE", str(tmp_path / "cache"))
-    return tmp_path
+    facts = [{"size": path.stat().st_size, "git_blob": digest(path, "git_blob")} for path in paths]
+    return {path.relative_to(root).as_posix(): its for path, its in zip(paths, facts, strict=True)}
 
 
 def register(monkeypatch, name: str, **changes: object) -> None:

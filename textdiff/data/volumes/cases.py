@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from textdiff.data.entries import DatasetEntry
+from textdiff.data.cases import Splits
 from textdiff.data.volumes.volume import Volume, check_pair, read_image, read_labels, turned
 
 
@@ -112,35 +112,7 @@ class VolumeCase:
 
 
 @dataclass(frozen=True)
-class VolumeDataset:
-    """A data set's cases with their splits.
+class VolumeDataset(Splits[VolumeCase]):
+    """A data set of volumes. absent: cases of the shipped split that this copy of the data lacks."""
 
-    task: its entry in the registry, narrowed to the structures asked for. absent: cases of the shipped split that this
-    copy of the data lacks.
-    """
-
-    task: DatasetEntry
-    train: list[VolumeCase]
-    val: list[VolumeCase]
-    test: list[VolumeCase]
     absent: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Its name in the registry."""
-        return self.task.name
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """("background", *structures)."""
-        return self.task.class_names
-
-    @property
-    def synthetic(self) -> bool:
-        """Whether the cases are drawn by this package."""
-        return self.task.synthetic
-
-    @property
-    def licence(self) -> str:
-        """Under what terms the data may be used."""
-        return self.task.licence

@@ -16,7 +16,7 @@ from pathlib import Path
 from textdiff.base.checkpoints import read_json
 from textdiff.data.entries import DatasetEntry
 from textdiff.data.registry import dataset
-from textdiff.data.splits import FIRST_INDEX, SPLITS, check_sizes, hashed_split, manifest_split
+from textdiff.data.splits import SPLITS, drawn_splits, hashed_split, manifest_split
 from textdiff.data.volumes.cases import VolumeCase, VolumeDataset
 from textdiff.data.volumes.volume import NIFTI_SUFFIXES, check_places, read_place
 
@@ -226,7 +226,8 @@ def divided(cases: list[VolumeCase], folder: Path, task: DatasetEntry) -> Volume
         if split is None:
             raise ValueError(f"case {case.name!r} stands in no split of {folder}")
         by_split[split].append(case)
-    return VolumeDataset(task, **by_split, absent=tuple(sorted(shipped.keys() - {case.name for case in cases})))
+    absent = tuple(sorted(shipped.keys() - {case.name for case in cases}))
+    return VolumeDataset(task, by_split["train"], by_split["val"], by_split["test"], absent)
 
 
 # --- loading -------------------------------------------------------------------------------------------
@@ -241,18 +242,6 @@ def _load_real(folder: Path, task: DatasetEntry) -> VolumeDataset:
         if image.is_file():
             check_places(read_place(image), read_place(labels), f"case {case.name!r}")
     return divided(cases, folder, task)
-
-
-def _load_phantoms(task: DatasetEntry, seed: int, sizes: tuple[int, int, int]) -> VolumeDataset:
-    from textdiff.data.volumes import phantoms
-
-    check_sizes(sizes)
-    make = getattr(phantoms, task.name)
-    splits = {
-        split: [replace(case, values=task.labels) for case in make(n, seed, start=FIRST_INDEX[split])]
-        for split, n in zip(SPLITS, sizes, strict=True)
-    }
-    return VolumeDataset(task, **splits)
 
 
 def load_volumes(
@@ -285,7 +274,11 @@ def load_volumes(
     if task.synthetic:
         if root is not None:
             raise ValueError(f"{name!r} is synthetic and has no folder, got root={str(root)!r}")
-        return _load_phantoms(task, seed, sizes or PHANTOM_SIZES)
+        from textdiff.data.volumes import phantoms
+
+        splits = drawn_splits(getattr(phantoms, name), seed, sizes or PHANTOM_SIZES)
+        numbered = {split: [replace(case, values=task.labels) for case in cases] for split, cases in splits.items()}
+        return VolumeDataset(task, numbered["train"], numbered["val"], numbered["test"])
     if sizes is not None:
         raise ValueError(f"sizes is for synthetic data sets; {name!r} is real")
     folder = Path(root).expanduser() if root is not None else task.folder()

@@ -191,8 +191,8 @@ class TrainingVolumes:
             lowest = voxels.min()
             intensities.append(voxels - lowest)
             labels.append(torch.from_numpy(label_map.array.astype(np.uint8)).flatten())
-            foreground = _some_voxels(label_map.array)
-            self.volumes.append(_Prepared(start, image.array.shape, float(lowest), foreground, image.affine))
+            structures = _some_voxels(label_map.array)
+            self.volumes.append(_Prepared(start, image.shape, float(lowest), structures, image.affine))
             start += len(voxels)
         # All voxels in two tensors, which loading processes can share however many volumes there are
         self._intensities, self._labels = torch.cat(intensities), torch.cat(labels)

@@ -13,7 +13,7 @@ import warnings
 import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -93,7 +93,8 @@ def _open_nifti(path: Path) -> nibabel.Nifti1Image:
             "convert other formats first, for example with dcm2niix"
         )
     try:
-        return nibabel.load(path)
+        image: Any = nibabel.load(path)  # by its header; the stubs know only that it is some image
+        return image
     except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, WrapStructError) as error:
         raise ValueError(f"cannot read {path}: not a NIfTI file, or damaged ({error})") from error
 
