@@ -259,7 +259,7 @@ def entry_from_json(cls: type[Entry], name: str, facts: Mapping[str, Any]) -> En
         raise ValueError(f"missing key {', '.join(map(repr, missing))}")
     for fact, value in facts.items():
         if fact not in ("kind", "layout") and not _fits(value, known[fact]):
-            raise ValueError(f"{fact} must be {_in_words(known[fact])}, got {value!r}")
+            raise ValueError(f"{fact}: expected {_in_words(known[fact])}, got {value!r}")
     values: dict[str, Any] = {fact: tuple(value) if isinstance(value, list) else value for fact, value in facts.items()}
     if "labels" in values:
         values["labels"] = {int(value): label for value, label in values["labels"].items()}

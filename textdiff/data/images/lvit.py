@@ -1,9 +1,8 @@
 """LViT's folder layout: `img/`, `labelcol/` and `*_text.xlsx` of a split in, a list of `Case` out, and back.
 
-Takes the data sets as published (LViT, papers: Li et al. 2023): images and masks of different file types
-(MoNuSeg's test images are tif, its masks png), masks called `mask_<image>` (QaTa-COV19), sentences keyed by
-the mask's name, names that differ in letter case between files and table, and the two text columns in any
-order.
+Takes the data sets as published (LViT, papers: Li et al. 2023): images and masks of different file types (MoNuSeg's
+test images are tif, its masks png), masks called `mask_<image>` (QaTa-COV19), sentences keyed by the mask's name, names
+that differ in letter case between files and table, and the two text columns in any order.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 paper's.
 
 Nuclei: stained tissue with elliptical nuclei and sentences of MoNuSeg's kind that are true of the picture.
-Chest: films with opacities in some of the six lung areas, all drawn by the same rule; the sentence, of
-QaTa-COV19's kind, says which of them count, and the mask holds only those. The film is drawn before and
-without the choice, so nothing but the sentence tells target and look-alike apart, and the effect of text can
-be measured.
+Chest: films with opacities in some of the six lung areas, all drawn by the same rule; the sentence, of QaTa-COV19's
+kind, says which of them count, and the mask holds only those. The film is drawn before and without the choice, so
+nothing but the sentence tells target and look-alike apart, and the effect of text can be measured.
 """
 
 from __future__ import annotations
