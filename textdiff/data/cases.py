@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
 from textdiff.data.entries import DatasetEntry
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 IMAGE_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    """A picture file whose pixels are not read yet; what goes wrong with it names the file."""
+    from PIL import Image as images
+
+    try:
+        with images.open(path) as picture:
+            yield picture
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no such picture: {path}") from None
+    except (OSError, SyntaxError, images.DecompressionBombError) as error:  # PIL reports broken PNGs as SyntaxError
+        raise ValueError(f"cannot read {path}: {error}") from error
 
 
 def read_picture(path: Path, mode: str) -> np.ndarray:
@@ -19,28 +38,16 @@ def read_picture(path: Path, mode: str) -> np.ndarray:
 
     Raises ValueError that names a file which cannot be decoded or is not 8-bit; FileNotFoundError.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in IMAGE_MODES:
-                raise ValueError(f"{path}: pixel mode {picture.mode} is not 8-bit; expected one of {IMAGE_MODES}")
-            return np.array(picture.convert(mode), dtype=np.uint8)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no such picture: {path}") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # PIL reports broken PNGs as SyntaxError
-        raise ValueError(f"cannot read {path}: {error}") from error
+    with _opened(path) as picture:
+        if picture.mode not in IMAGE_MODES:
+            raise ValueError(f"{path}: pixel mode {picture.mode} is not 8-bit; expected one of {IMAGE_MODES}")
+        return np.array(picture.convert(mode), dtype=np.uint8)
 
 
 def picture_size(path: Path) -> tuple[int, int]:
     """(height, width) from the file's header, without decoding the pixels. Errors name the file."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            return picture.height, picture.width
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
+    with _opened(path) as picture:
+        return picture.height, picture.width
 
 
 def labels_from_grey(grey: np.ndarray, where: object) -> np.ndarray:

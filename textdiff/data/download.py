@@ -115,11 +115,9 @@ def download(
     """Download `url` to `path`, going on from `<path>.part` when a transfer had broken off (HTTP Range).
 
     Args:
-        url: http or https address.
         path: final place; it appears only when whole and verified, and an older file stays until then.
         expected: what :func:`verify` takes; a file already at `path` that agrees is kept.
         check: called with the whole file before it is put in place; raises WrongContentError to refuse it.
-        attempts: how many times a broken transfer is taken up again before giving up.
         timeout: seconds without an answer.
 
     Raises FetchError that names address, path and expected content.

@@ -1,10 +1,8 @@
-"""Bring a data set to `data_dir()`, or weights to `weights_dir()`: a name of the registry, or what is already on disk, in; a
-verified folder or file out.
+"""Data sets and weights: a name of the registry, or what is already on disk, in; a verified folder or file out.
 
-Images come from the public GitHub commits that the registry names. Archives that GitHub makes are not stable byte for byte,
-so what is verified is the content: each listed file against its git blob id in that commit (`data/manifests/`). Tasks of the
-Medical Segmentation Decathlon come as one archive each, with the addresses and MD5 sums that MONAI keeps; our own weights
-from the release of this version, by SHA-256. A folder appears only when it is whole, and an older one stays until then.
+Archives that GitHub makes are not stable byte for byte, so what is verified of images is the content: each listed file
+against its git blob id (`data/manifests/`). Tasks of the Medical Segmentation Decathlon have the addresses and MD5 sums that
+MONAI keeps; our own weights come from the release of this version, by SHA-256. A folder appears only when it is whole.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import os
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -116,10 +114,8 @@ def check(name: str, folder: Path) -> dict[str, int]:
     """
     source = dataset(name).source
     if isinstance(source, GitHub) and not source.as_archive:
-        for path, expected in _manifest(source)["files"].items():
-            if not (folder / path).is_file():
-                raise FetchError(f"{folder}: missing {path} (expected git blob {expected['git_blob']})")
-            verify(folder / path, expected, str(folder))
+        for _ in _verified(folder, source):
+            pass
     return _counts(dataset(name), folder)
 
 
@@ -216,17 +212,16 @@ def _find_root(entry: DatasetEntry, source: GitHub | Decathlon, origin: Path, fo
     return min(roots, key=lambda root: (root.name.lower() not in names, len(root.parts), root))
 
 
-def _copy_listed(root: Path, stage: Path, files: dict[str, dict[str, Any]]) -> None:
-    """Copy the manifest's files and verify each against its git blob id."""
-    for path, expected in files.items():
-        origin = root
+def _verified(root: Path, source: GitHub) -> Iterator[tuple[str, Path]]:
+    """The manifest's files below `root`, whatever their letter case, each verified against its git blob id."""
+    for path, expected in _manifest(source)["files"].items():
+        file = root
         for part in PurePosixPath(path).parts:
-            origin = find_entry(origin, part) or origin / part
-        if not origin.is_file():
+            file = find_entry(file, part) or file / part
+        if not file.is_file():
             raise FetchError(f"{root}: missing {path} (expected git blob {expected['git_blob']})")
-        verify(origin, expected, str(root))
-        (stage / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(origin, stage / path)
+        verify(file, expected, str(root))
+        yield path, file
 
 
 def _install(entry: DatasetEntry, source: GitHub | Decathlon, origin: Path, stage: Path) -> dict[str, int]:
@@ -243,7 +238,9 @@ def _install(entry: DatasetEntry, source: GitHub | Decathlon, origin: Path, stag
     elif source.layout == "sgseg":
         convert(root, stage, _manifest(source))
     else:
-        _copy_listed(root, stage, _manifest(source)["files"])
+        for path, file in _verified(root, source):
+            (stage / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, stage / path)
     shutil.rmtree(unpacked, ignore_errors=True)
     counts = _counts(entry, stage)
     note = {"name": entry.name, "address": address(source), "verified": verified, "licence": entry.licence}
