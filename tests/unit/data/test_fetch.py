@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import shutil
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -251,10 +250,7 @@ def test_damaged_archive_in_the_cache_is_fetched_anew(server, sgseg, home):
     server.files[path] = b"an error page"
     with pytest.raises(FetchError, match="not a whole zip"):
         fetch("qata", base_url=server.url, say=quiet)
-    archive = home / "packed.zip"
-    with zipfile.ZipFile(archive, "w") as file:
-        for one in sgseg.rglob("*"):
-            file.write(one, one.relative_to(sgseg.parent))
+    archive = Path(shutil.make_archive(str(home / "packed"), "zip", sgseg.parent))
     server.files[path] = archive.read_bytes()
     assert fetch("qata", base_url=server.url, say=quiet).is_dir()
 
