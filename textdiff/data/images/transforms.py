@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from textdiff.data.images.captions import swap_left_right
 
 CHEST_WORDS = re.compile(r"\b(lungs?|pulmonary|chest)\b", re.IGNORECASE)
-PLACES = {"upper": (0, 1), "lower": (0, -1), "left": (-1, 0), "right": (1, 0)}  # (right, up)
-PLACE_OF = {vector: word for word, vector in PLACES.items()}
+PLACES = {"upper": 1j, "lower": -1j, "left": -1, "right": 1}  # in the complex plane, where 1j turns by a quarter
+PLACE_OF = {place: word for word, place in PLACES.items()}
 PLACE_PHRASE = re.compile(r"\b(upper|lower|left|right)(?:([\s-]+)(upper|lower|left|right))?\b", re.IGNORECASE)
 UNTURNABLE = re.compile(r"\b(top|bottom|above|below|horizontal(ly)?|vertical(ly)?)\b", re.IGNORECASE)
 
@@ -133,15 +133,6 @@ def dihedral(tensor: torch.Tensor, k: int) -> torch.Tensor:
     return torch.rot90(tensor, k % 4, dims=(-2, -1)) if k % 4 else tensor
 
 
-def _turn_place(vector: tuple[int, int], k: int) -> tuple[int, int]:
-    right, up = vector
-    if k >= 4:
-        right = -right
-    for _ in range(k % 4):
-        right, up = -up, right
-    return right, up
-
-
 def dihedral_caption(caption: str, k: int) -> str | None:
     """The sentence that is true of the picture after `dihedral(picture, k)`, or None where its words cannot follow.
 
@@ -159,7 +150,8 @@ def dihedral_caption(caption: str, k: int) -> str | None:
 
     def turned(match: re.Match[str]) -> str:
         words = [word.lower() for word in (match[1], match[3]) if word]
-        moved = [PLACE_OF[_turn_place(PLACES[word], k)] for word in words]
+        places = [-PLACES[word].conjugate() if k >= 4 else PLACES[word] for word in words]  # flipped left-right
+        moved = [PLACE_OF[place * 1j ** (k % 4)] for place in places]
         if len(moved) == 2 and moved[0] in ("left", "right") and moved[1] in ("upper", "lower"):
             moved.reverse()
         text = (match[2] or "").join(moved)

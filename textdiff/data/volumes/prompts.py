@@ -117,16 +117,17 @@ def _organ_and_lesion(name: str) -> tuple[str, str]:
 
 def _box(mask: np.ndarray) -> tuple[slice, ...]:
     """The smallest box that holds a mask with something in it."""
-    filled = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    return tuple(slice(int(where[0]), int(where[-1]) + 1) for where in filled)
+    from scipy.ndimage import find_objects
+
+    return find_objects(mask.astype(np.uint8))[0]
 
 
 def _largest_part(mask: np.ndarray) -> tuple[int, np.ndarray]:
     """How many connected parts (sharing a corner is enough) a mask has, and the voxels [N, 3] of the largest."""
-    from scipy import ndimage
+    from scipy.ndimage import label
 
     box = _box(mask)
-    parts, count = ndimage.label(mask[box], structure=np.ones((3, 3, 3)))
+    parts, count = label(mask[box], structure=np.ones((3, 3, 3)))
     largest = np.argwhere(parts == np.bincount(parts.ravel())[1:].argmax() + 1)
     return count, largest + [along.start for along in box]
 
