@@ -136,8 +136,8 @@ class DiffusionFeatures(FeatureExtractor):
             raise ValueError(f"noise steps {list(steps)}: give at least one, each once, from 0 to {last}")
         self.blocks, self.steps = tuple(blocks), tuple(steps)
         self.noise_seed = noise_seed
-        self.settings = {"blocks": self.blocks, "steps": self.steps, "noise_seed": noise_seed}
-        self.settings |= {"noise_schedule": noise_schedule, "precision": precision}
+        told = {"noise_seed": noise_seed, "noise_schedule": noise_schedule, "precision": precision}
+        self.settings = {"blocks": self.blocks, "steps": self.steps, **told}
 
     @property
     def unet(self) -> UNet:

@@ -61,16 +61,12 @@ class TimmFeatures(FeatureExtractor):
         info = network.feature_info
         super().__init__(network, info.channels(), info.reduction(), precision, cache)
         about = timm.get_pretrained_cfg(name)
-        if about is None:
-            raise ValueError(f"timm does not say what images {name!r} was trained with")
         self.register_buffer("mean", torch.tensor(about.mean).reshape(1, 3, 1, 1))
         self.register_buffer("deviation", torch.tensor(about.std).reshape(1, 3, 1, 1))
         self.image_size = image_size
-        self.settings = {"name": name, "out_indices": tuple(out_indices), "image_size": image_size}
-        self.settings |= {"precision": precision}
+        self.settings = {"name": name, "out_indices": tuple(out_indices), "image_size": image_size, "precision": precision}
 
     def compute(self, images: Tensor) -> list[Tensor]:
-        if self.image_size is not None and tuple(images.shape[-2:]) != (self.image_size,) * 2:
-            size = (self.image_size, self.image_size)
+        if self.image_size is not None and images.shape[-2:] != (size := (self.image_size,) * 2):
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
         return list(self.network(((images + 1) / 2 - self.mean) / self.deviation))

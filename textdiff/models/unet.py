@@ -45,13 +45,10 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int, use_conv: bool) -> None:
         super().__init__()
-        if use_conv:
-            self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.use_conv = use_conv
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if use_conv else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
-        return self.conv(x) if self.use_conv else x
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
 class Downsample(nn.Module):
@@ -82,13 +79,9 @@ class ResBlock(nn.Module):
         self.in_layers = nn.Sequential(
             GroupNorm32(channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
         )
-        self.resample = (
-            None
-            if resample is None
-            else Upsample(channels, use_conv=False)
-            if resample == "up"
-            else Downsample(channels, use_conv=False)
-        )
+        self.resample: nn.Module = nn.Identity()
+        if resample is not None:
+            self.resample = (Upsample if resample == "up" else Downsample)(channels, use_conv=False)
         self.emb_layers = nn.Sequential(
             nn.SiLU(), nn.Linear(emb_channels, 2 * out_channels if use_scale_shift_norm else out_channels)
         )
@@ -102,15 +95,12 @@ class ResBlock(nn.Module):
         self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.in_layers[:-1](x)
-        if self.resample is not None:
-            h, x = self.resample(h), self.resample(x)
-        h = self.in_layers[-1](h)
+        h = self.in_layers[-1](self.resample(self.in_layers[:-1](x)))
+        x = self.resample(x)
         emb = self.emb_layers(emb)[:, :, None, None]
         if self.use_scale_shift_norm:
             scale, shift = emb.chunk(2, dim=1)
-            h = self.out_layers[0](h) * (1 + scale) + shift
-            h = self.out_layers[1:](h)
+            h = self.out_layers[1:](self.out_layers[0](h) * (1 + scale) + shift)
         else:
             h = self.out_layers(h + emb)
         return self.skip_connection(x) + h
@@ -147,7 +137,7 @@ class AttentionBlock(nn.Module):
 class TimestepBlock(nn.Sequential):
     """A sequence of layers of which only the residual blocks are given the timestep embedding."""
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # type: ignore[override]  # Sequential takes one tensor
         for layer in self:
             x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
         return x
@@ -195,8 +185,7 @@ class UNet(nn.Module):
         self.config |= {k: list(self.config[k]) for k in ("attention_resolutions", "channel_mult")}
         widths = [int(mult * model_channels) for mult in channel_mult]
         _check_arguments(widths, channel_mult, attention_resolutions, num_heads, num_head_channels)
-        self.model_channels = model_channels
-        self.num_classes = num_classes
+        self.model_channels, self.num_classes = model_channels, num_classes
 
         emb_channels = 4 * model_channels
         self.time_embed = nn.Sequential(
@@ -216,7 +205,7 @@ class UNet(nn.Module):
         skips, channels = [widths[0]], widths[0]
         for level, width in enumerate(widths):
             for _ in range(num_res_blocks):
-                layers = [residual(channels, width)]
+                layers: list[nn.Module] = [residual(channels, width)]
                 channels = width
                 if 2**level in attention_resolutions:
                     layers.append(attention(channels))
@@ -242,8 +231,7 @@ class UNet(nn.Module):
                     layers.append(attention(channels))
                 if level > 0 and i == num_res_blocks:
                     up = residual(channels, channels, "up") if resblock_updown else Upsample(channels, conv_resample)
-                    layers.append(up)
-                    stride //= 2
+                    layers, stride = [*layers, up], stride // 2
                 self.output_blocks.append(TimestepBlock(*layers))
                 self.block_channels.append(channels)
                 self.block_strides.append(stride)
@@ -259,8 +247,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
         """``x [B, in, H, W]`` in about [-1, 1], ``timesteps [B]`` (0..999), labels ``y [B]`` -> ``[B, out, H, W]``."""
-        last = len(self.output_blocks) - 1
-        h = self.decode(x, timesteps, (last,), y)[0]
+        h = self.decode(x, timesteps, (len(self.output_blocks) - 1,), y)[0]
         return self.out(h).to(x.dtype)
 
     def decode(self, x: Tensor, timesteps: Tensor, blocks: Sequence[int], y: Tensor | None = None) -> list[Tensor]:
@@ -272,7 +259,7 @@ class UNet(nn.Module):
             ValueError: a block that does not exist, a size that cannot be halved often enough, labels missing or too many.
         """
         self._check_input(x, timesteps, blocks, y)
-        dtype = self.time_embed[0].weight.dtype
+        dtype = next(self.time_embed.parameters()).dtype
         emb = self.time_embed(timestep_embedding(timesteps, self.model_channels).to(dtype))
         if y is not None:
             emb = emb + self.label_emb(y)
@@ -305,23 +292,20 @@ class UNet(nn.Module):
             raise ValueError(f"this UNet is {kind}")
         check_blocks(blocks, len(self.output_blocks))
 
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16, **metadata: str) -> None:
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Writes ``config.json`` and ``model.safetensors`` (in ``dtype``) into ``folder``, each of them atomically."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {key: value.detach().to("cpu", dtype).contiguous() for key, value in self.state_dict().items()}
-        write_checkpoint(folder / "model.safetensors", state, metadata)
-        write_text(folder / "config.json", json.dumps(self.config, indent=2) + "\n")
+        state = {key: value.to(dtype) for key, value in self.state_dict().items()}
+        write_checkpoint(Path(folder) / "model.safetensors", state)
+        write_text(Path(folder) / "config.json", json.dumps(self.config, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> UNet:
         """The network that :meth:`save_pretrained` wrote, in float32 and eval mode."""
-        folder = Path(folder)
-        config_path = folder / "config.json"
-        if not config_path.is_file():
+        config = Path(folder) / "config.json"
+        if not config.is_file():
             raise FileNotFoundError(f"no UNet in {folder}: config.json is missing (and model.safetensors beside it)")
-        unet = cls(**read_json(config_path))
-        load_strict(unet, read_checkpoint(folder / "model.safetensors"), source=str(folder))
+        unet = cls(**read_json(config))
+        load_strict(unet, read_checkpoint(config.with_name("model.safetensors")), source=str(folder))
         return unet.eval()
 
 
