@@ -56,7 +56,13 @@ class CrossModalAttention(nn.Module):
     """
 
     def __init__(
-        self, spatial_dims: int, dim: int, text_dim: int, num_heads: int = 8, head_dim: int = 64, positions: bool = False
+        self,
+        spatial_dims: int,
+        dim: int,
+        text_dim: int,
+        num_heads: int = 8,
+        head_dim: int = 64,
+        positions: bool = False,
     ) -> None:
         super().__init__()
         if spatial_dims not in (2, 3):

@@ -37,7 +37,9 @@ class DiceCE:
             raise ValueError(f"dice_weight={self.dice_weight}: 0 or more")
         for name, kind in (("dice_on", DiceOn), ("dice_over", DiceOver)):
             if getattr(self, name) not in get_args(kind):
-                raise ValueError(f'{name}="{getattr(self, name)}": choose "{get_args(kind)[0]}" or "{get_args(kind)[1]}"')
+                raise ValueError(
+                    f'{name}="{getattr(self, name)}": choose "{get_args(kind)[0]}" or "{get_args(kind)[1]}"'
+                )
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """``logits`` float ``[B, K, ...]``, ``target`` int64 ``[B, ...]`` with labels 0..K-1.

@@ -25,7 +25,15 @@ HUB_SECONDS = 10.0  # how long the hub may take to answer
 REMEMBERED = 4096  # captions held in memory; 64 tokens of 768 numbers are 0.2 MB
 
 _TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "vocab.json", "merges.txt", "*.model")
-_HUB_FILES = ("config.json", "tokenizer*", "vocab*", "special_tokens_map.json", "added_tokens.json", "merges.txt", "*.model")
+_HUB_FILES = (
+    "config.json",
+    "tokenizer*",
+    "vocab*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    "*.model",
+)
 _WEIGHTS = ("model*.safetensors*", "pytorch_model*.bin*")  # the second is fetched only where the first is missing
 
 
@@ -218,9 +226,7 @@ def _hub_folder(name: str) -> Path:
                 HfApi().model_info(name, timeout=HUB_SECONDS)
             for weights in _WEIGHTS:
                 wanted = [*_HUB_FILES, weights]
-                folder = snapshot_download(
-                    name, allow_patterns=wanted, local_files_only=here, etag_timeout=HUB_SECONDS
-                )
+                folder = snapshot_download(name, allow_patterns=wanted, local_files_only=here, etag_timeout=HUB_SECONDS)
                 missing = _missing_files(Path(folder))
                 if not missing:
                     return Path(folder)

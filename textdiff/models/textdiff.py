@@ -231,7 +231,7 @@ def _initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-class TextDiff(Pretrained, nn.Module):
+class TextDiff(Pretrained):
     """Frozen features and frozen text tokens, read by a trained :class:`TextDiffHead`.
 
     Args:

@@ -131,7 +131,7 @@ def _preprocessing(**about: Any) -> Preprocessing:
     return Preprocessing(**settings)
 
 
-class TextDiffSeg(Pretrained, nn.Module):
+class TextDiffSeg(Pretrained):
     """The whole system. Trained with :meth:`loss`, asked with :meth:`segment` (tensors) or :meth:`predict` (files).
 
     Args:

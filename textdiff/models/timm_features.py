@@ -64,7 +64,12 @@ class TimmFeatures(FeatureExtractor):
         self.register_buffer("mean", torch.tensor(about.mean).reshape(1, 3, 1, 1))
         self.register_buffer("deviation", torch.tensor(about.std).reshape(1, 3, 1, 1))
         self.image_size = image_size
-        self.settings = {"name": name, "out_indices": tuple(out_indices), "image_size": image_size, "precision": precision}
+        self.settings = {
+            "name": name,
+            "out_indices": tuple(out_indices),
+            "image_size": image_size,
+            "precision": precision,
+        }
 
     def compute(self, images: Tensor) -> list[Tensor]:
         if self.image_size is not None and images.shape[-2:] != (size := (self.image_size,) * 2):
