@@ -87,7 +87,7 @@ class FeatureCache:
 
     def batch(self, keys: Sequence[str], images: Tensor, compute: Callable[[Tensor], list[Tensor]]) -> list[Tensor]:
         """The maps of a batch, on the device of ``images``; ``compute`` makes those that are not stored yet."""
-        known = {key: maps for key in keys if (maps := self.get(key)) is not None}
+        known = {key: found for key in keys if (found := self.get(key)) is not None}
         missing = [i for i, key in enumerate(keys) if key not in known]
         if missing:
             for i, maps in zip(missing, zip(*compute(images[missing]), strict=True), strict=True):

@@ -133,8 +133,7 @@ class TextUNet(nn.Module):
         num_classes: background included.
         in_channels, precision, criterion: as for :class:`Baseline`.
 
-    Raises:
-        ValueError: no encoder.
+    Raises ValueError: no encoder.
     """
 
     def __init__(
@@ -197,8 +196,7 @@ class TextUNet(nn.Module):
 
     def _modulate(self, x: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """``x`` scaled and shifted, channel by channel, by what the mean token says."""
-        weight = mask[..., None].float()
-        mean = (tokens * weight).sum(dim=1) / weight.sum(dim=1)
+        mean = (tokens * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
         scale, shift = self.film(mean)[..., None, None].chunk(2, dim=1)
         return x * (1 + scale) + shift
 
@@ -215,8 +213,7 @@ def build_baseline(
 
     Those in ``READING`` read captions through ``text``, which the others ignore.
 
-    Raises:
-        ValueError: another name, fewer than two classes, or a network that reads without ``text``.
+    Raises ValueError: another name, fewer than two classes, or a network that reads without ``text``.
     """
     _check_request("baseline", name, BASELINES, num_classes)
     if name in READING:
@@ -239,8 +236,7 @@ def build_baseline_3d(
         patch: sides of the training patch in voxels. All take other sizes too; UNETR, whose position embedding has one
             size, answers those in windows of ``patch``.
 
-    Raises:
-        ValueError: another name, fewer than two classes, or a ``patch`` that is not three sides of 1 or more.
+    Raises ValueError: another name, fewer than two classes, or a ``patch`` that is not three sides of 1 or more.
     """
     _check_request("3D baseline", name, BASELINES_3D, num_classes)
     if len(patch) != 3 or min(patch) < 1:

@@ -67,35 +67,22 @@ def beta_schedule(name: NoiseSchedule) -> np.ndarray:
     raise ValueError(f"noise_schedule={name!r}: choose one of {', '.join(get_args(NoiseSchedule))}")
 
 
-def respaced_timesteps(respacing: str | int, num_steps: int = STEPS) -> list[int]:
+def respaced_timesteps(respacing: str | int) -> list[int]:
     """The steps of the full schedule that a shortened one visits, ascending.
 
-    ``respacing`` is a number of steps, a list such as "10,15,20" (so many steps from equal sections of the schedule), or
-    "ddimN" (N steps at one whole stride, from 0).
-
-    Raises:
-        ValueError: more steps than there are, or no whole stride that gives N.
+    ``respacing``: a number of steps, evenly spaced from the first to the last, or "ddimN" (N at one whole stride, from 0).
+    Raises ValueError: more steps than there are, or no whole stride that gives N.
     """
-    respacing = str(respacing)
-    if respacing.startswith("ddim"):
-        strided = (range(0, num_steps, stride) for stride in range(1, num_steps))
-        fitting = next((steps for steps in strided if len(steps) == int(respacing[4:])), None)
+    if str(respacing).startswith("ddim"):
+        strided = (range(0, STEPS, stride) for stride in range(1, STEPS))
+        fitting = next((steps for steps in strided if len(steps) == int(str(respacing)[4:])), None)
         if fitting is None:
-            raise ValueError(
-                f"no whole stride takes exactly {respacing[4:]} of {num_steps} steps; give a plain number instead"
-            )
+            raise ValueError(f"respacing={respacing!r}: no whole stride takes exactly so many of {STEPS} steps")
         return list(fitting)
-    counts = [int(part) for part in respacing.split(",")]
-    steps: list[int] = []
-    start = 0
-    for i, count in enumerate(counts):
-        size = num_steps // len(counts) + (1 if i < num_steps % len(counts) else 0)
-        if not 1 <= count <= size:
-            raise ValueError(f"cannot take {count} steps from a section of {size} (respacing {respacing!r})")
-        stride = (size - 1) / (count - 1) if count > 1 else 1.0
-        steps += [start + round(k * stride) for k in range(count)]
-        start += size
-    return steps
+    count = int(respacing)
+    if not 1 <= count <= STEPS:
+        raise ValueError(f"respacing={respacing!r}: from 1 to {STEPS} steps")
+    return [round(k * (STEPS - 1) / max(1, count - 1)) for k in range(count)]
 
 
 def ddim_step(
@@ -221,8 +208,7 @@ class LatentDiffusion(_Noising):
         prediction: what the network gives: the clean latent ("sample"), the noise ("epsilon") or "v_prediction". Ours is
             "sample": out of nearly pure noise, where few-step sampling begins, the noise says nothing about the latent.
 
-    Raises:
-        ValueError: an unknown schedule or prediction.
+    Raises ValueError: an unknown schedule or prediction.
     """
 
     def __init__(self, noise_schedule: NoiseSchedule = "linear", prediction: Target = "sample") -> None:
@@ -252,8 +238,7 @@ class LatentDiffusion(_Noising):
     def visited(self, sampling_steps: int) -> list[int]:
         """The steps that sampling visits: evenly spaced, descending, the first the schedule's last (nearly pure noise).
 
-        Raises:
-            ValueError: a number of steps outside 1..1000.
+        Raises ValueError: a number of steps outside 1..1000.
         """
         if not 1 <= sampling_steps <= STEPS:
             raise ValueError(f"sampling_steps={sampling_steps}: between 1 and {STEPS}")
@@ -273,8 +258,7 @@ class LatentDiffusion(_Noising):
         Every latent of the batch gets the same noise, drawn on the CPU: an answer depends neither on what else is in the
         batch nor on the device. ``denoise(latent, timesteps [batch])`` is the network.
 
-        Raises:
-            ValueError: more steps than the schedule has.
+        Raises ValueError: more steps than the schedule has.
         """
         eta, steps = ETA[sampling.sampler], self.visited(sampling.sampling_steps)
         latent = torch.randn(1, *shape, generator=generator).to(device).expand(batch, *shape)

@@ -67,8 +67,7 @@ class FeatureExtractor(nn.Module, ABC):
     def maps(self, images: Tensor) -> list[Tensor]:
         """What :meth:`forward` gives, in the dtype of ``precision``: for a head that would round them again anyway.
 
-        Raises:
-            ValueError: images that are no floating-point numbers, or of a size that the network cannot take.
+        Raises ValueError: images that are no floating-point numbers, or of a size that the network cannot take.
         """
         if not images.is_floating_point():
             raise ValueError(f"images must be floating-point numbers in [-1, 1], got {images.dtype}")
@@ -111,8 +110,7 @@ class DiffusionFeatures(FeatureExtractor):
 
     The channels of a map are the block's, times the number of steps, which follow each other in the order given.
 
-    Raises:
-        ValueError: a block or step that does not exist, saying the range.
+    Raises ValueError: a block or step that does not exist, saying the range.
     """
 
     network: UNet

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from textdiff.data.cases import read_picture
 from textdiff.data.volumes.prompts import named_structures
@@ -41,20 +40,14 @@ CHUNK = 8  # planes of the image that are reduced at a time
 
 @torch.no_grad()
 def predict_image(model: Any, image: str | Path | np.ndarray, text: str, probabilities: bool = False) -> np.ndarray:
-    """Segments one picture.
+    """Labels uint8 ``[H, W]`` of one picture at its own size; or its ``probabilities``, float32 ``[num_classes, H, W]``.
 
     Args:
         model: a TextDiff.
         image: a file, or a uint8 array ``[H, W, 3]`` (RGB) or ``[H, W]`` (grey).
         text: the sentence that describes it.
-        probabilities: return float32 ``[num_classes, H, W]`` instead of labels.
 
-    Returns:
-        label map uint8 ``[H, W]`` at the picture's own size.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file that is no picture, or another kind of array.
+    Raises FileNotFoundError: no such file; ValueError: a file that is no picture, or another kind of array.
     """
     pixels = _as_rgb(image)
     was_training = model.training
@@ -154,22 +147,20 @@ def predict_volume(
     Warns when the sentence names nothing that the model knows. A volume smaller than one window is surrounded by its
     own minimum, as in training; the log says so.
 
-    Raises:
-        ValueError: a setting out of range, several samples of a model that always says the same, or a file that is no
-            volume (:func:`textdiff.data.volumes.volume.read_image`).
-        FileNotFoundError: no such file or folder.
-        FloatingPointError: the model gives nan or infinity.
+    Raises ValueError: a setting out of range, several samples of a model that always says the same, or a file that is no
+    volume (:func:`textdiff.data.volumes.volume.read_image`); FileNotFoundError: no such file or folder; FloatingPointError:
+    the model gives nan or infinity.
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap={overlap}: from 0 to less than 1")
-    samples = sampling.samples
-    if samples > 1 and not hasattr(model, "draws"):
-        raise ValueError(f"samples={samples}: a {type(model).__name__} always says the same; leave samples at 1")
+    if sampling.samples > 1 and not hasattr(model, "draws"):
+        raise ValueError(
+            f"samples={sampling.samples}: a {type(model).__name__} always says the same; leave samples at 1"
+        )
     known = model.class_names[1:]
     if not named_structures(text, known):
-        warnings.warn(
-            f"the text {text!r} names nothing that this model knows; it knows {', '.join(known)}", stacklevel=2
-        )
+        said = f"the text {text!r} names nothing that this model knows; it knows {', '.join(known)}"
+        warnings.warn(said, stacklevel=2)
     if not isinstance(volume, Volume):
         volume = read_image(volume)
     # Shape and affine without the voxels, which of a large CT would be held twice
@@ -177,12 +168,12 @@ def predict_volume(
     grid = model.preprocessing.image(volume)
     del volume
     drawing = _Drawing(model, text, sampling)
-    result = _Result(frame, grid, len(model.class_names), samples, uncertainty, probabilities)
+    result = _Result(frame, grid, len(model.class_names), sampling.samples, uncertainty, probabilities)
     window = model.preprocessing.frame(grid.shape)
     padded, before = _padded(grid, window)
-    places = [
-        _places(size, *ends) for size, ends in zip(grid.shape, zip(before, padded.shape, strict=True), strict=True)
-    ]
+    # Each axis of data.volumes.patches.place_channels, going on evenly over the padding
+    axes = zip(grid.shape, before, padded.shape, strict=True)
+    places = [(torch.arange(wide) - margin + 0.5) / size * 2 - 1 for size, margin, wide in axes]
     del grid
     with torch.no_grad():
         for first, drawn in _layers(padded, places, window, overlap, drawing, progress):
@@ -209,18 +200,8 @@ def _padded(grid: Volume, patch: Sequence[int]) -> tuple[Tensor, list[int]]:
     return around, before
 
 
-def _places(size: int, before: int, padded: int) -> Tensor:
-    """One axis of :func:`textdiff.data.volumes.patches.place_channels`, going on evenly over the padding; ``[padded]``."""
-    return (torch.arange(padded) - before + 0.5) / size * 2 - 1
-
-
 def _layers(
-    image: Tensor,
-    places: Sequence[Tensor],
-    patch: Sequence[int],
-    overlap: float,
-    drawing: _Drawing,
-    progress: bool,
+    image: Tensor, places: Sequence[Tensor], patch: Sequence[int], overlap: float, drawing: _Drawing, progress: bool
 ) -> Iterator[tuple[int, Tensor]]:
     """Finished planes from foot to head: number of the first, and samples' probabilities ``[S, K+1, X, Y, planes]``.
 
@@ -232,29 +213,27 @@ def _layers(
 
     depth = patch[2]
     starts = _starts(image.shape[2], depth, overlap)
-    across = len(_starts(image.shape[0], patch[0], overlap)) * len(_starts(image.shape[1], patch[1], overlap))
     factors = [compute_importance_map((side,), mode="gaussian") for side in patch]
     weight, flat = factors[2], factors[0][:, None, None] * factors[1][:, None].expand(-1, depth)
-    total, weights = None, torch.zeros(depth)
-    with tqdm(total=len(starts) * across, unit="window", disable=not progress, leave=False) as bar:
-        for start, following in zip(starts, [*starts[1:], image.shape[2]], strict=True):
-            layer = sliding_window_inference(
-                image[None, None, :, :, start : start + depth],
-                tuple(patch),
-                sw_batch_size=1,  # a window's noise then owes nothing to its neighbours
-                predictor=partial(drawing, places=places, height=start, bar=bar),
-                overlap=overlap,
-                roi_weight_map=flat,
-                sw_device=drawing.model.device,
-                device="cpu",
-                with_coord=True,
-            )[0].mul_(weight)
-            total = layer if total is None else total.add_(layer)
-            weights = weights + weight
-            done = following - start
-            yield start, (total[..., :done] / weights[:done]).unflatten(0, (drawing.sampling.samples, -1))
-            # the finished planes leave, as many of zeros come in behind
-            total, weights = (F.pad(part[..., done:], (0, done)) for part in (total, weights))
+    total, weights = torch.zeros(1), torch.zeros(depth)
+    for start, following in zip(starts, [*starts[1:], image.shape[2]], strict=True):
+        layer = sliding_window_inference(
+            image[None, None, :, :, start : start + depth],
+            tuple(patch),
+            sw_batch_size=1,  # a window's noise then owes nothing to its neighbours
+            predictor=partial(drawing, places=places, height=start),
+            overlap=overlap,
+            roi_weight_map=flat,
+            sw_device=drawing.model.device,
+            device="cpu",
+            progress=progress,
+            with_coord=True,
+        )[0]
+        total, weights = layer.mul_(weight).add_(total), weights + weight
+        done = following - start
+        yield start, (total[..., :done] / weights[:done]).unflatten(0, (drawing.sampling.samples, -1))
+        # the finished planes leave, as many of zeros come in behind
+        total, weights = (F.pad(part[..., done:], (0, done)) for part in (total, weights))
 
 
 def _starts(size: int, window: int, overlap: float) -> list[int]:
@@ -273,7 +252,7 @@ class _Drawing:
     text: str
     sampling: Sampling
 
-    def __call__(self, image: Tensor, corners: list, places: Sequence[Tensor], height: int, bar: tqdm) -> Tensor:
+    def __call__(self, image: Tensor, corners: list, places: Sequence[Tensor], height: int) -> Tensor:
         """``image [1, 1, x, y, z]`` on the model's device -> ``[1, samples * (K+1), x, y, z]``; MONAI's ``corners``."""
         across = [(axis.start, axis.stop) for axis in corners[0][2:4]]
         ends = [*across, (height, height + image.shape[-1])]
@@ -285,7 +264,6 @@ class _Drawing:
         drawn = torch.cat(list(draws(images, [self.text], sampling)), dim=1).float()  # a copy, for MONAI writes into it
         if not torch.isfinite(drawn).all():
             raise FloatingPointError(f"the model gives nan or infinity at voxel {tuple(corner)} of its grid")
-        bar.update()
         return drawn
 
 
@@ -298,7 +276,7 @@ class _Result:
     def __init__(self, frame: Volume, grid: Volume, classes: int, samples: int, uncertainty: bool, probabilities: bool):
         from nibabel.orientations import inv_ornt_aff, io_orientation
 
-        self.frame, self.grid_shape, self.classes, self.samples = frame, grid.shape, classes, samples
+        self.frame, self.grid_shape, self.classes = frame, grid.shape, classes
         self.turn = io_orientation(frame.affine)
         shape = tuple(int(frame.shape[axis]) for axis in np.argsort(self.turn[:, 0]))
         to_grid = np.linalg.inv(grid.affine) @ frame.affine @ inv_ornt_aff(self.turn, frame.shape)

@@ -52,8 +52,7 @@ def find_model(name: str | Path, kind: str) -> Path:
         name: a known name, a folder, the name of one in :func:`~textdiff.base.paths.weights_dir`, or a hub id.
         kind: what is looked for ("TextDiff"), for the errors.
 
-    Raises:
-        FileNotFoundError: nothing there, and no such model that can be reached.
+    Raises FileNotFoundError: nothing there, and no such model that can be reached.
     """
     name = str(name)
     if name in registry.MODELS:
@@ -118,8 +117,7 @@ def load_backbone(name: str, seed: int = 0) -> UNet:
     attention branch is zero, so that the network does little more than convolve and resample its input. "redrawn:" draws
     these layers too, as PyTorch initialises any other. ``seed`` is that of the draw.
 
-    Raises:
-        FileNotFoundError: no such weights, saying where they were looked for and how to get them.
+    Raises FileNotFoundError: no such weights, saying where they were looked for and how to get them.
     """
     if name.startswith((RANDOM, REDRAWN)):
         with torch.random.fork_rng():
@@ -180,8 +178,7 @@ def weights_identity(name: str) -> str:
 
     Sixteen hexadecimal digits; for a hub id, whose files nobody here has seen, the id itself.
 
-    Raises:
-        FileNotFoundError: a backbone that is not on this machine and whose entry states no hash.
+    Raises FileNotFoundError: a backbone that is not on this machine and whose entry states no hash.
     """
     if name.startswith((RANDOM, REDRAWN)):
         drawn = json.dumps(_architecture(architecture_of(name)), sort_keys=True)
@@ -259,9 +256,8 @@ class Pretrained(nn.Module):
         Args:
             name: a known name such as "hippocampus_small", a folder, a name in TEXTDIFF_WEIGHTS, or a hub id.
 
-        Raises:
-            FileNotFoundError: nothing of this name here, and none that can be reached.
-            ValueError: a damaged file, another kind or format of model, or weights that do not fit (keys are listed).
+        Raises FileNotFoundError: nothing of this name here, and none that can be reached; ValueError: a damaged file, another
+        kind or format of model, or weights that do not fit (keys are listed).
         """
         folder = find_model(name, cls.__name__)
         about = read_json(folder / "config.json")

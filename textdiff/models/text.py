@@ -25,40 +25,27 @@ HUB_SECONDS = 10.0  # how long the hub may take to answer
 REMEMBERED = 4096  # captions held in memory; 64 tokens of 768 numbers are 0.2 MB
 
 _TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "vocab.json", "merges.txt", "*.model")
-_HUB_FILES = (
-    "config.json",
-    "tokenizer*",
-    "vocab*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "merges.txt",
-    "*.model",
-)
+_HUB_FILES = ("config.json", "tokenizer*", "vocab*", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 _WEIGHTS = ("model*.safetensors*", "pytorch_model*.bin*")  # the second is fetched only where the first is missing
 
 
 class TextEncoder(nn.Module):
-    """A frozen transformer that turns captions into tokens.
+    """A frozen transformer that turns captions into tokens; it stays in evaluation mode whatever is trained around it.
 
-    The parameters never ask for gradients and the module stays in evaluation mode whatever is trained around
-    it. A caption's tokens do not depend on the other captions of the batch: each is encoded by itself and
-    remembered.
+    A caption's tokens do not depend on the other captions of the batch: each is encoded by itself and remembered.
 
     Args:
         backbone: a Hugging Face model whose output has `last_hidden_state` [B, L, D].
         tokenizer: its tokenizer.
         name: hub id, folder or "tiny"; what a saved TextDiff needs to find the encoder again.
-        max_length: the most tokens of a caption, [CLS] and [SEP] included; longer captions are cut
-            (with a warning).
-        padding: "longest" pads to the longest caption of the batch; "max_length" always to `max_length`, as
-            the authors' code does with 10 tokens; what the transformer says of the [PAD] tokens is then kept.
+        max_length: the most tokens of a caption, [CLS] and [SEP] included; longer captions are cut (with a warning).
+        padding: "longest" pads to the longest caption of the batch; "max_length" always to `max_length`, as the authors'
+            code does with 10 tokens; what the transformer says of the [PAD] tokens is then kept.
 
     Set the attribute ``allow_empty`` to take captions without words (the reading test needs them).
 
-    Raises:
-        ValueError: `padding` is unknown, `max_length` is too small or beyond the encoder's positions, the
-            tokenizer has more pieces than the encoder has embeddings, or fixed padding is asked of a
-            tokenizer without a [PAD] token.
+    Raises ValueError: `padding` is unknown, `max_length` is too small or beyond the encoder's positions, the tokenizer has
+    more pieces than the encoder has embeddings, or fixed padding is asked of a tokenizer without a [PAD] token.
     """
 
     def __init__(
@@ -85,11 +72,9 @@ class TextEncoder(nn.Module):
 
         The weights are used in float32, however they are stored. The other arguments are those of the class.
 
-        Raises:
-            FileNotFoundError: the folder, or a file it must hold, is missing; the message names it.
-            OSError: the hub cannot be reached or has no such model, or a file is damaged; the message says
-                which, and how to use a folder instead.
-            ValueError: see the class; also where the weights of the file leave a part of the encoder unset.
+        Raises FileNotFoundError: the folder, or a file it must hold, is missing; the message names it; OSError: the hub
+        cannot be reached or has no such model, or a file is damaged; the message says which, and how to use a folder instead;
+        ValueError: see the class; also where the weights of the file leave a part of the encoder unset.
         """
         name = str(name_or_folder).strip() or TINY
         backbone, tokenizer = _load(find_encoder(name))
@@ -101,9 +86,8 @@ class TextEncoder(nn.Module):
         The mask is True where a token belongs to the caption ([CLS] and [SEP] included). With padding="longest" the
         rest of a row is zero.
 
-        Raises:
-            TypeError: not a list of strings (a single string is refused: it would be read letter by letter).
-            ValueError: no captions, or a caption without words.
+        Raises TypeError: not a list of strings (a single string is refused: it would be read letter by letter); ValueError:
+        no captions, or a caption without words.
         """
         self._check_captions(captions, self.allow_empty)
         rows = [self._encode(caption) for caption in captions]
@@ -192,12 +176,8 @@ class TextEncoder(nn.Module):
         needed = len(self.tokenizer.tokenize(caption)) + self.tokenizer.num_special_tokens_to_add()
         if needed > self.max_length:
             self._warned = True
-            logger.warning(
-                "a caption of %d tokens is cut to max_length=%d: %r (said once; others may be cut too)",
-                needed,
-                self.max_length,
-                caption,
-            )
+            said = "a caption of %d tokens is cut to max_length=%d: %r (said once; others may be cut too)"
+            logger.warning(said, needed, self.max_length, caption)
 
 
 def find_encoder(name: str) -> Path:
@@ -225,7 +205,7 @@ def _hub_folder(name: str) -> Path:
                 # The download itself waits long for a network that swallows what it is sent; this question does not.
                 HfApi().model_info(name, timeout=HUB_SECONDS)
             for weights in _WEIGHTS:
-                wanted = [*_HUB_FILES, weights]
+                wanted = [*_HUB_FILES, "*.model", weights]
                 folder = snapshot_download(name, allow_patterns=wanted, local_files_only=here, etag_timeout=HUB_SECONDS)
                 missing = _missing_files(Path(folder))
                 if not missing:

@@ -88,8 +88,7 @@ class TextDiffHead(nn.Module):
         num_classes: background included.
         spec: everything else.
 
-    Raises:
-        ValueError: no feature maps, fewer than two classes, or more maps to attend than there are.
+    Raises ValueError: no feature maps, fewer than two classes, or more maps to attend than there are.
     """
 
     def __init__(

@@ -153,8 +153,7 @@ class TextDiffSeg(Pretrained):
 
     What loads and saves a model, and its ``trained_on``, is :class:`~textdiff.models.store.Pretrained`.
 
-    Raises:
-        ValueError: fewer than two classes, or sizes that do not fit.
+    Raises ValueError: fewer than two classes, or sizes that do not fit.
     """
 
     SPECS: ClassVar = {"preprocessing": _preprocessing, "criterion": DiceCE}
@@ -234,8 +233,7 @@ class TextDiffSeg(Pretrained):
 
         Sample k of every volume of the batch starts from the same noise, whatever else is in the batch.
 
-        Raises:
-            ValueError: sides that are no multiples of 8, another number of channels, prompts that are not one per volume.
+        Raises ValueError: sides that are no multiples of 8, another number of channels, prompts that are not one per volume.
         """
         return torch.stack(list(self.draws(images, prompts, sampling))).mean(dim=0)
 

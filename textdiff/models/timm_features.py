@@ -30,10 +30,11 @@ class TimmFeatures(FeatureExtractor):
 
     Images come in [-1, 1] and are brought to the mean and deviation that the network was trained with.
 
-    Raises:
-        ImportError: timm is not installed.
-        ValueError: a name, an index or weights that timm does not take.
+    Raises ImportError: timm is not installed; ValueError: a name, an index or weights that timm does not take.
     """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(
         self,

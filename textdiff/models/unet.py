@@ -109,27 +109,23 @@ class ResBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Self-attention over all pixels, ``[B, C, H, W]`` -> the same shape.
 
-    The two checkpoint families of guided-diffusion interleave queries, keys and values differently along the channels:
-    (head, qkv, channel) by default, (qkv, head, channel) with ``use_new_attention_order``.
+    Checkpoints interleave queries, keys and values along the channels in two ways: (head, qkv, channel) by default, (qkv,
+    head, channel) with ``use_new_attention_order``.
     """
 
     def __init__(self, channels: int, num_heads: int, use_new_attention_order: bool) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.use_new_attention_order = use_new_attention_order
+        self.num_heads, self.use_new_attention_order = num_heads, use_new_attention_order
         self.norm = GroupNorm32(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = _zeroed(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        x = x.reshape(batch, channels, height * width)
-        qkv = self.qkv(self.norm(x))
-        if self.use_new_attention_order:
-            qkv = qkv.reshape(batch, 3, self.num_heads, -1, height * width).transpose(1, 2)
-        else:
-            qkv = qkv.reshape(batch, self.num_heads, 3, -1, height * width)
-        q, k, v = qkv.transpose(-1, -2).unbind(dim=2)
+        x = x.flatten(2)
+        order = (3, self.num_heads) if self.use_new_attention_order else (self.num_heads, 3)
+        qkv = self.qkv(self.norm(x)).unflatten(1, (*order, -1)).transpose(-1, -2)
+        q, k, v = qkv.unbind(dim=1 if self.use_new_attention_order else 2)
         h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(batch, channels, -1)
         return (x + self.proj_out(h)).reshape(batch, channels, height, width)
 
@@ -153,13 +149,12 @@ class UNet(nn.Module):
         num_res_blocks: residual blocks a level (the decoder has one more a level).
         attention_resolutions: *down-sampling factors* (1, 2, 4, ...) at which self-attention is used.
         num_classes: number of labels of a class-conditional network, else None.
-        num_heads, num_head_channels: heads, or channels a head (which wins unless it is -1).
+        num_heads, num_head_channels: heads, or channels per head (which wins unless it is -1).
         use_scale_shift_norm: the timestep scales and shifts the normalised activations instead of being added.
         resblock_updown: resample inside residual blocks; else by convolutions where ``conv_resample``, or by pooling.
         use_new_attention_order: channel order inside ``qkv`` (see :class:`AttentionBlock`).
 
-    Raises:
-        ValueError: arguments that contradict each other, naming both.
+    Raises ValueError: arguments that contradict each other, naming both.
     """
 
     def __init__(
@@ -184,7 +179,7 @@ class UNet(nn.Module):
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.config |= {k: list(self.config[k]) for k in ("attention_resolutions", "channel_mult")}
         widths = [int(mult * model_channels) for mult in channel_mult]
-        _check_arguments(widths, channel_mult, attention_resolutions, num_heads, num_head_channels)
+        _check_arguments(widths, attention_resolutions, num_heads, num_head_channels)
         self.model_channels, self.num_classes = model_channels, num_classes
 
         emb_channels = 4 * model_channels
@@ -255,8 +250,7 @@ class UNet(nn.Module):
 
         Nothing after the last block asked for is computed.
 
-        Raises:
-            ValueError: a block that does not exist, a size that cannot be halved often enough, labels missing or too many.
+        Raises ValueError: a block that does not exist, a size that cannot be halved often enough, labels missing or too many.
         """
         self._check_input(x, timesteps, blocks, y)
         dtype = next(self.time_embed.parameters()).dtype
@@ -278,11 +272,11 @@ class UNet(nn.Module):
     def _check_input(self, x: Tensor, timesteps: Tensor, blocks: Sequence[int], y: Tensor | None) -> None:
         if x.ndim != 4 or x.shape[1] != self.config["in_channels"]:
             raise ValueError(f"images must be [B, {self.config['in_channels']}, H, W], got {tuple(x.shape)}")
-        height, width = x.shape[-2:]
-        if height % self.divisor or width % self.divisor or min(height, width) < self.divisor:
-            near = tuple(max(self.divisor, round(s / self.divisor) * self.divisor) for s in (height, width))
+        size, divisor = tuple(x.shape[-2:]), self.divisor
+        near = tuple(max(divisor, round(side / divisor) * divisor) for side in size)
+        if size != near:
             raise ValueError(
-                f"image size {height}x{width}: height and width must be multiples of {self.divisor} "
+                f"image size {size[0]}x{size[1]}: height and width must be multiples of {divisor} "
                 f"for this UNet; the nearest that would do is {near[0]}x{near[1]}"
             )
         if timesteps.shape != (len(x),):
@@ -319,23 +313,17 @@ def check_blocks(blocks: Sequence[int], available: int) -> None:
         )
 
 
-def _check_arguments(
-    widths: list[int], channel_mult: Sequence[int], attention: Sequence[int], num_heads: int, head_channels: int
-) -> None:
+def _check_arguments(widths: list[int], attention: Sequence[int], num_heads: int, head_channels: int) -> None:
     if any(width % 32 for width in widths):
-        raise ValueError(
-            f"model_channels times channel_mult gives {widths}: each must be a multiple of 32 (group normalisation)"
-        )
+        raise ValueError(f"model_channels times channel_mult gives {widths}: each must be a multiple of 32")
     factors = [2**level for level in range(len(widths))]
     if not set(attention) <= set(factors):
         raise ValueError(
-            f"attention_resolutions {list(attention)} are down-sampling factors; "
-            f"with channel_mult {list(channel_mult)} they can be {factors}"
+            f"attention_resolutions {list(attention)} are down-sampling factors; with this channel_mult they can be {factors}"
         )
     with_attention = [w for w, f in zip(widths, factors, strict=True) if f in attention] + [widths[-1]]
-    share = num_heads if head_channels == -1 else head_channels
+    name, share = ("num_heads", num_heads) if head_channels == -1 else ("num_head_channels", head_channels)
     if any(width % share for width in with_attention):
-        name = "num_heads" if head_channels == -1 else "num_head_channels"
         raise ValueError(f"{name}={share} does not divide the attention widths {with_attention} (from channel_mult)")
 
 

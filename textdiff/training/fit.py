@@ -44,8 +44,7 @@ class Optimisation:
         checkpoint_every: steps from one checkpoint to the next; None for as often as validation.
         seed: of what the model draws in its loss. The samples have a seed of their own.
 
-    Raises:
-        ValueError: a number out of its range, an unknown schedule.
+    Raises ValueError: a number out of its range, an unknown schedule.
     """
 
     iterations: int
@@ -112,9 +111,8 @@ def fit(
         one row every ``validate_every`` steps and at the end: "step", the mean of every loss since the last row, "score"
         (nan without validation), "seconds".
 
-    Raises:
-        FloatingPointError: a loss or the norm of the gradients is nan or infinite; says at which step.
-        ValueError: nothing to train; a checkpoint that is damaged or belongs to another run.
+    Raises FloatingPointError: a loss or the norm of the gradients is nan or infinite; says at which step; ValueError: nothing
+    to train; a checkpoint that is damaged or belongs to another run.
     """
     run = _Run(model.to(device), how)
     settings = {"format": FORMAT, **asdict(how), "validated": validate is not None, "samples": samples.settings}
