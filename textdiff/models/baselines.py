@@ -222,11 +222,7 @@ def build_baseline(
 
 
 def build_baseline_3d(
-    name: str,
-    num_classes: int,
-    in_channels: int = 4,
-    patch: Sequence[int] = PATCH,
-    precision: Precision = "float32",
+    name: str, num_classes: int, in_channels: int = 4, patch: Sequence[int] = PATCH, precision: Precision = "float32"
 ) -> Baseline:
     """Build the 3D baseline called ``name`` (one of ``BASELINES_3D``), freshly initialised, running in ``precision``.
 
@@ -295,11 +291,7 @@ class VolumeNetwork(nn.Module):
     """
 
     def __init__(
-        self,
-        net: nn.Module,
-        class_names: Sequence[str],
-        preprocessing: Preprocessing,
-        criterion: DiceCE = DiceCE(),
+        self, net: nn.Module, class_names: Sequence[str], preprocessing: Preprocessing, criterion: DiceCE = DiceCE()
     ) -> None:
         super().__init__()
         self.net, self.class_names, self.preprocessing = net, tuple(class_names), preprocessing

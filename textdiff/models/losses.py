@@ -60,11 +60,7 @@ class DiceCE:
 
 
 def dice_ce_loss(
-    logits: Tensor,
-    target: Tensor,
-    dice_weight: float = 1.0,
-    dice_on: DiceOn = "softmax",
-    dice_over: DiceOver = "batch",
+    logits: Tensor, target: Tensor, dice_weight: float = 1.0, dice_on: DiceOn = "softmax", dice_over: DiceOver = "batch"
 ) -> Tensor:
     """:class:`DiceCE` as a function."""
     return DiceCE(dice_weight, dice_on, dice_over)(logits, target)
