@@ -83,6 +83,6 @@ def test_noising_posterior_and_ddim_agree(schedule: str) -> None:
         golden.assert_close(ours.ddim_step(output, x_t, t), theirs_next.numpy())
 
 
-@pytest.mark.parametrize("respacing", ["10", "250", "10,15,20", "ddim25", "ddim50"])
+@pytest.mark.parametrize("respacing", ["10", "250", "ddim25", "ddim50"])
 def test_respacing_agrees(respacing: str) -> None:
     assert respaced_timesteps(respacing) == sorted(reference_respace.space_timesteps(1000, respacing))
