@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import pickle
-import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -42,17 +41,10 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] = {}) -> None:
     """Writes named tensors as a safetensors file, atomically. Raises OSError where the disk is full, read-only, ..."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    try:
-        write_atomically(path, lambda temporary: save_file(plain, temporary, dict(metadata)))
-    except SafetensorError as error:  # the writer reports the disk's errors as its own kind, the number in the text
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, dict(metadata))
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:

@@ -46,12 +46,9 @@ WEIGHTS = "model.safetensors"
 
 
 def find_model(name: str | Path, kind: str) -> Path:
-    """The folder of a saved model.
+    """The folder of a saved model of a ``kind`` ("TextDiff", for the errors).
 
-    Args:
-        name: a known name, a folder, the name of one in :func:`~textdiff.base.paths.weights_dir`, or a hub id.
-        kind: what is looked for ("TextDiff"), for the errors.
-
+    ``name``: a known name, a folder, the name of one in :func:`~textdiff.base.paths.weights_dir`, or a hub id.
     Raises FileNotFoundError: nothing there, and no such model that can be reached.
     """
     name = str(name)
@@ -253,8 +250,7 @@ class Pretrained(nn.Module):
     def from_pretrained(cls: type[Model], name: str | Path, device: str | torch.device = "cpu") -> Model:
         """The model that :meth:`save_pretrained` wrote, in eval mode.
 
-        Args:
-            name: a known name such as "hippocampus_small", a folder, a name in TEXTDIFF_WEIGHTS, or a hub id.
+        ``name``: a known name such as "hippocampus_small", a folder, a name in TEXTDIFF_WEIGHTS, or a hub id.
 
         Raises FileNotFoundError: nothing of this name here, and none that can be reached; ValueError: a damaged file, another
         kind or format of model, or weights that do not fit (keys are listed).
@@ -319,20 +315,8 @@ def _load_features(about: Mapping[str, Any], folder: Path) -> FeatureExtractor:
 
 
 def from_official(state: Mapping[str, Tensor], later: str = "") -> dict[str, Tensor]:
-    """The state dict that the authors' code writes, under a TextDiffHead's names.
-
-    Args:
-        later: the head's name of the projection that the later scales share, if any.
-    """
-    names = {
-        "decodes.": "classifier.",
-        "cross1.ff.net.2.": "cross.ff.",
-        "cross1.": "cross.",
-        "down1.": "project.first.",
-        "down2.": f"project.{later}.",
-    }
-    renamed = {}
-    for key, value in state.items():
-        old = next((old for old in names if key.startswith(old)), "")
-        renamed[names.get(old, "") + key.removeprefix(old)] = value
-    return renamed
+    """The state dict that the authors' code writes, under a TextDiffHead's names; ``later``: of the later scales' projection."""
+    names = {"decodes.": "classifier.", "cross1.ff.net.2.": "cross.ff.", "cross1.": "cross."}
+    names |= {"down1.": "project.first.", "down2.": f"project.{later}."}
+    old = {key: next((name for name in names if key.startswith(name)), "") for key in state}
+    return {names.get(old[key], "") + key.removeprefix(old[key]): value for key, value in state.items()}

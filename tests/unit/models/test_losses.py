@@ -76,10 +76,7 @@ def test_gradient_is_finite_in_half_precision(batch):
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [
-        ({"target": torch.zeros(3, 4, 4, dtype=torch.int64)}, "do not fit"),
-        ({"target": torch.zeros(3, 8, 8)}, "int64"),
-    ],
+    [({"target": torch.zeros(3, 4, 4, dtype=torch.int64)}, "do not fit"), ({"target": torch.zeros(3, 8, 8)}, "int64")],
 )
 def test_wrong_arguments_are_refused(batch, change, says):
     arguments = {"logits": batch[0], "target": batch[1]} | change

@@ -204,8 +204,7 @@ def test_wrong_requests_say_what_would_be_right(change, message):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [({"denoiser_widths": (16, 20)}, "multiples of 16"), ({"widths": (4, 8)}, "three numbers")],
+    ("options", "message"), [({"denoiser_widths": (16, 20)}, "multiples of 16"), ({"widths": (4, 8)}, "three numbers")]
 )
 def test_sizes_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
