@@ -1,6 +1,4 @@
-"""Where things are: environment variables and the checkout go in, folders of data, weights, caches and
-results come out.
-"""
+"""Where things are: environment variables and the checkout go in, folders of data, weights, caches and results come out."""
 
 from __future__ import annotations
 

@@ -65,9 +65,8 @@ BASELINES_3D = tuple(NETWORKS_3D)
 class Baseline(nn.Module):
     """A network of images or volumes alone; captions are taken and ignored.
 
-    All normalise every image by itself, none a batch: with five training images a batch's statistics are too poor for
-    the running means that batch norm needs at test time, and per-image statistics take out part of the difference
-    between stains and exposures.
+    All normalise every image by itself, none a batch: five training images are too few for a batch's statistics, and
+    per-image statistics take out part of the difference between stains and exposures.
 
     Args:
         net: maps ``[B, C, *space]`` to logits ``[B, K, *space]`` or a list of such, the last of which counts.
@@ -135,6 +134,8 @@ class TextUNet(nn.Module):
 
     Raises ValueError: no encoder.
     """
+
+    text: TextEncoder
 
     def __init__(
         self,
@@ -281,21 +282,16 @@ def _built(network: Network, in_channels: int, num_classes: int, patch: Sequence
 class VolumeNetwork(nn.Module):
     """A 3D baseline in TextDiffSeg's place: trained by the same loop, run over volumes by the same windows.
 
-    It does not read: prompts are taken and ignored, and every structure is always looked for.
-
-    Args:
-        net: images ``[B, 4, X, Y, Z]`` to logits ``[B, num_classes, X, Y, Z]`` (:func:`build_baseline_3d`).
-        class_names: background first.
-        preprocessing: what is done to a volume before.
-        criterion: the training loss.
+    It does not read: every structure is always looked for. ``net``: of :func:`build_baseline_3d`; ``class_names``:
+    background first; ``preprocessing``: what is done to a volume before; ``criterion``: the training loss.
     """
 
     def __init__(
         self, net: nn.Module, class_names: Sequence[str], preprocessing: Preprocessing, criterion: DiceCE = DiceCE()
     ) -> None:
         super().__init__()
-        self.net, self.class_names, self.preprocessing = net, tuple(class_names), preprocessing
-        self.criterion = criterion
+        self.net, self.class_names = net, tuple(class_names)
+        self.preprocessing, self.criterion = preprocessing, criterion
 
     @property
     def device(self) -> torch.device:

@@ -46,12 +46,8 @@ class Sampling:
         for name, least in (("sampling_steps", 1), ("samples", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: at least {least}")
-        _check_sampler(self.sampler)
-
-
-def _check_sampler(sampler: str) -> None:
-    if sampler not in ETA:
-        raise ValueError(f"sampler={sampler!r}: choose one of {', '.join(ETA)}")
+        if self.sampler not in ETA:
+            raise ValueError(f"sampler={self.sampler!r}: choose one of {', '.join(ETA)}")
 
 
 def beta_schedule(name: NoiseSchedule) -> np.ndarray:
@@ -90,10 +86,8 @@ def ddim_step(
 ) -> Tensor:
     """From the noise level ``abar`` to the next one visited (Song et al. 2021, equation 12 with the sigma of 16).
 
-    Args:
-        clean, noised: the predicted clean tensor and what it was predicted from.
-        abar, abar_next: products of the alphas; 1 is no noise, 0 nothing else.
-        noise: standard normal; its share grows with ``eta``, 0 (none) to 1 (the ancestral step).
+    ``clean``: predicted from ``noised``. ``abar``, ``abar_next``: products of the alphas; 1 is no noise, 0 nothing else.
+    ``noise``: standard normal; its share grows with ``eta``, 0 (none) to 1 (the ancestral step).
     """
     predicted_noise = (noised - math.sqrt(abar) * clean) / math.sqrt(1 - abar)
     sigma = eta * math.sqrt((1 - abar_next) / (1 - abar) * (1 - abar / abar_next))
@@ -120,11 +114,7 @@ class _Noising:
 
 
 class Diffusion(_Noising):
-    """Noising and denoising of pictures with one schedule of 1000 steps, predicting the noise.
-
-    Args:
-        noise_schedule: "linear" or "cosine".
-        respacing: see :func:`respaced_timesteps`; "" keeps every step.
+    """Noising and denoising of pictures, predicting the noise; ``respacing`` as of :func:`respaced_timesteps`, "" for all steps.
 
     ``timesteps[i]`` is the full schedule's step that step ``i`` of this one stands for, which the UNet must be told.
     """
@@ -184,8 +174,7 @@ class Diffusion(_Noising):
 
         The noise is drawn on the CPU: a seed means the same everywhere.
         """
-        _check_sampler(sampler)
-        step = self.ddim_step if sampler == "ddim" else self.ddpm_step
+        step = {"ddim": self.ddim_step, "ddpm": self.ddpm_step}[sampler]
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(*shape, generator=generator).to(device)
         for t in tqdm(range(len(self.timesteps) - 1, -1, -1), desc="denoising", disable=not progress):
@@ -203,10 +192,8 @@ class Diffusion(_Noising):
 class LatentDiffusion(_Noising):
     """Noising (TextDiffSeg's equation 3) and denoising of a latent of unit variance, unclipped.
 
-    Args:
-        noise_schedule: "linear" or "cosine".
-        prediction: what the network gives: the clean latent ("sample"), the noise ("epsilon") or "v_prediction". Ours is
-            "sample": out of nearly pure noise, where few-step sampling begins, the noise says nothing about the latent.
+    ``prediction``: what the network gives: the clean latent ("sample"), the noise ("epsilon") or "v_prediction". Ours is
+    "sample": out of nearly pure noise, where few-step sampling begins, the noise says nothing about the latent.
 
     Raises ValueError: an unknown schedule or prediction.
     """

@@ -27,7 +27,7 @@ class FeatureExtractor(nn.Module, ABC):
     A subclass writes :meth:`compute` and ``settings``: its constructor's arguments apart from network and cache.
 
     Args:
-        network: the pretrained network; it is frozen and kept in eval mode.
+        network: it is frozen and kept in eval mode.
         channels, strides: one number per map: its channels, and image pixels per map pixel.
         precision: "float32", or "bfloat16" (mixed precision; maps are rounded to bfloat16).
         cache: where maps are kept; None computes them every time.

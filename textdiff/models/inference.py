@@ -89,10 +89,9 @@ def _as_rgb(image: str | Path | np.ndarray) -> np.ndarray:
 
 
 class Segmenter(Protocol):
-    """What a model must have to be run over a volume: TextDiffSeg has it, and so have the 3D baselines.
+    """What is run over a volume: TextDiffSeg, or a 3D baseline.
 
-    Only a model that draws has also ``draws``: arguments as of ``segment``, one after another the probabilities of each
-    sample.
+    Only a model that draws has also ``draws``, which gives one after another the probabilities of each sample.
     """
 
     class_names: tuple[str, ...]
@@ -144,8 +143,8 @@ def predict_volume(
         uncertainty: also make the map of uncertainty.
         probabilities: also keep those of all classes, which needs 4 bytes per class and voxel.
 
-    Warns when the sentence names nothing that the model knows. A volume smaller than one window is surrounded by its
-    own minimum, as in training; the log says so.
+    Warns when the sentence names nothing that the model knows. A volume smaller than one window is surrounded by its own
+    minimum, as in training.
 
     Raises ValueError: a setting out of range, several samples of a model that always says the same, or a file that is no
     volume (:func:`textdiff.data.volumes.volume.read_image`); FileNotFoundError: no such file or folder; FloatingPointError:
@@ -190,14 +189,12 @@ def _padded(grid: Volume, patch: Sequence[int]) -> tuple[Tensor, list[int]]:
     """The image, at least as large as the patch, and how many voxels stand before it on every axis."""
     image, missing = torch.from_numpy(grid.array), [max(0, p - n) for p, n in zip(patch, grid.shape, strict=True)]
     before = [more // 2 for more in missing]
-    if not any(missing):
-        return image, before
-    sizes = (" x ".join(map(str, shape)) for shape in (grid.shape, patch))
-    said = "%s is %s voxels, smaller than the model's window of %s: it is surrounded by its minimum"
-    logger.info(said, grid.name or "the volume", *sizes)
-    around = torch.full([n + more for n, more in zip(grid.shape, missing, strict=True)], float(image.min()))
-    around[tuple(slice(b, b + n) for b, n in zip(before, grid.shape, strict=True))] = image
-    return around, before
+    if any(missing):
+        sizes = (" x ".join(map(str, shape)) for shape in (grid.shape, patch))
+        said = "%s is %s voxels, smaller than the model's window of %s: it is surrounded by its minimum"
+        logger.info(said, grid.name or "the volume", *sizes)
+    margins = [part for more in reversed(missing) for part in (more // 2, more - more // 2)]
+    return F.pad(image, margins, value=float(image.min())), before
 
 
 def _layers(

@@ -1,9 +1,9 @@
 """The training loss. In: logits and a label map. Out: one number, cross-entropy plus weighted Dice loss.
 
-The paper says Dice + cross-entropy. TextDiff's public code weighs Dice by 1.5 and computes it on raw logits
-(its softmax stays switched off); both are offered. That code trains one image at a time; with larger batches it matters over what the sums of the
-Dice run: over the batch, small masks hardly count beside large ones, over each image all images count alike,
-as they do in the mean Dice that is reported.
+The paper says Dice + cross-entropy. TextDiff's public code weighs Dice by 1.5 and computes it on raw logits (its softmax stays
+switched off); both are offered. That code trains one image at a time; with larger batches it matters over what the sums of
+the Dice run: over the batch, small masks hardly count beside large ones, over each image all images count alike, as they do
+in the mean Dice that is reported.
 """
 
 from __future__ import annotations

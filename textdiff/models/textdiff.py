@@ -80,13 +80,8 @@ HEADS = {"official": HeadSpec(), "compact": COMPACT, "decoder": replace(COMPACT,
 class TextDiffHead(nn.Module):
     """The trained part: projection of every scale, cross-modal attention, pixel classifier.
 
-    By default the authors': 9,683,234 parameters on MoNuSeg, 10,862,882 on QaTa-COV19.
-
-    Args:
-        channels: channels of each feature map.
-        text_dim: channels of the tokens.
-        num_classes: background included.
-        spec: everything else.
+    By default the authors': 9,683,234 parameters on MoNuSeg, 10,862,882 on QaTa-COV19. ``channels``: of each feature map;
+    ``text_dim``: of the tokens; ``num_classes``: background included.
 
     Raises ValueError: no feature maps, fewer than two classes, or more maps to attend than there are.
     """

@@ -151,8 +151,6 @@ class TextDiffSeg(Pretrained):
         precision: "float32" or "bfloat16" (mixed).
         criterion: L_seg.
 
-    What loads and saves a model, and its ``trained_on``, is :class:`~textdiff.models.store.Pretrained`.
-
     Raises ValueError: fewer than two classes, or sizes that do not fit.
     """
 

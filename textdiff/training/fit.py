@@ -101,15 +101,13 @@ def fit(
 
     Args:
         model: its ``loss(batch, generator)`` gives scalars by name, of which "loss" is minimised.
-        samples: the training set.
         validate: scores the model, in eval mode (higher is better). The weights of :func:`best_row` stay in the model; without
             validation the last. With ``ema_decay`` both are averages.
         checkpoint: a file to continue from, to the step, and to write; removed by the caller when done.
         workers: processes that load samples ahead (:func:`textdiff.training.batches.workers_for`).
 
-    Returns:
-        one row every ``validate_every`` steps and at the end: "step", the mean of every loss since the last row, "score"
-        (nan without validation), "seconds".
+    Returns one row every ``validate_every`` steps and at the end: "step", the mean of every loss since the last row, "score"
+    (nan without validation), "seconds".
 
     Raises FloatingPointError: a loss or the norm of the gradients is nan or infinite; says at which step; ValueError: nothing
     to train; a checkpoint that is damaged or belongs to another run.

@@ -26,12 +26,10 @@ class CropPool:
     """Unlabelled images at several scales, from which square crops are drawn.
 
     Args:
-        cases: images; masks and captions are not read.
         image_size: side in pixels of a whole image at scale 1, the size at which features will be tapped.
         crop: side of a crop in pixels.
         scales: whole images are resized to ``image_size * scale``; a crop comes from any of these with equal chance.
         symmetries: which of the eight symmetries of the square a crop may be turned by (0 leaves it, 4 flips left-right).
-        seed: of the crops.
     """
 
     def __init__(
@@ -83,12 +81,7 @@ class CropPool:
 
 
 class Denoising(nn.Module):
-    """A UNet with the loss of its pre-training: the noise's mean squared error (linear schedule of 1000 steps, uniform t).
-
-    Args:
-        unet: trained in place; gives as many channels as it takes.
-        precision: "bfloat16" for mixed precision, or "float32".
-    """
+    """A UNet with the loss of its pre-training: the noise's mean squared error (linear schedule of 1000 steps, uniform t)."""
 
     def __init__(self, unet: UNet, precision: str = "bfloat16") -> None:
         super().__init__()

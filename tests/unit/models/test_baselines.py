@@ -8,7 +8,6 @@ from torch import nn
 
 from textdiff.base.checkpoints import load_strict, read_checkpoint, write_checkpoint
 from textdiff.data.images.views import ImageBatch
-from textdiff.experiments.images import FUSION, Model
 from textdiff.models.baselines import BASELINES, NETWORKS, READING, Baseline, build_baseline
 from textdiff.models.losses import DiceCE, dice_ce_loss
 from textdiff.models.text import TextEncoder
@@ -37,6 +36,8 @@ def _fresh(name, text, **options):
 
 
 def test_they_are_those_that_a_configuration_can_name():
+    from textdiff.experiments.images import FUSION, Model
+
     assert set(BASELINES) == set(get_args(Model)) - set(FUSION)
     assert set(READING) == set(BASELINES) - set(NETWORKS)
 
