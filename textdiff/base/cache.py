@@ -44,10 +44,9 @@ class KnownFingerprint:
 
 
 class FeatureCache:
-    """Feature maps on disk, one file per image; safe under several processes and under a kill.
+    """Feature maps on disk, one file per image; safe under several processes and under a kill: an entry is whole or not there.
 
-    A file is written under a temporary name and renamed, so that a reader sees a whole entry or none. Beyond
-    ``max_bytes`` the entries used longest ago are removed. A full disk costs the entry, not the run.
+    Beyond ``max_bytes`` the entries used longest ago are removed. A full disk costs the entry, not the run.
     """
 
     def __init__(self, folder: str | Path, max_bytes: float = 20e9) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from textdiff.base.cache import FeatureCache, KnownFingerprint, key_of
 from textdiff.base.precision import mixed_precision
-from textdiff.models.diffusion import Diffusion, NoiseSchedule
+from textdiff.models.diffusion import STEPS, Diffusion, NoiseSchedule
 from textdiff.models.unet import UNet, check_blocks
 
 
@@ -128,12 +128,10 @@ class DiffusionFeatures(FeatureExtractor):
         check_blocks(blocks, len(unet.output_blocks))
         channels = [unet.block_channels[k] * len(steps) for k in blocks]
         super().__init__(unet, channels, [unet.block_strides[k] for k in blocks], precision, cache)
+        if not steps or any(not 0 <= step < STEPS for step in steps) or len(set(steps)) != len(steps):
+            raise ValueError(f"noise steps {list(steps)}: give at least one, each once, from 0 to {STEPS - 1}")
         self.diffusion = Diffusion(noise_schedule)
-        last = len(self.diffusion.timesteps) - 1
-        if not steps or any(not 0 <= step <= last for step in steps) or len(set(steps)) != len(steps):
-            raise ValueError(f"noise steps {list(steps)}: give at least one, each once, from 0 to {last}")
-        self.blocks, self.steps = tuple(blocks), tuple(steps)
-        self.noise_seed = noise_seed
+        self.blocks, self.steps, self.noise_seed = tuple(blocks), tuple(steps), noise_seed
         told = {"noise_seed": noise_seed, "noise_schedule": noise_schedule, "precision": precision}
         self.settings = {"blocks": self.blocks, "steps": self.steps, **told}
 

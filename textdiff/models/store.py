@@ -264,12 +264,12 @@ class Pretrained(nn.Module):
                 f"this reads a {cls.__name__} of format {FORMAT}"
             )
         try:
-            model, trained_on = _built(cls, about, folder), about["trained_on"]
+            model = _built(cls, about, folder)
+            model.trained_on = about["trained_on"]
         except (KeyError, TypeError) as error:
             said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{folder / 'config.json'} does not describe a {cls.__name__}: {said}") from error
         model.load_own(read_checkpoint(folder / WEIGHTS), str(folder))
-        model.trained_on = trained_on
         return model.to(device).eval()
 
     def load_own(self, state: Mapping[str, Tensor], source: str) -> None:

@@ -90,21 +90,15 @@ class TextEncoder(nn.Module):
         no captions, or a caption without words.
         """
         self._check_captions(captions, self.allow_empty)
-        rows = [self._encode(caption) for caption in captions]
-        length = max(len(mask) for _, mask in rows)
+        rows = zip(*map(self._encode, captions), strict=True)
         device = next(self.backbone.parameters()).device
-        tokens = torch.zeros(len(rows), length, self.dim)
-        mask = torch.zeros(len(rows), length, dtype=torch.bool)
-        for i, (row, valid) in enumerate(rows):
-            tokens[i, : len(row)] = row
-            mask[i, : len(valid)] = valid
-        return tokens.to(device), mask.to(device)
+        tokens, mask = (nn.utils.rnn.pad_sequence(list(part), batch_first=True).to(device) for part in rows)
+        return tokens, mask
 
     def words(self, caption: str) -> list[str]:
-        """The token strings of a caption in order, e.g. ["[CLS]", "upper", "left", "lung", "[SEP]"].
+        """The strings of the tokens that `forward([caption])` returns, e.g. ["[CLS]", "upper", "left", "lung", "[SEP]"].
 
-        One string for each of the tokens that `forward([caption])` returns; pieces of a broken-up word keep
-        the tokenizer's own sign (BERT: "##").
+        Pieces of a broken-up word keep the tokenizer's own sign (BERT: "##").
         """
         self._check_captions([caption], True)
         return self.tokenizer.convert_ids_to_tokens(self._tokenise(caption)[0])
@@ -146,19 +140,16 @@ class TextEncoder(nn.Module):
 
     def _tokenise(self, caption: str) -> tuple[list[int], list[int]]:
         """Ids and attention mask of one caption."""
-        padding = "max_length" if self.padding == "max_length" else False
-        pieces = self.tokenizer(
-            caption, truncation=True, max_length=self.max_length, padding=padding, return_attention_mask=True
-        )
+        how = {"max_length": self.max_length, "padding": "max_length" if self.padding == "max_length" else False}
+        pieces = self.tokenizer(caption, truncation=True, return_attention_mask=True, **how)
         return list(pieces["input_ids"]), list(pieces["attention_mask"])
 
     def _encode(self, caption: str) -> tuple[Tensor, Tensor]:
         """Tokens [L, D] and mask [L] of one caption on the CPU: remembered, or made now."""
         if caption not in self._memory:
-            row = self._run(caption)
             while len(self._memory) >= REMEMBERED:
                 del self._memory[next(iter(self._memory))]
-            self._memory[caption] = row
+            self._memory[caption] = self._run(caption)
         return self._memory[caption]
 
     def _run(self, caption: str) -> tuple[Tensor, Tensor]:

@@ -229,10 +229,8 @@ class TextDiff(Pretrained):
     """Frozen features and frozen text tokens, read by a trained :class:`TextDiffHead`.
 
     Args:
-        features: the image side.
-        text: the text side; may be None where the head's ``fusion`` is "none".
+        features, text: the two sides; without text the head's ``fusion`` must be "none".
         num_classes: background included.
-        head: settings of the head.
         image: how a picture becomes the network's input.
         text_mask: hide padding from the attention (the authors' code does not).
         class_names: for the record; default background, class 1, ...
@@ -260,8 +258,8 @@ class TextDiff(Pretrained):
         self.image, self.text_mask, self.criterion = replace(image, num_classes=num_classes), text_mask, criterion
         self.class_names = tuple(class_names) or ("background", *(f"class {k}" for k in range(1, num_classes)))
         about = {"head": asdict(head), "image": asdict(self.image), "criterion": asdict(criterion)}
-        own = {"num_classes": num_classes, "text_mask": text_mask}
-        self.settings = {"class_names": self.class_names, **about, "model": own}
+        about |= {"model": {"num_classes": num_classes, "text_mask": text_mask}}
+        self.settings = {"class_names": self.class_names, **about}
 
     @property
     def device(self) -> torch.device:
