@@ -11,11 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tiny_models import cases, tiny_features, tiny_textdiff, tiny_unet
+from tiny_volumes import training_volumes, volume_case
 from torch import nn
 
 from textdiff.base.checkpoints import read_checkpoint, write_checkpoint
 from textdiff.data.images.transforms import ImageSpec
 from textdiff.data.images.views import TrainingImages
+from textdiff.models.baselines import build_baseline
 from textdiff.models.features import FeatureCache
 from textdiff.models.text import TextEncoder
 from textdiff.training import fit as fit_module
@@ -317,10 +319,22 @@ def _textdiff(folder) -> nn.Module:
     return Supervised(tiny_textdiff(text, features=tiny_features(cache=FeatureCache(folder)), positions=True))
 
 
+class Voxelwise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv3d(4, 4, 3, padding=1), nn.InstanceNorm3d(4), nn.ReLU(), nn.Conv3d(4, 3, 1))
+
+    def loss(self, batch, generator):
+        noise = 0.1 * torch.randn(batch.images.shape, generator=generator)
+        return {"loss": F.cross_entropy(self.layers(batch.images + noise), batch.labels)}
+
+
 USES = {
     "numbers": (lambda _: Line(), Numbers),
     "frozen features": (_textdiff, images),
+    "from scratch": (lambda _: build_baseline("unet", 2), lambda: TrainingImages(cases(3, 32), ImageSpec(32))),
     "dropout": (lambda _: Supervised(Pixelwise()), images),
+    "volumes": (lambda _: Voxelwise(), lambda: training_volumes([volume_case("a"), volume_case("b", 1)], augment=True)),
     "pre-training": (lambda _: Denoising(tiny_unet(), "bfloat16"), lambda: CropPool(cases(3), 16, 8)),
 }
 
@@ -330,6 +344,8 @@ USES = {
     [
         ("frozen features", 7, {"validate_every": 2}),
         ("frozen features", 1, {"validate_every": 1, "ema_decay": 0.9, "lr_schedule": "constant"}),
+        ("from scratch", 5, {"validate_every": 2, "weight_decay": 1e-2}),
+        ("volumes", 5, {"validate_every": 2, "ema_decay": 0.9, "accumulate": 2}),
         ("dropout", 7, {"validate_every": 2, "ema_decay": 0.9, "weight_decay": 1e-2, "accumulate": 2}),
         ("pre-training", 8, {"validate_every": 5, "checkpoint_every": 3, "ema_decay": 0.99}),
         *[("numbers", k, {"validate_every": 3, "checkpoint_every": 2, "accumulate": 2}) for k in (1, 5, 6, 9, 10)],
