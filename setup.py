@@ -13,6 +13,8 @@ from setuptools.command.build_py import build_py
 SMALL = sorted(folder.name for folder in Path(__file__).with_name("weights").glob("*_small"))
 SHIPPED = {
     **{f"weights/{name}": f"shipped/weights/{name}" for name in SMALL},
+    "weights/chest_32/config.json": "shipped/weights/chest_32/config.json",
+    "weights/he_32/config.json": "shipped/weights/he_32/config.json",
     "results/published": "shipped/published",
     "notebooks": "shipped/notebooks",
     "book/paper_tables.csv": "shipped/book/paper_tables.csv",

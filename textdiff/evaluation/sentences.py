@@ -1,4 +1,4 @@
-"""What can be counted in images with sentences before anything is trained. In: cases. Out: tables and counts."""
+"""What can be counted in images with sentences, most of it before anything is trained. In: cases. Out: tables and counts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from textdiff.data.cases import Case, Dataset
+    from textdiff.models.textdiff import TextDiff
 
 
 def sentence_counts(data: Dataset) -> pd.DataFrame:
@@ -55,3 +56,12 @@ def mask_rules(cases: Sequence[Case], size: int) -> pd.DataFrame:
         shares = {"native": (mask > 0).mean(), "area": area.double().mean(), "dilated": dilated.double().mean()}
         rows.append(shares | {"dice": case_scores(dilated, area)["dice"]})
     return pd.DataFrame(rows).astype(float)
+
+
+def most_moved(model: TextDiff, cases: Sequence[Case], captions: Sequence[str]) -> int:
+    """Place of the case of whose pixels the most change their label when ``captions[i]`` stands for the case's own sentence."""
+    moved = [
+        (model.predict(case.image(), case.caption) != model.predict(case.image(), caption)).mean()
+        for case, caption in zip(cases, captions, strict=True)
+    ]
+    return int(np.argmax(moved))

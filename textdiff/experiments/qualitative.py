@@ -45,7 +45,7 @@ def under_sentences(model: Any, config: TextDiffConfig, data: Dataset, n_shown: 
     for share, case in worst_to_best(cases, table["dice_native"], n_shown).items():
         words = {name: texts[case.name][kind] for name, kind in SENTENCES.items()}
         masks = {name: images.mask_of(model, config, data, case, text) for name, text in words.items()}
-        rows.append((f"{share}: {case.name}", case.image(), case.mask(), masks))
+        rows.append((share, case.image(), case.mask(), masks))
     return rows
 
 
@@ -62,5 +62,5 @@ def of_models(configs: Mapping[str, TextDiffConfig], data: Dataset, n_shown: int
     rows = []
     for share, case in worst_to_best(cases, table["dice_native"], n_shown).items():
         masks = {name: images.mask_of(model, configs[name], data, case, case.caption) for name, model in models.items()}
-        rows.append((f"{share}: {case.name}", case.image(), case.mask(), masks))
+        rows.append((share, case.image(), case.mask(), masks))
     return rows

@@ -74,11 +74,15 @@ def find_model(name: str | Path, kind: str) -> Path:
         ) from error
 
 
+def _places(folder: str) -> list[Path]:
+    return [paths.assets_dir() / folder, paths.shipped("weights") / folder, paths.weights_dir() / folder]
+
+
 def _known_folder(name: str, folder: str, packaged: bool) -> Path:
     """Where the files of a registered name are; fetched from the release where they are not on this machine."""
-    places = [paths.assets_dir() / folder, paths.shipped("weights") / folder, paths.weights_dir() / folder]
+    places = _places(folder)
     for place in places:
-        if (place / "config.json").is_file():
+        if (place / "config.json").is_file() and (place / WEIGHTS).is_file():
             return place
     if packaged:
         raise FileNotFoundError(f"{name!r} comes with the package, but is not in {places[0]}: install it again")
@@ -140,7 +144,13 @@ def _redraw_if_zero(module: nn.Module) -> None:
 
 
 def _architecture(name: str) -> Mapping[str, Any]:
-    return OPENAI_256 if name == "openai_256" else read_json(_backbone_folder(name) / "config.json")
+    """Of a known name also where its weights are not on this machine: the small file that says it comes with the package."""
+    if name == "openai_256":
+        return OPENAI_256
+    entry = registry.BACKBONES.get(name)
+    known = [place / "config.json" for place in _places(entry.folder)] if entry is not None else []
+    found = next((path for path in known if path.is_file()), None)
+    return read_json(found or _backbone_folder(name) / "config.json")
 
 
 def _openai_file() -> Path:
