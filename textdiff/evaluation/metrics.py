@@ -75,11 +75,7 @@ def dice_of_iou(iou: np.ndarray) -> np.ndarray:
 
 
 def case_scores(
-    pred: LabelMap,
-    target: LabelMap,
-    num_classes: int = 2,
-    class_names: Sequence[str] | None = None,
-    suffix: str = "",
+    pred: LabelMap, target: LabelMap, num_classes: int = 2, class_names: Sequence[str] | None = None, suffix: str = ""
 ) -> dict[str, float | int]:
     """Score one image: `dice` and `iou` (means over the foreground classes) and the summed pixel counts.
 

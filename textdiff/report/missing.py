@@ -60,11 +60,7 @@ def footnotes(frame: pd.DataFrame, with_paper: bool = False) -> list[str]:
 
 
 def grid_caption(
-    text: Sequence[str],
-    rows: Sequence[RowRuns],
-    records: pd.DataFrame,
-    frame: pd.DataFrame,
-    with_paper: bool = False,
+    text: Sequence[str], rows: Sequence[RowRuns], records: pd.DataFrame, frame: pd.DataFrame, with_paper: bool = False
 ) -> str:
     """The caption of a table of a grid: `text`, and what must be said of the records that are missing or were not used."""
     text = [*text, *footnotes(frame, with_paper)]

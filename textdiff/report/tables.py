@@ -141,13 +141,7 @@ def paired(ours: pd.DataFrame, base: pd.DataFrame) -> dict[str, Any]:
         return {"difference": float("nan"), "low": float("nan"), "high": float("nan"), "cases": 0, "draws": ()}
     of_case = both.mean(axis=1)
     low, high = bootstrap_interval(of_case)
-    return {
-        "difference": of_case.mean(),
-        "low": low,
-        "high": high,
-        "cases": len(both),
-        "draws": tuple(both.mean()),
-    }
+    return {"difference": of_case.mean(), "low": low, "high": high, "cases": len(both), "draws": tuple(both.mean())}
 
 
 def paired_differences(grid: Grid, records: pd.DataFrame, base: str) -> Table:

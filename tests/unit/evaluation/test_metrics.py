@@ -49,13 +49,7 @@ def test_several_classes_are_averaged_and_named():
 
 def test_two_classes_have_no_class_columns():
     scores = case_scores(np.array([1, 0]), np.array([1, 1]), 2, ("background", "nucleus"), suffix="_native")
-    assert set(scores) == {
-        "dice_native",
-        "iou_native",
-        "intersection_native",
-        "predicted_native",
-        "actual_native",
-    }
+    assert set(scores) == {"dice_native", "iou_native", "intersection_native", "predicted_native", "actual_native"}
 
 
 @pytest.mark.parametrize(
@@ -95,11 +89,7 @@ def test_bootstrap_of_one_value_is_unknown():
 
 @pytest.mark.parametrize(
     ("values", "options", "says"),
-    [
-        ([], {}, "no values"),
-        ([0.1, float("nan")], {}, "nan"),
-        ([0.1, 0.2], {"n_resamples": 0}, "at least 1"),
-    ],
+    [([], {}, "no values"), ([0.1, float("nan")], {}, "nan"), ([0.1, 0.2], {"n_resamples": 0}, "at least 1")],
 )
 def test_bootstrap_refuses(values, options, says):
     with pytest.raises(ValueError, match=says):

@@ -93,7 +93,9 @@ def cases(shipped):
 
 def test_the_mask_moves_with_the_words(shipped, cases):
     masks = each_asked(
-        lambda image, text: shipped.predict(image, text, TWO_STEPS, progress=False).labels, cases[0], shipped.class_names
+        lambda image, text: shipped.predict(image, text, TWO_STEPS, progress=False).labels,
+        cases[0],
+        shipped.class_names,
     )
     truth, names = cases[0].labels().array, shipped.class_names[1:]
     for asked, found in masks.items():
