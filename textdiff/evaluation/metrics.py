@@ -106,6 +106,8 @@ def bootstrap_interval(values: Sequence[float], n_resamples: int = 2000, seed: i
         raise ValueError("no values to resample: an interval needs at least two images")
     if not np.isfinite(scores).all():
         raise ValueError("the values hold nan or infinity: score every image before asking for an interval")
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples={n_resamples}: at least 1")
     if scores.size == 1:
         return float("nan"), float("nan")
     draws = np.random.default_rng(seed).integers(scores.size, size=(n_resamples, scores.size))

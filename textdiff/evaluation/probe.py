@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,9 +20,6 @@ from tqdm import tqdm
 from textdiff.base.parsing import numbers
 from textdiff.evaluation.metrics import case_scores
 from textdiff.models.features import DiffusionFeatures
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Labelled = tuple[Tensor, Tensor]  # image [3, S, S] in [-1, 1] and labels [h, w], any class above 0 being foreground
 
@@ -66,23 +64,17 @@ def probe(
     """Dice of a linear classifier of single pixels on every tap, fitted on each draw and measured on the same test images.
 
     Ridge regression from a pixel's standardised features (bilinear between map pixels; those of several blocks and steps side by
-    side) to foreground or not; the threshold is the one with the best Dice on the pixels that were fitted. Features are
-    computed image by image: in memory are the drawn pixels of one draw and the maps of one image.
+    side) to foreground or not; the threshold is the one with the best Dice on the pixels that were fitted. In memory are the
+    drawn pixels of one draw and the maps of one image.
 
     Args:
         features: network, noise and precision; its own blocks and steps do not matter. The images are on its device.
         draws: the labelled images to fit on, one sequence per draw.
         pixels: drawn from all images of a draw together, the same places for every tap; draw ``d`` uses ``seed + d``.
 
-    Returns:
-        one row per tap and draw: ``blocks``, ``noise_steps`` (text, "1,4,7"), ``draw``, ``dice`` (0..1, mean over the test images).
-
-    Raises:
-        ValueError: no draw, no image to fit or to measure on, too few pixels, or drawn pixels that are all foreground or all
-            background.
+    Returns one row per tap and draw: ``blocks``, ``noise_steps`` (text, "1,4,7"), ``draw``, ``dice`` (0..1, mean over ``test``).
+    Raises ValueError for no draw, no image to fit or to measure on, too few pixels, or pixels that are all of one kind.
     """
-    import pandas as pd
-
     sizes = [len(images) for images in draws]
     if not sizes or not min(sizes) or not len(test):
         raise ValueError(f"images to fit on, by draw: {sizes}, to measure on: {len(test)}; each must be at least one")
@@ -148,15 +140,10 @@ class Plane:
 
 
 def fit_plane(x: Sequence[Tensor], y: Tensor, ridge: float = 1e-3) -> Plane:
-    """Least squares from pixels' features to foreground or not.
+    """Least squares from pixels' features ``[n, C_k]``, one tensor per map, to ``y [n]``, float64, 1 where foreground, else 0.
 
-    Args:
-        x: features ``[n, C_k]`` at n pixels, one tensor per map.
-        y: 1 where the pixel is foreground, else 0, float64 ``[n]``.
-        ridge: penalty on the squared weights, relative to the features' unit variance.
-
-    Raises:
-        ValueError: pixels that are all foreground or all background.
+    ``ridge``: penalty on the squared weights, relative to the features' unit variance. Raises ValueError for pixels that are
+    all foreground or all background.
     """
     if y.min() == y.max():
         raise ValueError("the drawn pixels are all foreground or all background: draw more pixels or other images")

@@ -7,37 +7,23 @@ any class above 0 counting as foreground.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
 
+from textdiff.data.cases import Case
 from textdiff.evaluation.metrics import case_scores
-from textdiff.figures.style import (
-    FALSE_ALARM,
-    HIT,
-    MISS,
-    PREDICTED,
-    TRUE,
-    described,
-    figure,
-    frameless,
-    legend,
-    tiles,
-    wrapped,
-)
+from textdiff.figures import style
+from textdiff.figures.style import PREDICTED, TRUE, described, figure, frameless, tiles, wrapped
 
-if TYPE_CHECKING:
-    import torch
-    from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
-
-    from textdiff.data.cases import Case
-
-    Picture = np.ndarray | torch.Tensor
-    WordMaps = tuple[Picture, Picture | None, str, Sequence[str], Picture]
-
-MEANINGS = {"found": HIT, "marked, but not in the truth": FALSE_ALARM, "missed": MISS}
+Picture = np.ndarray | torch.Tensor
+WordMaps = tuple[Picture, Picture | None, str, Sequence[str], Picture]  # image, truth, sentence, words, attention
+MEANINGS = {"found": style.HIT, "marked, but not in the truth": style.FALSE_ALARM, "missed": style.MISS}
 
 
 def show_cases(cases: Sequence[Case], columns: int = 4) -> Figure:
@@ -49,11 +35,8 @@ def show_cases(cases: Sequence[Case], columns: int = 4) -> Figure:
         axis.set_title(wrapped(case.name, 28))
         axis.set_xlabel(wrapped(case.caption, 34), fontsize="small")
     names = ", ".join(case.name for case in cases)
-    return described(
-        fig,
-        f"{len(cases)} images ({names}), each with the outline of its true mask in yellow and its caption beneath.",
-        "Images, true masks (yellow outline) and captions.",
-    )
+    alt = f"{len(cases)} images ({names}), each with the outline of its true mask in yellow and its caption beneath."
+    return described(fig, alt, "Images, true masks (yellow outline) and captions.")
 
 
 def samples_grid(
@@ -82,12 +65,23 @@ def compare_masks(
     axes[0].imshow(picture)
     _outline(axes[0], _fit(truth, picture))
     axes[0].set_title("image and truth")
-    said = []
+    true, faded, said = np.asarray(truth) > 0, 0.4 + 0.6 * picture.mean(axis=-1, keepdims=True), []
     for axis, (name, prediction) in zip(axes[1:], predictions.items(), strict=True):
-        _draw_comparison(axis, picture, truth, prediction)
+        # A faded grey picture under strong colours: the colours keep the legend's look on dark tissue too.
+        shown, marked = np.repeat(faded, 3, axis=-1), np.asarray(prediction) > 0
+        for colour, where in zip(MEANINGS.values(), (true & marked, ~true & marked, true & ~marked), strict=True):
+            place = _fit(where, picture)
+            shown[place] = 0.25 * shown[place] + 0.75 * np.array(to_rgb(colour))
+        axis.imshow(shown)
         axis.set_title(f"{wrapped(name, 26)}\nDice {_binary_dice(truth, prediction):.3f}")
-        said.append(f"{name}: {_agreement(truth, prediction)}")
-    legend(fig, MEANINGS)
+        found = (
+            f"{(true & marked).sum() / true.sum():.0%} of the true area is found"
+            if true.any()
+            else "the truth is empty"
+        )
+        wrong = f"{(marked & ~true).sum() / marked.sum():.0%} of the marked area is wrong"
+        said.append(f"{name}: {found}, {wrong if marked.any() else 'nothing is marked'}")
+    style.legend(fig, MEANINGS)
     alt = f"An image with its true mask, and predictions compared with it. {'; '.join(said)}."
     return described(fig, alt, caption or "Predictions compared with the truth.")
 
@@ -115,36 +109,32 @@ def qualitative_grid(
     said = []
     for line, (label, image, truth, predictions) in zip(axes.reshape(len(rows), -1), rows, strict=True):
         scores = [f"Dice {100 * _binary_dice(truth, one):.1f}" for one in predictions.values()]
-        _draw_tiles(line, as_picture(image), truth, predictions, pixels, window)
-        for axis, score in zip(line, ["", "", *scores], strict=True):
+        for axis, mask, score in zip(line, [None, None, *predictions.values()], ["", "", *scores], strict=True):
+            _draw_tile(axis, as_picture(image), None if axis is line[0] else truth, mask, pixels, window)
             axis.set_title(score, fontsize="small")
         line[0].set_ylabel(label, fontsize="small")
         said.append(f"{label}: {', '.join(f'{name} {score}' for name, score in zip(names, scores, strict=True))}")
     for axis, name in zip(axes, ["image", "truth", *names], strict=False):
         axis.set_title(f"{wrapped(name, 16)}\n{axis.get_title()}".strip(), fontsize="small")
-    legend(fig, {"truth": TRUE, "prediction": PREDICTED})
+    style.legend(fig, {"truth": TRUE, "prediction": PREDICTED})
     alt = f"{len(rows)} images, each with its true outline and the outlines of {', '.join(names)}. {'; '.join(said)}."
     return described(fig, alt, caption or "Outlines of truth and prediction.")
 
 
-def _draw_tiles(
-    line: np.ndarray,
-    picture: np.ndarray,
-    truth: Picture,
-    predictions: Mapping[str, Picture],
-    pixels: int,
-    window: float,
+def _draw_tile(
+    axis: Axes, picture: np.ndarray, truth: Picture | None, mask: Picture | None, pixels: int, window: float
 ) -> None:
-    """The image, the image with its truth, and with the truth and each prediction."""
-    middle = _middle(picture, window)
-    height, width = middle.shape[:2]
-    for axis, mask in zip(line, [None, None, *predictions.values()], strict=True):
-        axis.imshow(_reduced(middle, pixels), extent=(-0.5, width - 0.5, height - 0.5, -0.5))
-        frameless(axis)
-        if axis is not line[0]:
-            _outline(axis, _middle(_fit(truth, picture), window))
-        if mask is not None:
-            _outline(axis, _middle(_fit(mask, picture), window), PREDICTED)
+    """The middle of a picture, brought to at most `pixels` a side (antialiased), with outlines."""
+    height, width = (max(1, round(side * window)) for side in picture.shape[:2])
+    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+    middle = np.s_[top : top + height, left : left + width]
+    tile = Image.fromarray((picture[middle] * 255).round().astype(np.uint8))
+    tile.thumbnail((pixels, pixels))
+    axis.imshow(np.asarray(tile) / 255, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+    frameless(axis)
+    for labels, colour in ((truth, TRUE), (mask, PREDICTED)):
+        if labels is not None:
+            _outline(axis, _fit(labels, picture)[middle], colour)
 
 
 def pca_rgb(features: Sequence[Picture]) -> list[np.ndarray]:
@@ -191,13 +181,10 @@ def block_step_grid(features: Mapping[int, Mapping[int, Picture]], image: Pictur
         row[0].set_ylabel(f"block {block}\n{channels} × {height} × {width}")
     for axis, title in zip(rows[0], [*["image"] * len(lead), *(f"step {step}" for step in steps)], strict=True):
         axis.set_title(title)
-    blocks = ", ".join(map(str, features))
-    return described(
-        fig,
-        f"Grid of feature pictures: rows are decoder blocks {blocks}, columns noise steps "
-        f"{', '.join(map(str, steps))}. Deeper blocks are coarser.",
-        "Decoder features as colours (three principal components; colours comparable within a row).",
-    )
+    blocks, columns = (", ".join(map(str, some)) for some in (features, steps))
+    alt = f"Grid of feature pictures: rows are decoder blocks {blocks}, columns noise steps {columns}. Deeper blocks are coarser."
+    caption = "Decoder features as colours (three principal components; colours comparable within a row)."
+    return described(fig, alt, caption)
 
 
 def most_varied(words: Sequence[str], maps: Picture, shown: int) -> list[int]:
@@ -216,9 +203,6 @@ def words_over_images(rows: Sequence[WordMaps], shown: int = 6, caption: str = "
     `rows`: image, truth (or None), sentence, words, attention [L, h, w] in 0..1. Attention lies as colour over the grey
     picture, all on one scale from 0. Raises ValueError for no rows, or where words and maps are not equally many.
     """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
     if not rows:
         raise ValueError("there is nothing to draw: the list is empty")
     if any(len(words) != len(maps) for *_, words, maps in rows):
@@ -232,8 +216,8 @@ def words_over_images(rows: Sequence[WordMaps], shown: int = 6, caption: str = "
         words = [row[3][place] for place in places]
         _draw_words(line, row, words, maps, scale)
         said.append(f"“{row[2]}”: {', '.join(words)}")
-    bar = ScalarMappable(scale, "magma")
-    fig.colorbar(bar, ax=fig.axes, label="attention weight", shrink=0.6, fraction=0.015, pad=0.01, aspect=40)
+    look = {"label": "attention weight", "shrink": 0.6, "fraction": 0.015, "pad": 0.01, "aspect": 40}
+    fig.colorbar(ScalarMappable(scale, "magma"), ax=fig.axes, **look)
     alt = f"{len(rows)} images, and where words of their sentences are read. {'; '.join(said)}."
     return described(fig, alt, caption or "Attention to the words that vary most over the image (one colour scale).")
 
@@ -288,43 +272,5 @@ def _outline(axis: Axes, labels: Picture, colour: str = TRUE) -> None:
         axis.contour(mask, levels=[0.5], colors=colour, linewidths=0.9)
 
 
-def _draw_comparison(axis: Axes, picture: np.ndarray, truth: Picture, prediction: Picture) -> None:
-    from matplotlib.colors import to_rgb
-
-    true, marked = _fit(truth, picture), _fit(prediction, picture)
-    # A faded grey picture under strong colours: the colours keep the legend's look on dark tissue too.
-    shown = 0.4 + 0.6 * np.repeat(picture.mean(axis=-1, keepdims=True), 3, axis=-1)
-    for colour, where in ((HIT, true & marked), (FALSE_ALARM, ~true & marked), (MISS, true & ~marked)):
-        shown[where] = 0.25 * shown[where] + 0.75 * np.array(to_rgb(colour))
-    axis.imshow(shown)
-
-
 def _binary_dice(truth: Picture, prediction: Picture) -> float:
     return case_scores(np.asarray(prediction) > 0, np.asarray(truth) > 0)["dice"]
-
-
-def _agreement(truth: Picture, prediction: Picture) -> str:
-    """In words, for the alt text: how much of the truth is found and how much of the marked area is wrong."""
-    true, marked = np.asarray(truth) > 0, np.asarray(prediction) > 0
-    first, second = "the truth is empty", "nothing is marked"
-    if true.any():
-        first = f"{(true & marked).sum() / true.sum():.0%} of the true area is found"
-    if marked.any():
-        second = f"{(~true & marked).sum() / marked.sum():.0%} of the marked area is wrong"
-    return f"{first}, {second}"
-
-
-def _middle(picture: np.ndarray, window: float) -> np.ndarray:
-    """The middle `window` of each side of [H, W] or [H, W, 3]."""
-    height, width = (max(1, round(side * window)) for side in picture.shape[:2])
-    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
-    return picture[top : top + height, left : left + width]
-
-
-def _reduced(picture: np.ndarray, pixels: int) -> np.ndarray:
-    """[H, W, 3] in 0..1, brought to at most `pixels` a side where it is larger (antialiased)."""
-    from PIL import Image
-
-    reduced = Image.fromarray((picture * 255).round().astype(np.uint8))
-    reduced.thumbnail((pixels, pixels))
-    return np.asarray(reduced) / 255

@@ -80,7 +80,7 @@ def test_the_slice_and_its_words_are_hung_as_radiologists_do(model):
     labels = np.zeros((32, 32, 24), np.uint8)
     labels[24:, 24:, 10:14] = 1
     image = Volume(np.where(labels > 0, 200.0, -100.0).astype(np.float32), np.diag([5.0, 5.0, 5.0, 1.0]))
-    picture, truth, words, maps = look(model, image, Volume(labels, image.affine), "the left kidney")
+    picture, truth, _, words, maps = look(model, image, Volume(labels, image.affine), "the left kidney")
     assert picture.shape == (24, 24, 3) and truth.shape == (24, 24) and maps.shape == (len(words), 6, 6)
     assert truth[:8, :8].all() and not truth[12:].any() and picture[0, 0, 0] == 255
     assert words[1:3] == ["the", "left"] or words[:2] == ["the", "left"]
