@@ -125,9 +125,9 @@ def error_detection(uncertainty: np.ndarray, wrong: np.ndarray, region: np.ndarr
     return {"error_auroc": float(auroc), "error_auprc": float(auprc), "error_share": share}
 
 
-def case_uncertainty(uncertainty: np.ndarray, pred: np.ndarray, margin: int = MARGIN) -> float:
+def case_uncertainty(uncertainty: np.ndarray, pred: np.ndarray) -> float:
     """One number for a whole case, without its truth: mean uncertainty in and around what was marked; nan if nothing was."""
-    near = near_foreground(pred, margin=margin)
+    near = near_foreground(pred)
     return float(np.asarray(uncertainty)[near].mean(dtype=np.float64)) if near.any() else float("nan")
 
 

@@ -23,6 +23,7 @@ from textdiff.figures.style import PREDICTED, TRUE, described, figure, frameless
 
 Picture = np.ndarray | torch.Tensor
 WordMaps = tuple[Picture, Picture | None, str, Sequence[str], Picture]  # image, truth, sentence, words, attention
+TILE = 160  # pixels
 MEANINGS = {"found": style.HIT, "marked, but not in the truth": style.FALSE_ALARM, "missed": style.MISS}
 
 
@@ -53,9 +54,7 @@ def samples_grid(
     return described(fig, f"Grid of {len(images)} images{named}.", caption or "Images.")
 
 
-def compare_masks(
-    image: Picture, truth: Picture, predictions: Mapping[str, Picture], columns: int = 4, caption: str = ""
-) -> Figure:
+def compare_masks(image: Picture, truth: Picture, predictions: Mapping[str, Picture], columns: int = 4) -> Figure:
     """The image with its true outline, then one panel per prediction: found, missed and wrongly marked pixels, and the Dice.
 
     Each prediction has the truth's size (the Dice is counted there).
@@ -79,24 +78,21 @@ def compare_masks(
             if true.any()
             else "the truth is empty"
         )
-        wrong = f"{(marked & ~true).sum() / marked.sum():.0%} of the marked area is wrong"
+        wrong = f"{(marked & ~true).sum() / max(1, marked.sum()):.0%} of the marked area is wrong"
         said.append(f"{name}: {found}, {wrong if marked.any() else 'nothing is marked'}")
     style.legend(fig, MEANINGS)
     alt = f"An image with its true mask, and predictions compared with it. {'; '.join(said)}."
-    return described(fig, alt, caption or "Predictions compared with the truth.")
+    return described(fig, alt, "Predictions compared with the truth.")
 
 
 def qualitative_grid(
-    rows: Sequence[tuple[str, Picture, Picture, Mapping[str, Picture]]],
-    pixels: int = 160,
-    window: float = 1.0,
-    caption: str = "",
+    rows: Sequence[tuple[str, Picture, Picture, Mapping[str, Picture]]], window: float = 1.0
 ) -> Figure:
     """One row per image: the image, its truth, and every model's outline with the Dice of the whole image.
 
     `rows`: label at the side, image, truth, predictions by model name, each of the truth's size. A tile shows the middle
-    `window` (0..1) of each side, brought to at most `pixels` a side: a small picture, not a copy. Raises ValueError for no
-    rows, a window outside 0..1, or rows that differ in their models.
+    `window` (0..1) of each side: a small picture, not a copy. Raises ValueError for no rows, a window outside 0..1, or rows that
+    differ in their models.
     """
     if not rows:
         raise ValueError("there is nothing to draw: the list is empty")
@@ -110,7 +106,7 @@ def qualitative_grid(
     for line, (label, image, truth, predictions) in zip(axes.reshape(len(rows), -1), rows, strict=True):
         scores = [f"Dice {100 * _binary_dice(truth, one):.1f}" for one in predictions.values()]
         for axis, mask, score in zip(line, [None, None, *predictions.values()], ["", "", *scores], strict=True):
-            _draw_tile(axis, as_picture(image), None if axis is line[0] else truth, mask, pixels, window)
+            _draw_tile(axis, as_picture(image), None if axis is line[0] else truth, mask, window)
             axis.set_title(score, fontsize="small")
         line[0].set_ylabel(label, fontsize="small")
         said.append(f"{label}: {', '.join(f'{name} {score}' for name, score in zip(names, scores, strict=True))}")
@@ -118,18 +114,16 @@ def qualitative_grid(
         axis.set_title(f"{wrapped(name, 16)}\n{axis.get_title()}".strip(), fontsize="small")
     style.legend(fig, {"truth": TRUE, "prediction": PREDICTED})
     alt = f"{len(rows)} images, each with its true outline and the outlines of {', '.join(names)}. {'; '.join(said)}."
-    return described(fig, alt, caption or "Outlines of truth and prediction.")
+    return described(fig, alt, "Outlines of truth and prediction.")
 
 
-def _draw_tile(
-    axis: Axes, picture: np.ndarray, truth: Picture | None, mask: Picture | None, pixels: int, window: float
-) -> None:
-    """The middle of a picture, brought to at most `pixels` a side (antialiased), with outlines."""
+def _draw_tile(axis: Axes, picture: np.ndarray, truth: Picture | None, mask: Picture | None, window: float) -> None:
+    """The middle of a picture, brought to at most `TILE` pixels a side (antialiased), with outlines."""
     height, width = (max(1, round(side * window)) for side in picture.shape[:2])
     top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
     middle = np.s_[top : top + height, left : left + width]
     tile = Image.fromarray((picture[middle] * 255).round().astype(np.uint8))
-    tile.thumbnail((pixels, pixels))
+    tile.thumbnail((TILE, TILE))
     axis.imshow(np.asarray(tile) / 255, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
     frameless(axis)
     for labels, colour in ((truth, TRUE), (mask, PREDICTED)):
@@ -162,8 +156,7 @@ def pca_rgb(features: Sequence[Picture]) -> list[np.ndarray]:
 def block_step_grid(features: Mapping[int, Mapping[int, Picture]], image: Picture | None = None) -> Figure:
     """Feature pictures: one row per decoder block, one column per noise step, colours from `pca_rgb` (comparable in a row).
 
-    `features`: {block: {step: map [C, h, w]}}, the same steps for every block; `image`, if given, stands left of each row.
-    Raises ValueError when the blocks do not have the same steps.
+    `features`: {block: {step: map [C, h, w]}}, the same steps for every block (ValueError if not); `image` stands left of each row.
     """
     steps = list(next(iter(features.values()), {}))
     if not steps or any(list(row) != steps for row in features.values()):
@@ -197,11 +190,11 @@ def most_varied(words: Sequence[str], maps: Picture, shown: int) -> list[int]:
     return sorted(sorted(places, key=lambda i: -spread[i])[:shown])
 
 
-def words_over_images(rows: Sequence[WordMaps], shown: int = 6, caption: str = "") -> Figure:
+def words_over_images(rows: Sequence[WordMaps], shown: int = 6) -> Figure:
     """Where a sentence's words are read: one row per image; the image, then the words whose attention varies most over it.
 
-    `rows`: image, truth (or None), sentence, words, attention [L, h, w] in 0..1. Attention lies as colour over the grey
-    picture, all on one scale from 0. Raises ValueError for no rows, or where words and maps are not equally many.
+    `rows`: `WordMaps`, attention [L, h, w] in 0..1. It lies as colour over the grey picture, all on one scale from 0.
+    Raises ValueError for no rows, or where words and maps are not equally many.
     """
     if not rows:
         raise ValueError("there is nothing to draw: the list is empty")
@@ -219,7 +212,7 @@ def words_over_images(rows: Sequence[WordMaps], shown: int = 6, caption: str = "
     look = {"label": "attention weight", "shrink": 0.6, "fraction": 0.015, "pad": 0.01, "aspect": 40}
     fig.colorbar(ScalarMappable(scale, "magma"), ax=fig.axes, **look)
     alt = f"{len(rows)} images, and where words of their sentences are read. {'; '.join(said)}."
-    return described(fig, alt, caption or "Attention to the words that vary most over the image (one colour scale).")
+    return described(fig, alt, "Attention to the words that vary most over the image (one colour scale).")
 
 
 def _draw_words(line: np.ndarray, row: WordMaps, words: Sequence[str], maps: np.ndarray, scale: Normalize) -> None:

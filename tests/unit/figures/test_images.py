@@ -104,8 +104,8 @@ def test_qualitative_grid_tells_the_dice_of_the_whole_image():
 def test_tiles_are_small_and_show_the_middle():
     image = np.zeros((400, 400, 3), np.uint8)
     image[100:300, 100:300] = 255
-    tile = plots.qualitative_grid([("a", image, image[..., 0], {})], pixels=50, window=0.5).axes[0].images[0]
-    assert np.asarray(tile.get_array()).shape == (50, 50, 3) and np.asarray(tile.get_array()).min() == 1
+    tile = plots.qualitative_grid([("a", image, image[..., 0], {})], window=0.5).axes[0].images[0]
+    assert np.asarray(tile.get_array()).shape == (160, 160, 3) and np.asarray(tile.get_array()).min() == 1
     assert tile.get_extent() == [-0.5, 199.5, 199.5, -0.5]
 
 
