@@ -20,33 +20,21 @@ SHOWN = [
 ]
 
 
-def compared(image, truth, prediction):
-    """The pixels of the prediction's panel."""
-    return np.asarray(plots.compare_masks(image, truth, {"it": prediction}).axes[1].images[0].get_array())
-
-
-def test_comparison_colours_say_what_happened():
-    shown = compared(IMAGE, TRUTH, SHIFTED)
+def test_comparison_colours_and_words_say_what_happened():
+    fig = plots.compare_masks(IMAGE, TRUTH, {"ours": SHIFTED, "nothing": TRUTH * 0})
+    shown = np.asarray(fig.axes[1].images[0].get_array())
 
     def nearest(row, column):
         return min((HIT, FALSE_ALARM, MISS), key=lambda c: np.abs(shown[row, column] - to_rgb(c)).sum())
 
     assert [nearest(row, 5) for row in (6, 9, 4)] == [HIT, FALSE_ALARM, MISS]
     assert np.ptp(shown[0, 0]) == 0
-
-
-def test_comparison_tells_scores():
-    fig = plots.compare_masks(IMAGE, TRUTH, {"ours": SHIFTED, "nothing": TRUTH * 0})
-    assert fig.axes[1].get_title() == "ours\nDice 0.500"
+    assert fig.axes[1].get_title() == "ours\nDice 0.500" and len(fig.legends[0].get_texts()) == 3
     alt = description(fig)["alt"]
     assert "ours: 50% of the true area is found, 50% of the marked area is wrong" in alt
     assert "nothing: 0% of the true area is found, nothing is marked" in alt
-    assert len(fig.legends[0].get_texts()) == 3
-
-
-def test_masks_of_another_size_are_fitted():
-    small = TRUTH[::2, ::2]
-    assert np.array_equal(compared(IMAGE, TRUTH, TRUTH), compared(IMAGE, small, small))
+    small = plots.compare_masks(IMAGE, TRUTH[::2, ::2], {"ours": SHIFTED[::2, ::2]})
+    assert np.array_equal(small.axes[1].images[0].get_array(), shown), "masks of another size are fitted"
 
 
 def test_pca_pictures_show_the_structure_and_are_repeatable():
@@ -64,9 +52,6 @@ def test_pca_colours_mean_the_same_in_maps_fitted_together():
     maps = torch.randn(6, 8, 8, generator=torch.Generator().manual_seed(1))
     one, same = plots.pca_rgb([maps, maps + 3])
     np.testing.assert_allclose(one, same, atol=1e-5)
-
-
-def test_pca_of_one_channel_keeps_three_colours():
     (one,) = plots.pca_rgb([torch.rand(1, 4, 4)])
     assert one.shape == (4, 4, 3) and one[..., 1:].max() == 0
 

@@ -56,12 +56,10 @@ def test_the_patients_right_front_and_head_are_where_the_letters_say():
 
 @pytest.mark.parametrize("axes", ["LPS", "SAR"])
 def test_the_order_of_the_axes_in_the_file_does_not_matter(axes):
-    pictures = []
-    for order in ("RAS", axes):
-        fig = plots.slices(turned(image(), order), turned(labels(), order), turned(labels(1), order))
-        pictures.append([axis.images[0].get_array() for axis in fig.axes])
-    for one, other in zip(*pictures, strict=True):
-        assert np.array_equal(one, other)
+    volumes = image(), labels(), labels(1)
+    one, other = (plots.slices(*(turned(volume, order) for volume in volumes)) for order in ("RAS", axes))
+    for axis, same in zip(one.axes, other.axes, strict=True):
+        assert np.array_equal(axis.images[0].get_array(), same.images[0].get_array())
 
 
 def test_planes_are_drawn_in_millimetres_and_cut_where_structures_are_widest():
@@ -78,9 +76,8 @@ def test_outlines_go_around_the_voxels():
     axial = plots.slices(image(), replace(labels(), array=array)).axes[2]
     corners = np.concatenate([path.vertices for path in axial.collections[0].get_paths()])
     # From the patient's right: voxels 8 to 11 of 12 are the first four columns; rows 2 to 5 of 2 mm
-    assert corners.min(axis=0) == pytest.approx([0, 4], abs=0.5) and corners.max(axis=0) == pytest.approx(
-        [4, 12], abs=1
-    )
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    assert low == pytest.approx([0, 4], abs=0.5) and high == pytest.approx([4, 12], abs=1)
 
 
 def test_surfaces_lie_where_the_voxels_are_in_millimetres():
@@ -88,15 +85,12 @@ def test_surfaces_lie_where_the_voxels_are_in_millimetres():
     place[:3, 3] = 100, -50, 7
     (mesh,) = plots.meshes(Volume((labels().array > 0).astype(np.uint8), place)).values()
     low, high = mesh.min(axis=(0, 1)), mesh.max(axis=(0, 1))
+    single = np.zeros((6, 6, 6), np.uint8)
+    single[3, 3, 3] = 1
+    assert plots.meshes(Volume(single, np.eye(4)))[1].size, "a single voxel has a surface"
     # Voxel centres from (8, 2, 1) to (10, 5, 4); the surface lies half a voxel or less outside
     assert (low > [107.4, -47.1, 8.4]).all() and (low <= [108, -46, 10]).all()
     assert (high >= [110, -40, 19]).all() and (high < [110.6, -38.9, 20.6]).all()
-
-
-def test_single_voxels_have_a_surface():
-    array = np.zeros((6, 6, 6), np.uint8)
-    array[3, 3, 3] = 1
-    assert plots.meshes(Volume(array, np.eye(4)))[1].size
 
 
 @pytest.mark.parametrize(
