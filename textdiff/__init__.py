@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -20,7 +21,7 @@ _HOMES = {
 __all__ = [*_HOMES, "__version__"]
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     """Loads a public name when it is first used: importing the package stays quick."""
     if name not in _HOMES:
         raise AttributeError(f"module 'textdiff' has no attribute {name!r}; public names: {', '.join(__all__)}")

@@ -131,12 +131,12 @@ def predict(
     settings = {"sampling_steps": sampling_steps, "sampler": sampler, "samples": samples, "seed": seed}
     given = {name: value for name, value in settings.items() if value is not None}
     how: dict[str, Any] = {} if overlap is None else {"overlap": overlap}
-    if (image is None) == (volume is None):
-        raise ValueError("give either --image FILE or --volume FILE, one of the two")
-    if volume is not None:
+    if volume is not None and image is None:
         _check_volume_files(volume, out, uncertainty)
         _predict_volume(model, volume, text, out, uncertainty, given, how, device)
         return
+    if image is None or volume is not None:
+        raise ValueError("give either --image FILE or --volume FILE, one of the two")
     for_volumes = [*given, *how, *(["uncertainty"] if uncertainty else [])]
     if for_volumes:
         option = for_volumes[0].replace("_", "-")
@@ -411,7 +411,7 @@ def _predict_volume(
         trained = TextDiffSeg.from_pretrained(model, device=resolve_device(device))
         asked = {"uncertainty": uncertainty is not None, "progress": sys.stderr.isatty()}
         found = trained.predict(volume, text, sampling, **asked, **how)
-    if uncertainty is not None:
+    if uncertainty is not None and found.uncertainty is not None:
         volumes.write_image(uncertainty, found.uncertainty)
     volumes.write_labels(out, found.labels)
     for number, name in enumerate(found.class_names[1:], start=1):

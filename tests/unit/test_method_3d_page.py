@@ -35,7 +35,7 @@ def model() -> TextDiffSeg:
 
 
 def test_defaults_are_those_of_the_configuration():
-    config = TextDiffSegConfig()
+    config = TextDiffSegConfig.resolved(dataset="hippocampus", mode="full")
     for name, value, _ in rows("parameter"):
         assert value == str(getattr(config, name.strip("`"))), name
 

@@ -10,14 +10,13 @@ in :mod:`~textdiff.experiments.images`, :mod:`~textdiff.experiments.volumes`, :m
 from __future__ import annotations
 
 import difflib
-import functools
 import hashlib
 import json
 import math
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -25,6 +24,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from textdiff.base.parsing import numbers
 from textdiff.base.precision import resolve_device
 from textdiff.data import registry
+from textdiff.data.splits import draw_labelled
 from textdiff.experiments.places import kept_model
 
 # The default of a field that a preset fills in. After `from_params` no field but `device` and `workers` holds it.
@@ -80,7 +80,7 @@ class Listed:
 class DataSet:
     """The name of a data set in the registry, of "images" or "volumes"."""
 
-    kind: str
+    kind: registry.Kind
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -155,11 +155,15 @@ class Parameter:
             one.check(self.name, value)
 
 
-@functools.cache
 def parameters_of(cls: type[Config]) -> dict[str, Parameter]:
     """The fields of a configuration class by name."""
-    hints = typing.get_type_hints(cls, include_extras=True)
-    return {field.name: _parameter(field.name, field.default, hints[field.name]) for field in fields(cls)}
+    if cls not in _PARAMETERS:
+        hints = typing.get_type_hints(cls, include_extras=True)
+        _PARAMETERS[cls] = {one.name: _parameter(one.name, one.default, hints[one.name]) for one in fields(cls)}
+    return _PARAMETERS[cls]
+
+
+_PARAMETERS: dict[type, dict[str, Parameter]] = {}
 
 
 def _parameter(name: str, default: Any, hint: Any) -> Parameter:
@@ -292,9 +296,24 @@ def unknown_parameter(cls: type[Config], name: str) -> str:
     return f"unknown parameter {name!r}{hint} {cls.__name__} has: {', '.join(own)}"
 
 
-def limited(cases: list, limit: int | str) -> list:
+def limited(cases: Sequence[Any], limit: int | str) -> list[Any]:
     """The first ``limit`` cases; "all" of them."""
     return list(cases) if limit == "all" else list(cases)[: int(limit)]
+
+
+def labelled_cases(config: Any, data: Any) -> list[Any]:
+    """The labelled training cases of a run: a draw of ``n_labels`` by the seed, or all."""
+    return list(data.train) if config.n_labels == "all" else draw_labelled(data.train, config.n_labels, config.seed)
+
+
+def validation_cases(config: Any, data: Any) -> list[Any]:
+    """The validation cases of a run, at most ``max_val``."""
+    return limited(data.val, config.max_val)
+
+
+def test_cases(config: Any, data: Any) -> list[Any]:
+    """The test cases of a run, at most ``max_test``."""
+    return limited(data.test, config.max_test)
 
 
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from textdiff.base.parsing import numbers
 from textdiff.base.precision import Precision, resolve_device
 from textdiff.data import load_dataset, registry
 from textdiff.data.images.captions import other_sentences
-from textdiff.data.splits import check_unseen, draw_labelled
+from textdiff.data.splits import check_unseen
 from textdiff.experiments.config import (
     AUTO,
     Config,
@@ -30,10 +30,15 @@ from textdiff.experiments.config import (
     Switch,
     Weight,
     Within,
-    limited,
+    test_cases,
+    validation_cases,
+)
+from textdiff.experiments.config import (
+    labelled_cases as labelled_cases,  # a step of a run, as those below
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from matplotlib.figure import Figure
     from torch import nn
@@ -60,7 +65,7 @@ Model = Literal[
 Protocol = Literal["official", "corrected"]
 Augmentation = Literal["follow", "affine", "stain", "official", "contradict", "none"]
 
-FUSION = {"textdiff": "attention", "textdiff_concat": "pooled", "textdiff_no_text": "none"}
+FUSION: dict[str, Any] = {"textdiff": "attention", "textdiff_concat": "pooled", "textdiff_no_text": "none"}
 READING = ("textdiff", "textdiff_concat", "text_unet")
 TEXT_FREE = tuple(name for name in get_args(Model) if name not in (*FUSION, *READING))  # from scratch, without words
 
@@ -172,7 +177,8 @@ class TextDiffConfig(Config):
     def _resolve(self) -> TextDiffConfig:
         entry, demo = self.entry, self.mode == "demo"
         small = demo or entry.synthetic
-        unused = dict.fromkeys(("backbone", "blocks", "noise_steps", "head"), "none") if self.from_scratch else {}
+        names = ("backbone", "blocks", "noise_steps", "head") if self.from_scratch else ()
+        unused: dict[str, Any] = dict.fromkeys(names, "none")
         unused |= {} if self.reads else {"text_encoder": "none"}
         config = replace(self, **unused)._fill(
             {
@@ -204,8 +210,7 @@ class TextDiffConfig(Config):
         from textdiff.models.store import decoder_blocks
 
         known = decoder_blocks(self.backbone)
-        wrong = [block for block in numbers(self.blocks) if known is not None and block >= known]
-        if wrong:
+        if known is not None and any(block >= known for block in numbers(self.blocks)):
             raise ValueError(f"blocks={self.blocks!r}: {self.backbone} has decoder blocks 0 to {known - 1}")
         if self.reads and self.head == "none":
             raise ValueError("head='none' is for networks trained from scratch")
@@ -264,21 +269,6 @@ def load_data(config: Config) -> Dataset:
     wanted = getattr(config, "n_labels", 0)
     sizes = (max(train, wanted if isinstance(wanted, int) else 0), val, test)
     return load_dataset(config.dataset, sizes=sizes, image_size=PHANTOM_SIDE)
-
-
-def labelled_cases(config: TextDiffConfig, data: Dataset) -> list[Case]:
-    """The labelled training images: a draw of ``n_labels`` by the seed, or all."""
-    return list(data.train) if config.n_labels == "all" else draw_labelled(data.train, config.n_labels, config.seed)
-
-
-def validation_cases(config: TextDiffConfig, data: Dataset) -> list[Case]:
-    """The validation images, at most ``max_val``."""
-    return limited(data.val, config.max_val)
-
-
-def test_cases(config: TextDiffConfig, data: Dataset) -> list[Case]:
-    """The test images, at most ``max_test``."""
-    return limited(data.test, config.max_test)
 
 
 def image_spec(config: TextDiffConfig, data: Dataset) -> ImageSpec:
@@ -444,7 +434,8 @@ def measure(model: nn.Module, config: TextDiffConfig, data: Dataset) -> tuple[di
     if validated:
         metrics |= {f"val/{k}": v for k, v in summarise(score(model, config, data, validated)).items()}
     if config.reads:
-        model.text.allow_empty = True
+        reader: Any = model
+        reader.text.allow_empty = True
         for name, captions in other_sentences(cases, config.seed).items():
             per_case[f"dice_{name}"] = score(model, config, data, cases, captions)["dice"]
             metrics[f"test/dice_{name}"] = float(per_case[f"dice_{name}"].mean())
@@ -452,7 +443,7 @@ def measure(model: nn.Module, config: TextDiffConfig, data: Dataset) -> tuple[di
 
 
 def figures(
-    model: nn.Module, config: TextDiffConfig, data: Dataset, per_case: pd.DataFrame, history: Sequence[Mapping]
+    model: nn.Module, config: TextDiffConfig, data: Dataset, per_case: pd.DataFrame, history: Sequence[dict[str, float]]
 ) -> dict[str, Figure]:
     """The training curve, and the best and the worst test image with its own and with another image's sentence."""
     import numpy as np
@@ -470,7 +461,7 @@ def figures(
     return drawn
 
 
-def mask_of(model: nn.Module, config: TextDiffConfig, data: Dataset, case: Case, caption: str):
+def mask_of(model: nn.Module, config: TextDiffConfig, data: Dataset, case: Case, caption: str) -> np.ndarray:
     """The label map uint8 ``[H, W]`` that any of the models gives for one picture, at the picture's own size."""
     import torch
     import torch.nn.functional as F
@@ -483,7 +474,7 @@ def mask_of(model: nn.Module, config: TextDiffConfig, data: Dataset, case: Case,
     return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
 
 
-def training_figure(history: Sequence[Mapping[str, float]], config: Any) -> Figure:
+def training_figure(history: Sequence[dict[str, float]], config: Any) -> Figure:
     """Loss and validation Dice against passes through the labelled images where their number is set, else against steps."""
     import pandas as pd
 

@@ -91,9 +91,9 @@ class PredictConfig(Config):
 
     def _check_here(self) -> None:
         super()._check_here()
+        _must_exist("image", self.image)
         if bool(self.image) != bool(self.text):
             raise ValueError("image and text belong together: give both, or neither for an image of the data set")
-        _must_exist("image", self.image)
 
 
 def _must_exist(name: str, path: str) -> None:

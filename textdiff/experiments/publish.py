@@ -1,7 +1,7 @@
 """From your own records to the published ones. In: run ids. Out: copies in `results/published`, without what is others' own.
 
-A published number must be one that others may see and can make again. Of real data, the captions and all pictures but the
-training curve stay at home: the data sets' licences do not let them travel. Demo runs, runs tested on a part of the test cases,
+A published number must be one that others may see and can make again. Pictures but for the training curve stay at home, and of
+real data the captions too: the data sets' licences do not let them travel. Demo runs, runs tested on a part of the test cases,
 stale records and records of files that no commit holds are refused, each with the reason.
 """
 
@@ -108,11 +108,10 @@ def refusal(run_id: str, folder: Path, allow_dirty: bool = False) -> str:
 
 
 def publishable(folder: Path) -> dict[str, bytes]:
-    """The files of a record that may be published, by name. Of synthetic data that is all of them."""
-    content = _content(folder)
+    """The files of a record that may be published, by name: no picture but the training curve; captions of synthetic data only."""
+    kept = {name: data for name, data in _content(folder).items() if name in FILES or Path(name).name in CURVE}
     if registry.dataset(read_json(folder / "config.json")["dataset"]).synthetic:
-        return content
-    kept = {name: data for name, data in content.items() if name in FILES or Path(name).name in CURVE}
+        return kept
     return kept | {"per_case.csv": _without_captions(folder / "per_case.csv")}
 
 

@@ -41,7 +41,7 @@ def under_sentences(model: Any, config: TextDiffConfig, data: Dataset, n_shown: 
     for kind, captions in other_sentences(cases, config.seed).items():
         for case, caption in zip(cases, captions, strict=True):
             texts[case.name][kind] = caption
-    rows = []
+    rows: list[Row] = []
     for share, case in worst_to_best(cases, table["dice_native"], n_shown).items():
         words = {name: texts[case.name][kind] for name, kind in SENTENCES.items()}
         masks = {name: images.mask_of(model, config, data, case, text) for name, text in words.items()}
@@ -59,7 +59,7 @@ def of_models(configs: Mapping[str, TextDiffConfig], data: Dataset, n_shown: int
     first, config = next(iter(configs.items()))
     cases = images.test_cases(config, data)
     table = images.score(models[first], config, data, cases, progress=False).set_index("case")
-    rows = []
+    rows: list[Row] = []
     for share, case in worst_to_best(cases, table["dice_native"], n_shown).items():
         masks = {name: images.mask_of(model, configs[name], data, case, case.caption) for name, model in models.items()}
         rows.append((share, case.image(), case.mask(), masks))

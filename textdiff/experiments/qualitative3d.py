@@ -6,7 +6,7 @@ Weights of networks are not published with their records: beside the TextDiffSeg
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textdiff.experiments.grids import grid
 from textdiff.experiments.pages import QualitativeVolumesConfig
@@ -38,9 +38,10 @@ def shown_models(
     wanted = [label.strip() for label in config.models.split(";") if label.strip()]
     table = grid("comparison3d", config.dataset, [config.seed])
     rows = table.only(wanted).rows if wanted else table.rows if config.mode == "full" else ()
-    found, own, data = {}, "", None
+    found, own = {}, ""
+    data: Any = None
     for row in rows:
-        settings = replace(table.configs(row)[0], device=config.device)
+        settings: Any = replace(table.configs(row)[0], device=config.device)
         data = data or load_data(settings)
         try:
             found[row.label] = segmenter(trained_model(settings, data), settings)

@@ -106,7 +106,7 @@ class Run:
             "metrics.json": _json(_flat_numbers(metrics)),
             "per_case.csv": per_case.to_csv(index=False).encode(),
             "env.json": _json(
-                environment(time.monotonic() - self._started, papermill_command(self.config)) | (about or {})
+                environment(time.monotonic() - self._started, papermill_command(self.config)) | dict(about or {})
             ),
         }
         for name, figure in (figures or {}).items():

@@ -80,7 +80,7 @@ def record(
     return run
 
 
-def keep_model(model: nn.Module, config: Config) -> Path:
+def keep_model(model: Any, config: Config) -> Path:
     """Writes trained weights to :func:`~textdiff.experiments.places.kept_model`: a whole model, or a network's weights."""
     from textdiff.base.checkpoints import write_checkpoint
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from textdiff.base import paths
 from textdiff.base.parsing import numbers
 from textdiff.base.precision import Precision, resolve_device
-from textdiff.data.splits import check_unseen, draw_labelled
+from textdiff.data.splits import check_unseen
 from textdiff.data.volumes.prompts import KINDS, prompts_for
 from textdiff.experiments.config import (
     AUTO,
@@ -27,7 +27,11 @@ from textdiff.experiments.config import (
     VolumeSet,
     Weight,
     Within,
-    limited,
+    test_cases,
+    validation_cases,
+)
+from textdiff.experiments.config import (
+    labelled_cases as labelled_cases,  # a step of a run, as those below
 )
 from textdiff.experiments.images import training_figure
 from textdiff.experiments.places import kept_model
@@ -56,7 +60,7 @@ Model3D = Literal[
     "mednext",
 ]
 # Channels of the two sizes: two processor cores or a 16 GB GPU, and a GPU of 40 GB or more (never run by us)
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "small": {"widths": (16, 32, 64), "denoiser_widths": (64, 96)},
     "large": {"widths": (32, 64, 128), "denoiser_widths": (128, 256)},
 }
@@ -158,7 +162,12 @@ class TextDiffSegConfig(Config):
         long = {"iterations": 25_000, "validate_every": 1000, "max_val": 30, "max_test": "all", "n_labels": "all"}
         own = {"latent_channels": 16, "named_alone": 0.4, "denoise_weight": 0.25, "autoencode": 0.15, "from_noise": 0.6}
         if self.from_scratch:  # what a network that neither reads nor denoises does not use
-            unused = {**dict.fromkeys(own, 0), "text_encoder": "none", "sampling_steps": 1, "samples": 1}
+            unused: dict[str, Any] = {
+                **dict.fromkeys(own, 0),
+                "text_encoder": "none",
+                "sampling_steps": 1,
+                "samples": 1,
+            }
             config = replace(self, **{name: type(own.get(name, value))(value) for name, value in unused.items()})
         else:
             config = self if self.reads else replace(self, text_encoder="none")
@@ -202,21 +211,6 @@ def load_data(config: TextDiffSegConfig) -> VolumeDataset:
     return load_volumes(config.dataset, structures=config.class_names[1:], sizes=tuple(sizes))
 
 
-def labelled_cases(config: TextDiffSegConfig, data: VolumeDataset) -> list[VolumeCase]:
-    """The labelled training volumes: a draw of ``n_labels`` by the seed, or all."""
-    return list(data.train) if config.n_labels == "all" else draw_labelled(data.train, config.n_labels, config.seed)
-
-
-def validation_cases(config: TextDiffSegConfig, data: VolumeDataset) -> list[VolumeCase]:
-    """The validation volumes, at most ``max_val``."""
-    return limited(data.val, config.max_val)
-
-
-def test_cases(config: TextDiffSegConfig, data: VolumeDataset) -> list[VolumeCase]:
-    """The test volumes, at most ``max_test``."""
-    return limited(data.test, config.max_test)
-
-
 def preprocessing_of(config: TextDiffSegConfig, data: VolumeDataset) -> Preprocessing:
     """The data set's grid and window of intensities; segmented in windows of a training patch's size."""
     from textdiff.data.volumes.patches import Preprocessing
@@ -239,9 +233,9 @@ def build_model(config: TextDiffSegConfig, data: VolumeDataset) -> nn.Module:
         net = build_baseline_3d(
             config.model, len(data.class_names), patch=preprocessing.patch, precision=config.precision
         )
-        model = VolumeNetwork(net, data.class_names, preprocessing)
+        model: nn.Module = VolumeNetwork(net, data.class_names, preprocessing)
     else:
-        settings = {
+        settings: dict[str, Any] = {
             "latent_channels": config.latent_channels,
             "prediction": config.prediction,
             "noise_schedule": config.noise_schedule,
@@ -339,7 +333,7 @@ def train(
 # --- scores ----------------------------------------------------------------------------------------------
 
 
-def segmenter(model: nn.Module, config: TextDiffSegConfig, sampling_steps: int = 0) -> Callable[[Volume, str], Volume]:
+def segmenter(model: Any, config: TextDiffSegConfig, sampling_steps: int = 0) -> Callable[[Volume, str], Volume]:
     """``(volume, sentence) -> labels`` on the volume's grid, sampled as the configuration says, or in ``sampling_steps``."""
     from textdiff.models.diffusion import Sampling
     from textdiff.models.inference import predict_volume
@@ -433,7 +427,11 @@ def reading_test(
 
 
 def figures(
-    model: nn.Module, config: TextDiffSegConfig, data: VolumeDataset, per_case: pd.DataFrame, history: Sequence[Mapping]
+    model: nn.Module,
+    config: TextDiffSegConfig,
+    data: VolumeDataset,
+    per_case: pd.DataFrame,
+    history: Sequence[dict[str, float]],
 ) -> dict[str, Figure]:
     """The training curve, and the best and the worst test volume."""
     import numpy as np
@@ -442,7 +440,7 @@ def figures(
 
     cases, order = test_cases(config, data), np.argsort(per_case["dice"].to_numpy())
     drawn, segment = {"training": training_figure(history, config)}, segmenter(model, config)
-    about = {"class_names": data.class_names, "window": data.task.window}
+    about: dict[str, Any] = {"class_names": data.class_names, "window": data.task.window}
     for name, place in (("best", order[-1]), ("worst", order[0])):
         image, truth = cases[place].pair()
         found = segment(image, prompts_for([cases[place]], data.class_names, config.test_prompts)[0])

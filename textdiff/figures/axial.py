@@ -54,7 +54,7 @@ def patches_and_places(batch: VolumeBatch, window: Window) -> Figure:
 def encoder_inputs(batch: VolumeBatch, names: Sequence[str], window: Window, shown: int = 3) -> Figure:
     """What the label encoder is given of the first volume: one-hot maps and signed distances of its largest structures."""
     if batch.distances is None:
-        raise ValueError("the batch has no signed distances: ask for them (TrainingVolumes(distances=True))")
+        raise ValueError("the batch has no signed distances: make its volumes with distances=True")
     labels, image = batch.labels[0].cpu().numpy(), batch.images[0, 0].cpu().numpy()
     amounts = np.bincount(labels.ravel(), minlength=len(names) + 1)[1:]
     largest = np.argsort(-amounts)[:shown]

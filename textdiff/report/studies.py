@@ -41,7 +41,7 @@ def _found(config: Config, records: pd.DataFrame, columns: Sequence[str]) -> tup
 def missing_studies(dataset: str, records: pd.DataFrame) -> str:
     """Which of the two have no record, with the commands that make them; or that none is missing."""
     found = {"25": sampling_of(dataset, records)[0], "26": prompts_of(dataset, records)[0]}
-    lines = [f"  textdiff run {number} -p mode=full -p dataset={dataset}" for number, one in found.items() if not one]
+    lines = [f"  textdiff run {number} -p mode full -p dataset {dataset}" for number, one in found.items() if not one]
     return "\n".join(["No record yet of:", *lines]) if lines else f"Notebooks {' and '.join(found)} have a record each."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,29 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.tiny_volumes import NAMES as BOXES
+from tests.tiny_volumes import volume_case
 from textdiff.data.registry import DATASETS
 from textdiff.data.volumes.patches import Preprocessing
 from textdiff.data.volumes.phantoms import abdomen_phantoms
 from textdiff.data.volumes.volume import Volume
-from textdiff.evaluation.studies import ALL, LONG, SAMPLED, by_question, look, prompt_study, sampling_study
+from textdiff.evaluation.studies import (
+    ALL,
+    LONG,
+    SAMPLED,
+    answers_to,
+    asked_only,
+    by_question,
+    each_asked,
+    look,
+    looks,
+    prompt_metrics,
+    prompt_study,
+    sampling_study,
+    share_asked,
+    two_sentences,
+    worst_middle_best,
+)
 from textdiff.models.text import TextEncoder
 from textdiff.models.textdiffseg import TextDiffSeg
 
@@ -85,3 +104,67 @@ def test_the_slice_and_its_words_are_hung_as_radiologists_do(model):
     assert truth[:8, :8].all() and not truth[12:].any() and picture[0, 0, 0] == 255
     assert words[1:3] == ["the", "left"] or words[:2] == ["the", "left"]
     assert maps.min() >= 0 and maps.sum(axis=0).max() <= 1 + 1e-5
+
+
+# --- one segmenter, many sentences -----------------------------------------------------------------------
+
+
+def boxes(image, text):
+    """A reader of `tiny_volumes`: finds by brightness what the text names, and warns as a prediction does."""
+    found = np.rint(image.array / 50).clip(0, 2).astype(np.uint8)
+    named = [k for k, name in enumerate(BOXES) if k and name in text]
+    if not named:
+        warnings.warn(f"{text!r} names nothing that this model knows", stacklevel=2)
+    return Volume(np.where(np.isin(found, named), found, 0), image.affine)
+
+
+def test_what_is_marked_under_any_sentence():
+    image, truth = volume_case().pair()
+    table = answers_to(boxes, image, truth, ["liver", "a lovely day"], BOXES)
+    assert table["sentence"].tolist() == ["liver", "a lovely day", "(the truth)"]
+    assert table["warned"].tolist() == ["", "yes", ""] and table["understood by rules"].tolist()[:2] == [
+        "liver",
+        "nothing",
+    ]
+    assert table["liver (ml)"].tolist() == [2.3, 0.0, 2.3] and table["left kidney (ml)"].tolist()[:2] == [0.0, 0.0]
+
+
+def test_each_structure_is_asked_for_alone_and_all_together():
+    case = volume_case()
+    masks = each_asked(boxes, case, BOXES)
+    assert {asked: np.unique(one.array).tolist() for asked, one in masks.items()} == {
+        ALL: [0, 1, 2],
+        "liver": [0, 1],
+        "left kidney": [0, 2],
+    }
+    assert share_asked(masks[ALL], BOXES, ["liver"]) == pytest.approx(288 / (288 + 180), abs=0.01)
+    assert np.isnan(share_asked(asked_only(masks["liver"], BOXES, []), BOXES, ["liver"]))
+
+
+def test_a_second_sentence_asks_for_something_else():
+    truth = volume_case().labels()
+    assert two_sentences("", truth, BOXES) == {"liver": ("liver",), "left kidney": ("left kidney",)}
+    mine = two_sentences("segment the left kidney.", None, BOXES)
+    assert list(mine.values()) == [("left kidney",), ("liver",)]
+    assert list(two_sentences("", None, BOXES).values())[0] == BOXES[1:]
+
+
+def test_cases_in_order_of_their_dice():
+    def worse(image, text):
+        found = boxes(image, text)
+        return Volume(found.array * (np.arange(20) < 4 + 3 * int(image.name))[:, None, None], image.affine)
+
+    cases = [volume_case(name) for name in ("1", "5", "2")]
+    chosen = worst_middle_best(worse, cases, BOXES)
+    assert [case.name for case, _ in chosen.values()] == ["1", "2", "5"] and chosen["best"][1] > 0.95
+
+
+def test_answers_become_metrics():
+    row = {"case": "a", "kind": "class", "asked": "left kidney", "structure": "liver", "dice": 0.25, "actual_ml": 9.0}
+    assert prompt_metrics(pd.DataFrame([row])) == {"test/n": 1, "class/dice_liver_asked_for_left_kidney": 0.25}
+
+
+def test_looks_are_rows_of_a_figure(model, cases):
+    image, labels = cases[0].pair()
+    ((picture, truth, text, words, weights),) = looks(model, image, labels, ["the liver"])
+    assert text == "the liver" and len(words) == len(weights) and picture.shape[:2] == truth.shape

@@ -76,3 +76,35 @@ def test_a_reliability_table_survives_being_recorded():
     again = report.reliability_table(report.reliability_metrics(table, "reliability/4"), "reliability/4")
     assert again.to_dict("index") == {1: known}
     assert report.reliability_table({}, "reliability/4").empty
+
+
+def test_a_run_by_itself():
+    metrics = {
+        "test/n": 12,
+        "test/dice": 0.8,
+        "test/dice_ci_low": 0.7,
+        "test/dice_ci_high": 0.9,
+        "test/dice_left_kidney": 0.9,
+    }
+    table = report.run_table(metrics | {"test/hd95_mm": None}, ("background", "left kidney"))
+    assert table.frame.values.tolist() == [
+        ["all", "80.00", NOT_GIVEN, NOT_GIVEN],
+        ["left kidney", "90.00", NOT_GIVEN, NOT_GIVEN],
+    ]
+    assert "12 volumes" in table.caption and "70.00 to 90.00" in table.caption
+
+
+def test_the_best_network_is_chosen_on_validation_volumes(volumes):
+    assert report.best_network(VOLUMES, volumes) == "SegResNet"
+    assert report.best_network(VOLUMES, volumes.iloc[:0]) == "SegResNet", "before any was run, the first"
+
+
+def test_what_notebook_25_measured_survives_being_recorded():
+    table = pd.DataFrame([sampled("a", 5, 0.8), sampled("b", 5, 0.6), sampled("a", 5, 0.9, 4)])
+    bins = pd.DataFrame({"low": [0.5], "high": [1.0], "n": [9.0], "confidence": [0.9], "accuracy": [0.8]}, index=[1])
+    ways = {("ddim", 5, 1): bins, ("ddim", 5, 4): bins, ("ddpm", 5, 1): bins.assign(n=1.0), ("ddim", 9, 2): bins}
+    metrics = report.sampling_metrics(table, ways, uncertainty_steps=5)
+    assert metrics["test/n"] == 2 and metrics["sampling/dice ddim 5 x1"] == pytest.approx(0.7)
+    again = report.reliability_tables(metrics)
+    assert list(again) == ["one sample", "4 samples"]
+    pd.testing.assert_frame_equal(again["one sample"], bins, check_names=False)

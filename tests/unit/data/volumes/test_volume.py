@@ -13,6 +13,7 @@ import pytest
 
 from textdiff.data.volumes.volume import (
     Volume,
+    askew,
     check_pair,
     from_grid,
     normalised,
@@ -602,3 +603,11 @@ def test_a_real_ct_lies_on_its_labels(data_root):
     assert np.mean(grid.array[mask.array > 0]) == pytest.approx(141, abs=5)
     middle = (grid.affine @ [*(np.array(grid.shape) - 1) / 2, 1])[0]
     assert places(mask)[1][1, 0] > middle + 30
+
+
+def test_a_volume_laid_askew_keeps_its_voxels_and_says_where_they_are():
+    volume = stored("RAS")
+    turned_away = askew(volume, degrees=10, axes="LPS")
+    assert turned_away.axes == "LPS" and turned_away.spacing == pytest.approx(volume.spacing)
+    assert np.array_equal(turned_away.array, volume.array[::-1, ::-1])
+    assert turned_away.affine[0, 1] == pytest.approx(np.sin(np.radians(10)) * volume.spacing[1])
