@@ -22,6 +22,7 @@ from textdiff.evaluation.metrics import case_scores
 from textdiff.models.features import DiffusionFeatures
 
 Labelled = tuple[Tensor, Tensor]  # image [3, S, S] in [-1, 1] and labels [h, w], any class above 0 being foreground
+Places = Sequence[Sequence[int]]  # for each tap, the indices of the maps that it reads
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,8 @@ def by_block_and_step(table: pd.DataFrame, of_draws: str = "mean") -> pd.DataFra
 def dice_by_block_and_step(
     features: DiffusionFeatures, images: Tensor, masks: Tensor, n_fit: int, pixels: int = 4000, seed: int = 0
 ) -> pd.DataFrame:
-    """:func:`probe` of each block at each step of ``features``, fitted on the first ``n_fit`` images, measured on the others.
-
-    ``images [N, 3, S, S]`` in [-1, 1], ``masks [N, h, w]``. Returns Dice as :func:`by_block_and_step` does.
+    """:func:`probe` of each block at each step of ``features``, fitted on the first ``n_fit`` of ``images [N, 3, S, S]`` in
+    [-1, 1] with ``masks [N, h, w]``, measured on the others. Returns Dice as :func:`by_block_and_step` does.
     """
     if len(images) != len(masks):
         raise ValueError(f"{len(images)} images but {len(masks)} masks: give one mask per image")
@@ -171,20 +171,19 @@ def drawn_pixels(maps: Sequence[Tensor], truth: Tensor, place: Tensor) -> tuple[
     height, width = truth.shape
     row, column = place // width, place % width
     grid = torch.stack([(column + 0.5) / width, (row + 0.5) / height], dim=-1)[None, :, None] * 2 - 1
-    kept: dict[str, Any] = {"mode": "bilinear", "padding_mode": "border", "align_corners": False}
-    x = [F.grid_sample(one, grid.to(one.dtype), **kept)[0, :, :, 0].T for one in maps]
+    x = [
+        F.grid_sample(one, grid.to(one.dtype), mode="bilinear", padding_mode="border", align_corners=False)[
+            0, :, :, 0
+        ].T
+        for one in maps
+    ]
     return x, truth.flatten()[place].double()
 
 
 def _fit(
-    features: DiffusionFeatures,
-    places: Sequence[Sequence[int]],
-    images: Sequence[Labelled],
-    pixels: int,
-    seed: int,
-    bar: tqdm,
+    features: DiffusionFeatures, places: Places, images: Sequence[Labelled], pixels: int, seed: int, bar: tqdm
 ) -> list[Plane]:
-    """One plane for each of ``places``, the indices of the maps that it reads."""
+    """One plane for each of ``places``."""
     generator = torch.Generator().manual_seed(seed)
     drawn = []
     for image, mask in images:
@@ -198,11 +197,7 @@ def _fit(
 
 
 def _measure(
-    features: DiffusionFeatures,
-    places: Sequence[Sequence[int]],
-    planes: Sequence[Sequence[Plane]],
-    test: Sequence[Labelled],
-    bar: tqdm,
+    features: DiffusionFeatures, places: Places, planes: Sequence[Sequence[Plane]], test: Sequence[Labelled], bar: tqdm
 ) -> list[list[float]]:
     """Mean Dice over ``test`` of every plane, ``[draw][tap]``."""
     total = [[0.0] * len(places) for _ in planes]
@@ -219,8 +214,6 @@ def _measure(
 def _best_threshold(scores: Tensor, y: Tensor) -> float:
     """The threshold above which marking pixels gives the best Dice with ``y``."""
     ordered, order = scores.sort(descending=True)
-    found = y[order].cumsum(0)
     marked = torch.arange(1, len(y) + 1, device=y.device)
-    best = int((2 * found / (marked + y.sum())).argmax())
-    following = ordered[min(best + 1, len(ordered) - 1)]
-    return float((ordered[best] + following) / 2)
+    best = int((2 * y[order].cumsum(0) / (marked + y.sum())).argmax())
+    return float((ordered[best] + ordered[min(best + 1, len(ordered) - 1)]) / 2)

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,8 @@ def sampling_study(
         sampler, steps, samples = way
         some, gathered = cases[: max_long if steps > LONG else None], Reliability()
         segment = partial(_segment, model, way, seed, uncertainty=True, probabilities=True)
-        table = _scored(segment, model, some, prompts_for(some, model.class_names), gathered)
+        prompts = prompts_for(some, model.class_names)
+        table = _scored(segment, model, some, prompts=prompts, reliability=gathered)
         tables.append(table[list(SAMPLED)].assign(sampler=sampler, sampling_steps=steps, samples=samples))
         reliability[way] = gathered.table()
     return pd.concat(tables, ignore_index=True), reliability
@@ -70,7 +72,7 @@ def prompt_study(
     questions = {ALL: names} | ({name: [name] for name in names} if len(names) > 1 else {})
     for kind in kinds:
         for asked, named in questions.items():
-            table = _scored(segment, model, cases, prompts_for(cases, model.class_names, kind, named))
+            table = _scored(segment, model, cases, prompts=prompts_for(cases, model.class_names, kind, named))
             for name in names:
                 scores = {score: table[f"{score}_{column(name)}"] for score in ("dice", "actual_ml", "predicted_ml")}
                 parts.append(table[["case", "prompt"]].assign(kind=kind, asked=asked, structure=name, **scores))
@@ -85,17 +87,8 @@ def _segment(model: TextDiffSeg, way: Way, seed: int, image: Volume, text: str, 
     return found if more else found.labels
 
 
-def _scored(
-    segment: Segment,
-    model: TextDiffSeg,
-    cases: Sequence[VolumeCase],
-    prompts: Sequence[str],
-    reliability: Reliability | None = None,
-) -> pd.DataFrame:
-    names = model.class_names
-    return score_volumes(
-        segment, cases, prompts=prompts, class_names=names, surfaces=False, reliability=reliability, progress=False
-    )
+def _scored(segment: Segment, model: TextDiffSeg, cases: Sequence[VolumeCase], **more: Any) -> pd.DataFrame:
+    return score_volumes(segment, cases, class_names=model.class_names, surfaces=False, progress=False, **more)
 
 
 def by_question(answers: pd.DataFrame, statistic: str = "mean") -> dict[str, pd.DataFrame]:
@@ -125,10 +118,9 @@ def prompt_metrics(answers: pd.DataFrame) -> dict[str, float]:
 def answers_to(
     segment: Labels, image: Volume, truth: Volume, texts: Sequence[str], class_names: Sequence[str]
 ) -> pd.DataFrame:
-    """What is marked in one volume under sentences of any kind.
+    """What is marked in one volume under sentences of any kind: one row per sentence, and a last one with the truth.
 
-    One row per sentence and a last one with the truth: `sentence`, `understood by rules` (`named_structures`), `warned` (that the
-    sentence names nothing known), and of every structure `<name> (ml)`.
+    `sentence`, `understood by rules` (`named_structures`), `warned` (that it names nothing known), `<structure> (ml)`.
     """
     names, rows = list(class_names[1:]), []
     for text in texts:
@@ -171,7 +163,7 @@ def two_sentences(text: str, truth: Volume | None, class_names: Sequence[str]) -
     """A sentence and another that asks for something else, each with the structures that it names.
 
     `text`: the first; "" for the name of the largest structure of the truth (of all where there is none). In the second, the first
-    structure that it names is exchanged for the largest (or first) one that it does not name, where that is possible.
+    structure that it names is exchanged for the largest one that it does not name, where that is possible.
     """
     known = class_names[1:]
     amounts = dict.fromkeys(known, 0.0) if truth is None else dict(zip(known, _amounts(truth, known), strict=True))

@@ -7,6 +7,7 @@ any class above 0 counting as foreground.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -135,8 +136,7 @@ def pca_rgb(features: Sequence[Picture]) -> list[np.ndarray]:
     """Turn feature maps [C, h, w], all of one C, into pictures float [h, w, 3] in 0..1 by PCA.
 
     Each map is centred on its own mean, then three components are fitted on all maps together: a colour means the same
-    departure from the mean in each. The range is the 2nd to 98th percentile of all maps. With fewer than three channels the
-    last colours stay 0.
+    departure from the mean in each, from the 2nd to the 98th percentile. With fewer channels the last colours stay 0.
     """
     maps = [np.asarray(one, dtype=np.float64) for one in features]
     flat = [one.reshape(one.shape[0], -1).T for one in maps]
@@ -209,7 +209,7 @@ def words_over_images(rows: Sequence[WordMaps], shown: int = 6) -> Figure:
         words = [row[3][place] for place in places]
         _draw_words(line, row, words, maps, scale)
         said.append(f"“{row[2]}”: {', '.join(words)}")
-    look = {"label": "attention weight", "shrink": 0.6, "fraction": 0.015, "pad": 0.01, "aspect": 40}
+    look: Any = {"label": "attention weight", "shrink": 0.6, "fraction": 0.015, "pad": 0.01, "aspect": 40}
     fig.colorbar(ScalarMappable(scale, "magma"), ax=fig.axes, **look)
     alt = f"{len(rows)} images, and where words of their sentences are read. {'; '.join(said)}."
     return described(fig, alt, "Attention to the words that vary most over the image (one colour scale).")
@@ -223,15 +223,15 @@ def _draw_words(line: np.ndarray, row: WordMaps, words: Sequence[str], maps: np.
     if truth is not None:
         _outline(line[0], _fit(truth, picture))
     line[0].set_title(wrapped(sentence, 30), fontsize="xx-small", loc="left")
-    over = {"alpha": 0.65, "extent": line[0].images[0].get_extent(), "interpolation": "bilinear"}
+    extent = line[0].images[0].get_extent()
     for axis, word, weight in zip(line[1:], words, maps, strict=False):
         axis.imshow(picture.mean(axis=-1), cmap="gray", vmin=0, vmax=1)
-        axis.imshow(weight, cmap="magma", norm=scale, **over)
+        axis.imshow(weight, cmap="magma", norm=scale, alpha=0.65, extent=extent, interpolation="bilinear")
         axis.set_title(word, fontsize="small")
-    for axis in line:
+    for place, axis in enumerate(line):
         frameless(axis)
-    for axis in line[1 + len(words) :]:
-        axis.remove()
+        if place > len(words):
+            axis.remove()
 
 
 def as_picture(image: Picture) -> np.ndarray:

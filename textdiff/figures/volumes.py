@@ -45,14 +45,10 @@ def slices(
 ) -> Figure:
     """Three planes of a volume with the outlines of its structures, those of the truth dashed.
 
-    Args:
-        labels: a label map on the image's grid, or several by name (models): one row each.
-        class_names: of all labels, background first (default: their numbers).
-        window: grey values (HU) from black to white; default: the 1st to 99th percentile.
-        margin: show only this many mm around what is marked; default: the whole volume.
-
-    The planes lie where the structures, each counted alike, are widest: those of the truth where it is given.
-    Raises ValueError for maps that do not lie on the image.
+    `labels`: a label map on the image's grid, or several by name (models), one row each; `class_names`: of all labels,
+    background first (default: their numbers); `window`: grey values (HU) from black to white (default: 1st to 99th percentile);
+    `margin`: show only this many mm around what is marked. The planes lie where the structures, each counted alike, are widest:
+    those of the truth where it is given. Raises ValueError for maps that do not lie on the image.
     """
     rows = {"": labels} if isinstance(labels, Volume) else dict(labels)
     scene = _Scene.of(image, rows, truth, margin)
@@ -118,8 +114,17 @@ def surfaces(
     fig, _ = figure(1, 1, (4.6 * len(shown) + 0.4, 4.8))
     fig.clear()
     for place, (name, one) in enumerate(found.items(), start=1):
-        axis = fig.add_subplot(1, len(shown), place, projection="3d")
-        _draw_meshes(axis, one, low, high)
+        axis: Any = fig.add_subplot(1, len(shown), place, projection="3d")
+        for label, triangles in one.items():
+            axis.add_collection3d(Poly3DCollection(triangles, facecolors=_colour(label), shade=True, linewidths=0))
+        if not one:
+            axis.text2D(0.5, 0.5, "nothing is marked", transform=axis.transAxes, ha="center", color="0.4")
+        ends = zip(low, high, strict=True)
+        axis.set(**dict(zip(("xlim", "ylim", "zlim"), ends, strict=True)))
+        axis.set(xlabel="right (mm)", ylabel="front (mm)", zlabel="head (mm)")
+        axis.set_box_aspect(high - low, zoom=0.9)
+        axis.view_init(elev=25, azim=-35)
+        axis.tick_params(labelsize="x-small")
         axis.set_title(name if truth is not None else "")
     fig.suptitle(title)
     legend(fig, {name: _colour(label) for label, name in _names(shown.values(), class_names).items()})
@@ -265,15 +270,3 @@ def meshes(labels: Volume) -> dict[int, np.ndarray]:
         placed = (vertices - step) @ cut.affine[:3, :3].T + cut.affine[:3, 3]
         found[label] = placed[faces]
     return found
-
-
-def _draw_meshes(axis: Any, meshes: Mapping[int, np.ndarray], low: np.ndarray, high: np.ndarray) -> None:
-    for label, triangles in meshes.items():
-        axis.add_collection3d(Poly3DCollection(triangles, facecolors=_colour(label), shade=True, linewidths=0))
-    if not meshes:
-        axis.text2D(0.5, 0.5, "nothing is marked", transform=axis.transAxes, ha="center", color="0.4")
-    axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
-    axis.set(xlabel="right (mm)", ylabel="front (mm)", zlabel="head (mm)")
-    axis.set_box_aspect(high - low, zoom=0.9)
-    axis.view_init(elev=25, azim=-35)
-    axis.tick_params(labelsize="x-small")

@@ -43,7 +43,7 @@ def pretraining_figure(configs: Mapping[int, BlocksConfig], records: pd.DataFram
     """
     parts = [probe_of(one, records).assign(iterations=n, own=one.backbone) for n, one in configs.items()]
     table = pd.concat(parts).query("blocks == @blocks").astype({"dice": float})
-    controls = {}
+    controls: dict[str, float] = {}
     for kind in ("redrawn", "random"):
         dice = table.loc[table["backbone"].str.startswith(kind), "dice"]
         controls |= {f"{kind} weights": dice.mean()} if len(dice) else {}

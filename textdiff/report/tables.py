@@ -38,9 +38,6 @@ class Table:
         return f"{head}>\n  <caption>{html.escape(self.caption)}</caption>{rest}"
 
 
-# --- cells -----------------------------------------------------------------------------------------------
-
-
 def mean_sd(values: pd.Series, scale: float = 100) -> str:
     """Mean ± sample standard deviation over draws; without ± for one draw."""
     scaled = values.astype(float).dropna() * scale
@@ -101,9 +98,6 @@ def results(rows: Sequence[RowRuns], scores: Mapping[str, tuple[str, float]]) ->
             cells += [millions(parameters / 1e6), NOT_GIVEN if pd.isna(seconds) else f"{seconds:,.0f}"]
         lines.append([*runs.start, *cells])
     return text_frame(lines, columns)
-
-
-# --- differences, case by case ---------------------------------------------------------------------------
 
 
 def differences(grid: Grid, records: pd.DataFrame, base: str, score: str = "dice") -> pd.DataFrame:
@@ -171,9 +165,6 @@ def paired_differences(grid: Grid, records: pd.DataFrame, base: str) -> Table:
         "draw beside the Dice.",
     ]
     return grid_table_of(rows, records, lines, ["Model", "test n", "Dice", "draw by draw", header], text)
-
-
-# --- goals -----------------------------------------------------------------------------------------------
 
 
 def row_mean(runs: pd.DataFrame, label: str, metric: str = "test/dice") -> float:

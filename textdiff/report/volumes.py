@@ -57,8 +57,8 @@ def run_table(metrics: Mapping[str, float], class_names: Sequence[str]) -> Table
     lines = []
     for name in ("all", *class_names[1:]):
         end = "" if name == "all" else f"_{column(name)}"
-        found = (scale * metrics.get(f"test/{score}{end}", float("nan")) for score, scale in scores.values())
-        lines.append([name, *(NOT_GIVEN if pd.isna(value) else f"{value:.2f}" for value in found)])
+        found = [(metrics.get(f"test/{score}{end}"), scale) for score, scale in scores.values()]
+        lines.append([name, *(NOT_GIVEN if value is None else f"{scale * value:.2f}" for value, scale in found)])
     text = f"Test scores of the run: means over {metrics['test/n']} volumes, Dice in percent."
     low, high = metrics.get("test/dice_ci_low"), metrics.get("test/dice_ci_high")
     if low is not None and high is not None:
@@ -147,9 +147,6 @@ def matrix_table(grid: Grid, records: pd.DataFrame) -> Table:
         "A model that reads is high where both are the same and near zero elsewhere: the mask moves with the words.",
     ]
     return grid_table_of(rows, records, lines, ["Model", "asked for", *names], text)
-
-
-# --- one model, many ways to draw (notebook 25) --------------------------------------------------------
 
 
 def sampling_table(per_case: pd.DataFrame) -> Table:
