@@ -4,16 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.unit.figures.little import DIFFERENCES, HEAT, LOSSES, PRETRAINED, RUNS, SAMPLED
 from textdiff.evaluation.calibration import Reliability
 from textdiff.figures import curves
 from textdiff.figures.style import description
 
 HISTORY = pd.DataFrame({"epoch": [0, 1, 2], "loss": [1.0, 0.5, 0.25], "val/dice": [np.nan, 0.4, 0.6]})
-HEAT = pd.DataFrame([[0.5, np.nan], [0.6, 0.7]], index=pd.Index([6, 8], name="block"), columns=[50, 150])
 SPREAD = pd.DataFrame([[0.01, np.nan], [0.02, 0.03]], index=HEAT.index, columns=HEAT.columns)
-RUNS = pd.DataFrame(
-    {"row": ["ours", "ours", "ours", "U-Net"], "n_labels": [1, 1, 10, 5], "test/dice": [0.4, 0.6, 0.7, 0.3]}
-)
 
 
 def alt(fig):
@@ -81,8 +78,7 @@ def test_a_row_is_a_line_over_the_number_of_labels():
 
 
 def test_pretraining_curve_joins_means_and_draws_controls_level():
-    runs = pd.DataFrame({"iterations": [10, 10, 20, 20], "dice": [0.3, 0.5, 0.5, 0.7]})
-    fig = curves.pretraining_curve(runs, {"untrained": 0.25})
+    fig = curves.pretraining_curve(PRETRAINED, {"untrained": 0.25})
     line, *_, level = fig.axes[0].get_lines()
     assert line.get_xdata().tolist() == [10, 20] and line.get_ydata().tolist() == pytest.approx([40, 60])
     assert set(level.get_ydata()) == {25}
@@ -90,20 +86,13 @@ def test_pretraining_curve_joins_means_and_draws_controls_level():
 
 
 def test_steps_and_reliability_tell_their_numbers():
-    scores = pd.DataFrame({"sampling_steps": [1, 5, 1, 5], "dice": [0.5, 0.8, 0.6, 0.9], "seconds": [1, 5, 1, 6]})
-    assert "dice: 55.0 at 1, 85.0 at 5; seconds: 1.0 at 1, 5.5 at 5" in alt(curves.steps_curve(scores))
+    assert "dice: 55.0 at 1, 85.0 at 5; seconds: 1.0 at 1, 5.5 at 5" in alt(curves.steps_curve(SAMPLED))
     tables = {}
     for name, confidence, right in (("a", 0.9, 5), ("b", 0.6, 6)):
         kept = Reliability()
         kept.add(np.tile([[1 - confidence], [confidence]], 10), (np.arange(10) < right).astype(int))
         tables[name] = kept.table()
     assert "a: ECE 0.400; b: ECE 0.000" in alt(curves.reliability_curve(tables))
-
-
-DIFFERENCES = pd.DataFrame(
-    {"difference": [0, 0.05, np.nan], "low": [-0.01, 0.04, np.nan], "high": [0.02, 0.07, np.nan], "cases": [3, 3, 0]},
-    index=["base", "BGR", "ten tokens"],
-).assign(draws=[(0.0, 0.04)] * 2 + [()])
 
 
 def intervals(axis):
@@ -116,7 +105,6 @@ def test_differences_are_dots_with_intervals():
     (axis,) = fig.axes
     assert ticks(axis, "y") == ["BGR", "ten tokens"] and intervals(axis) == [[4, 7], [4, 7]]
     assert written(fig) == ["not run yet"] and "BGR, native: +5.0" in alt(fig)
-    losses = DIFFERENCES.rename_axis("row").reset_index().assign(reading="none")
-    fig = curves.reading_dots(pd.concat([losses, losses.assign(reading="swapped", cases=0)]))
+    fig = curves.reading_dots(pd.concat([LOSSES, LOSSES.assign(reading="swapped", cases=0)]))
     assert ticks(fig.axes[0], "y") == ["base", "BGR"] and intervals(fig.axes[0]) == [[-1, 2], [4, 7]]
     assert alt(fig).endswith("base, none: +0.0; BGR, none: +5.0."), "what was not run is left out"

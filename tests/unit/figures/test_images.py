@@ -5,19 +5,9 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 
+from tests.unit.figures.little import ATTENTION, IMAGE, SHIFTED, SHOWN, TRUTH, WORDS
 from textdiff.figures import images as plots
 from textdiff.figures.style import FALSE_ALARM, HIT, MISS, description
-
-IMAGE = np.full((16, 16, 3), 128, np.uint8)
-TRUTH = np.zeros((16, 16), np.uint8)
-TRUTH[4:8, 4:8] = 1
-SHIFTED = np.roll(TRUTH, 2, axis=0)
-ATTENTION = np.linspace(0, 0.4, 4 * 16).reshape(4, 4, 4)
-WORDS = ["[CLS]", "upper", "left", "."]
-SHOWN = [
-    ("worst", IMAGE, TRUTH, {"ours": SHIFTED, "U-Net": TRUTH * 0}),
-    ("best", IMAGE, TRUTH, {"ours": TRUTH, "U-Net": TRUTH}),
-]
 
 
 def test_comparison_colours_and_words_say_what_happened():

@@ -3,57 +3,54 @@
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
+from tests.unit.figures.little import (
+    ATTENTION,
+    DIFFERENCES,
+    EMPTY,
+    FULL,
+    HEAT,
+    IMAGE,
+    LOSSES,
+    MARKED,
+    PRETRAINED,
+    RUNS,
+    SAMPLED,
+    SHIFTED,
+    SHOWN,
+    TRUTH,
+    UNSURE,
+    VOLUME,
+    WORDS,
+)
 from textdiff.data.cases import Case
-from textdiff.data.volumes.volume import Volume
 from textdiff.evaluation.calibration import Reliability
 from textdiff.figures import curves, images, volumes
 from textdiff.figures import style as look
 
-IMAGE = np.full((16, 16, 3), 128, np.uint8)
-TRUTH = np.zeros((16, 16), np.uint8)
-TRUTH[4:8, 4:8] = 1
-SHIFTED = np.roll(TRUTH, 2, axis=0)
 CASES = [Case(name, "Evenly distributed nuclei.", image_array=IMAGE, mask_array=TRUTH) for name in "ab"]
 MAPS = {block: {step: torch.rand(5, side, side) for step in (50, 150)} for block, side in ((6, 4), (8, 8))}
-WORDS = (IMAGE, TRUTH, "Upper left.", ["[CLS]", "upper", "left", "."], np.linspace(0, 0.4, 64).reshape(4, 4, 4))
-SHOWN = [("worst", IMAGE, TRUTH, {"ours": SHIFTED}), ("best", IMAGE, TRUTH, {"ours": TRUTH})]
-LABELS = np.zeros((12, 10, 8), np.uint8)
-LABELS[8:11, 2:6, 1:5], LABELS[9, 3, 2:4] = 1, 2
-VOLUME = Volume(np.random.default_rng(0).normal(size=LABELS.shape).astype(np.float32), np.diag([1.0, 2.0, 3.0, 1.0]))
-MARKED, EMPTY, FULL = (Volume(array, VOLUME.affine) for array in (LABELS, LABELS * 0, LABELS * 0 + 1))
-UNSURE = Volume(np.full(LABELS.shape, 0.25, np.float32), VOLUME.affine)
+READ = [(IMAGE, truth, "Upper left.", WORDS, ATTENTION) for truth in (TRUTH, None)]
 RELIABLE = Reliability()
 RELIABLE.add(np.tile([[0.1], [0.9]], 10), np.arange(10) % 2)
-
-HEAT = pd.DataFrame([[0.5, np.nan], [0.6, 0.7]], index=pd.Index([6, 8], name="block"), columns=[50, 150])
-GRID_RUNS = pd.DataFrame({"row": ["ours", "ours"], "n_labels": [1, 10], "test/dice": [0.4, 0.7]})
-SAMPLED = pd.DataFrame({"sampling_steps": [1, 5], "dice": [0.5, 0.8], "seconds": [1, 5]})
-PRETRAINED = pd.DataFrame({"iterations": [10, 20], "dice": [0.3, 0.5]})
-WORTH = pd.DataFrame(
-    {"difference": [0.0, 0.05], "low": 0.0, "high": 0.1, "cases": [3, 3], "draws": [(0.0,), (0.04, 0.06)]},
-    index=["base", "BGR"],
-)
-LOSSES = WORTH.rename_axis("row").reset_index().assign(reading="none")
 FIGURES = {
     "cases": lambda: images.show_cases(CASES),
     "samples": lambda: images.samples_grid([torch.zeros(3, 8, 8)] * 3, ["a", "b", "c"]),
     "compare": lambda: images.compare_masks(IMAGE, TRUTH, {"ours": SHIFTED, "nothing": TRUTH * 0}),
     "qualitative": lambda: images.qualitative_grid(SHOWN),
     "features": lambda: images.block_step_grid(MAPS, IMAGE),
-    "words": lambda: images.words_over_images([WORDS, (IMAGE, None, *WORDS[2:])], shown=3),
+    "words": lambda: images.words_over_images(READ, shown=3),
     "loss": lambda: curves.loss_curve([{"epoch": 0, "loss": 1.0, "dice": 0.5}, {"epoch": 1, "loss": 0.5, "dice": 0.6}]),
     "heat": lambda: curves.dice_heatmap(HEAT),
     "signed heat": lambda: curves.dice_heatmap(HEAT - 0.6, spread=HEAT / 10, signed=True),
     "reading": lambda: curves.reading_dots(LOSSES),
-    "labels": lambda: curves.label_efficiency_curve(GRID_RUNS),
+    "labels": lambda: curves.label_efficiency_curve(RUNS),
     "pretraining": lambda: curves.pretraining_curve(PRETRAINED, {"untrained": 0.25}),
     "steps": lambda: curves.steps_curve(SAMPLED),
     "reliability": lambda: curves.reliability_curve({"a": RELIABLE.table(), "no voxels": Reliability().table()}),
-    "switches": lambda: curves.worth_of_switches({"256 px": WORTH, "native": WORTH}, "base"),
+    "switches": lambda: curves.worth_of_switches({"256 px": DIFFERENCES, "native": DIFFERENCES}, "base"),
     "slices": lambda: volumes.slices(VOLUME, MARKED, MARKED, class_names=("background", "liver", "tumour"), title="a case"),
     "models": lambda: volumes.slices(VOLUME, {"ours": MARKED, "theirs": EMPTY}, MARKED),
     "nothing marked": lambda: volumes.slices(VOLUME, EMPTY),
@@ -66,11 +63,11 @@ FIGURES = {
 NOT_RUN = {
     "heat": lambda: curves.dice_heatmap(HEAT * np.nan),
     "reading": lambda: curves.reading_dots(LOSSES.assign(cases=0)),
-    "labels": lambda: curves.label_efficiency_curve(GRID_RUNS.iloc[:0]),
+    "labels": lambda: curves.label_efficiency_curve(RUNS.iloc[:0]),
     "pretraining": lambda: curves.pretraining_curve(PRETRAINED.iloc[:0], {}),
     "steps": lambda: curves.steps_curve(SAMPLED.iloc[:0]),
     "reliability": lambda: curves.reliability_curve({}),
-    "switches": lambda: curves.worth_of_switches({"256 px": WORTH.assign(cases=0)}, "base"),
+    "switches": lambda: curves.worth_of_switches({"256 px": DIFFERENCES.assign(cases=0)}, "base"),
 }
 
 
