@@ -95,7 +95,7 @@ READING = {
     "file": ("import textdiff as t; open(t.__path__[0] + '/records/first/config.json')", Reads(("__init__.py",), ("records/first",))),
     "folder": ("import os, textdiff as t; os.listdir(t.__path__[0] + '/records')", Reads(("__init__.py",), (), ("records",))),
     "pattern": ("import pathlib, textdiff as t; list(pathlib.Path(t.__path__[0]).glob('*/*.x'))", Reads(("__init__.py",), (), (".", "records"))),
-    "fork": ("import os; os.fork() or __import__('textdiff.b')", Reads(("__init__.py", "b.py"))),
+    "fork": ("import os; os.fork() and os.wait() or __import__('textdiff.b')", Reads(("__init__.py", "b.py"))),
     "child": ("import subprocess, sys; subprocess.run([sys.executable, '-c', 'import textdiff.b'])", Reads(("__init__.py", "b.py"))),
     "written": ("import textdiff as t; open(t.__path__[0] + '/records/new', 'w')", Reads(("__init__.py",))),
 }  # fmt: skip
