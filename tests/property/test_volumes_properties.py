@@ -39,26 +39,19 @@ def test_turning_moves_nothing_in_the_world(shape, spacing, axes, seed, degrees)
     assert np.array_equal(turned(other, volume.axes).array, volume.array)
 
 
-@given(shape=shapes, spacing=spacings, axes=axes, seed=st.integers(0, 99), degrees=st.floats(-40, 40))
-def test_the_own_spacing_is_lossless_there_and_back(shape, spacing, axes, seed, degrees):
-    volume = turned(labels(shape, spacing, seed, degrees), axes)
-    grid = to_grid(volume, None, "labels")
-    back = from_grid(grid, volume)
-    assert grid.axes == "RAS" and back.axes == axes
-    assert np.array_equal(back.array, volume.array) and np.array_equal(back.affine, volume.affine)
-
-
 @settings(max_examples=60)
-@given(shape=shapes, spacing=spacings, axes=axes, seed=st.integers(0, 99), finer=st.integers(2, 4))
+@given(shape=shapes, spacing=spacings, axes=axes, seed=st.integers(0, 99), finer=st.integers(1, 4))
 def test_a_grid_several_times_finer_is_lossless_there_and_back(shape, spacing, axes, seed, finer):
     volume = turned(labels(shape, spacing, seed), axes)
     grid = to_grid(volume, tuple(step / finer for step in spacing), "labels")
     assert grid.shape == tuple(finer * n for n in shape)
     assert (grid.array > 0).sum() * grid.voxel_ml == pytest.approx((volume.array > 0).sum() * volume.voxel_ml)
-    assert np.array_equal(from_grid(grid, volume).array, volume.array)
+    back = from_grid(grid, volume)
+    assert grid.axes == "RAS" and back.axes == axes
+    assert np.array_equal(back.array, volume.array) and np.array_equal(back.affine, volume.affine)
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(shape=shapes, spacing=spacings, new=spacings, axes=axes, kind=st.sampled_from(("image", "labels")))
 def test_any_grid_covers_the_same_box_and_invents_nothing(shape, spacing, new, axes, kind):
     volume = turned(labels(shape, spacing, seed=3), axes)
@@ -71,7 +64,7 @@ def test_any_grid_covers_the_same_box_and_invents_nothing(shape, spacing, new, a
     assert middles[1] == pytest.approx(middles[0], abs=1e-6)
     sizes = [np.array(v.shape) * v.spacing for v in (turned(volume), grid)]
     assert (np.abs(sizes[1] - sizes[0]) <= np.maximum(np.array(new) / 2, np.array(new) - sizes[0]) + 1e-6).all()
-    back = from_grid(grid, volume, order=0 if kind == "labels" else 1)  # never "beyond the grid"
+    back = from_grid(grid, volume)  # never "beyond the grid"
     assert back.shape == volume.shape and back.axes == axes
 
 

@@ -8,12 +8,13 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from textdiff.base.checkpoints import fingerprint, read_checkpoint, write_checkpoint
+from textdiff.base.checkpoints import bytes_of, fingerprint, read_checkpoint, write_checkpoint
 
 FORMAT = 2  # of an entry and of what its key stands for; entries of another format are not found and make room first
 HEADER = 256  # bytes of a file beside a map's own, at most
@@ -22,9 +23,8 @@ ABANDONED = 3600.0  # seconds after which a temporary file has no writer any mor
 
 def key_of(identity: str, image: Tensor) -> str:
     """Stands for the pixels of an image after every transform, and for ``identity``: all that turns them into maps."""
-    pixels = image.detach().cpu().contiguous()
-    digest = hashlib.sha256(f"{identity}{pixels.dtype}{tuple(pixels.shape)}".encode())
-    digest.update(pixels.reshape(-1).view(torch.uint8).numpy())
+    digest = hashlib.sha256(f"{identity}{image.dtype}{tuple(image.shape)}".encode())
+    digest.update(bytes_of(image))
     return digest.hexdigest()[:32]
 
 
@@ -44,17 +44,15 @@ class KnownFingerprint:
 
 
 class FeatureCache:
-    """Feature maps on disk, one file per image; safe under several processes and under a kill.
+    """Feature maps on disk, one file per image; safe under several processes and under a kill: an entry is whole or not there.
 
-    A file is written under a temporary name and renamed, so that a reader sees a whole entry or none. Beyond
-    ``max_bytes`` the entries used longest ago are removed. A full disk costs the entry, not the run.
+    Beyond ``max_bytes`` the entries used longest ago are removed. A full disk costs the entry, not the run.
     """
 
     def __init__(self, folder: str | Path, max_bytes: float = 20e9) -> None:
         if max_bytes <= 0:
             raise ValueError(f"max_bytes must be positive, got {max_bytes}; for no cache give cache=None")
-        self.folder = Path(folder)
-        self.max_bytes = max_bytes
+        self.folder, self.max_bytes = Path(folder), max_bytes
         self._size: int | None = None
 
     def get(self, key: str) -> list[Tensor] | None:
@@ -82,15 +80,14 @@ class FeatureCache:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            warnings.warn(
-                f"the disk of the feature cache is full, going on without storing: {self.folder}", stacklevel=2
-            )
+            said = f"the disk of the feature cache is full, going on without storing: {self.folder}"
+            warnings.warn(said, stacklevel=2)
         return maps
 
     def batch(self, keys: Sequence[str], images: Tensor, compute: Callable[[Tensor], list[Tensor]]) -> list[Tensor]:
         """The maps of a batch, on the device of ``images``; ``compute`` makes those that are not stored yet."""
-        known = {key: self.get(key) for key in keys}
-        missing = [i for i, key in enumerate(keys) if known[key] is None]
+        known = {key: found for key in keys if (found := self.get(key)) is not None}
+        missing = [i for i, key in enumerate(keys) if key not in known]
         if missing:
             for i, maps in zip(missing, zip(*compute(images[missing]), strict=True), strict=True):
                 known[keys[i]] = self.put(keys[i], list(maps))
@@ -101,31 +98,19 @@ class FeatureCache:
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.{FORMAT}.safetensors"
 
-    def _entries(self) -> list[tuple[float, int, Path]]:
-        entries = []
-        for path in self.folder.glob("??/*.safetensors"):
-            try:
-                status = path.stat()
-            except FileNotFoundError:  # another process has just removed it
-                continue
-            entries.append((status.st_mtime, status.st_size, path))
-        return sorted(entries)
-
-    def _sweep(self) -> None:
-        """Removes what killed processes left half-written."""
-        for path in self.folder.glob("??/.*.part"):
-            try:
-                if time.time() - path.stat().st_mtime > ABANDONED:
-                    path.unlink()
-            except FileNotFoundError:
-                continue
-
     def _make_room(self, size: int) -> None:
+        """Removes what killed processes left half-written, and the entries used longest ago."""
         if self._size is None or self._size + size > self.max_bytes:
-            self._sweep()
-            entries = self._entries()
+            entries = []
+            for path in self.folder.glob("??/*"):
+                with suppress(FileNotFoundError):  # another process has just removed it
+                    status = path.stat()
+                    if path.suffix == ".safetensors":
+                        entries.append((status.st_mtime, status.st_size, path))
+                    elif time.time() - status.st_mtime > ABANDONED:
+                        path.unlink()
             self._size = sum(entry[1] for entry in entries)
-            for _, freed, path in entries:
+            for _, freed, path in sorted(entries):
                 if self._size + size <= self.max_bytes:
                     break
                 path.unlink(missing_ok=True)

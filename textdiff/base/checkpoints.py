@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import pickle
-import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Calls ``write(temporary)`` beside ``path`` and renames the result: after a kill or a full disk the old file is whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,33 +39,19 @@ def write_text(path: str | Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def write_checkpoint(
-    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Writes named tensors as a safetensors file, atomically; ``metadata`` values must be strings.
+def write_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] = {}) -> None:
+    """Writes named tensors as a safetensors file, atomically. Raises OSError where the disk is full, read-only, ..."""
+    from safetensors.torch import save
 
-    Raises:
-        OSError: the disk is full (``errno.ENOSPC``), read-only, ...
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    try:
-        write_atomically(path, lambda temporary: save_file(plain, temporary, dict(metadata or {})))
-    except SafetensorError as error:  # the writer reports the disk's errors as its own kind, the number in the text
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, dict(metadata))
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Named tensors of a ``.safetensors`` file or of a PyTorch file (read with ``weights_only=True``).
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is truncated, damaged, holds something other than tensors, or a pickle that would run code.
+    Raises FileNotFoundError, or ValueError for a file that is truncated, damaged, holds something other than tensors, or
+    a pickle that would run code.
     """
     path = Path(path)
     if not path.is_file():
@@ -103,11 +88,8 @@ def read_json(path: str | Path) -> dict:
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str, ignored: tuple[str, ...] = ()) -> None:
     """Copies ``state`` into ``module``; every key must be there, none too many, every shape equal.
 
-    Args:
-        ignored: beginnings of keys of ``module`` that ``state`` leaves as they are.
-
-    Raises:
-        ValueError: lists the missing, unexpected and mis-shaped keys (the first ten of each).
+    ``ignored``: beginnings of keys of ``module`` that ``state`` leaves as they are. Raises ValueError that lists the missing,
+    unexpected and mis-shaped keys (the first ten of each).
     """
     check_fit(module, state, source, ignored)
     own = module.state_dict()
@@ -117,22 +99,18 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str, ign
 def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: str, ignored: tuple[str, ...] = ()) -> None:
     """Raises ValueError as :func:`load_strict` does, but copies nothing; ``module`` may be on the meta device."""
     own = {key: value for key, value in module.state_dict().items() if not key.startswith(ignored)}
-    shapes = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
+    shapes = {key: (tuple(state[key].shape), tuple(own[key].shape)) for key in own if key in state}
     problems = {
         "missing": [key for key in own if key not in state],
         "unexpected": [key for key in state if key not in own],
-        "of another shape": shapes,
+        "of another shape": [f"{key} {a} instead of {b}" for key, (a, b) in shapes.items() if a != b],
     }
-    if any(problems.values()):
-        lines = [f"the weights from {source} do not fit this {type(module).__name__}:"]
-        for kind, keys in problems.items():
-            if keys:
-                more = f" and {len(keys) - 10} more" if len(keys) > 10 else ""
-                lines.append(f"  {kind} ({len(keys)}): {', '.join(keys[:10])}{more}")
+    lines = [f"the weights from {source} do not fit this {type(module).__name__}:"]
+    for kind, keys in problems.items():
+        if keys:
+            more = f" and {len(keys) - 10} more" if len(keys) > 10 else ""
+            lines.append(f"  {kind} ({len(keys)}): {', '.join(keys[:10])}{more}")
+    if len(lines) > 1:
         raise ValueError("\n".join(lines))
 
 
@@ -140,7 +118,11 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
     """Sixteen hexadecimal digits that stand for the names, dtypes, shapes and bytes of the tensors."""
     digest = hashlib.sha256()
     for key in sorted(state):
-        value = state[key].detach().cpu().contiguous()
-        digest.update(f"{key}{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+        digest.update(f"{key}{state[key].dtype}{tuple(state[key].shape)}".encode())
+        digest.update(bytes_of(state[key]))
     return digest.hexdigest()[:16]
+
+
+def bytes_of(value: Tensor) -> memoryview:
+    """The numbers of a tensor as they lie in memory, row by row."""
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

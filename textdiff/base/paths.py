@@ -1,6 +1,4 @@
-"""Where things are: environment variables and the checkout go in, folders of data, weights, caches and
-results come out.
-"""
+"""Where things are: environment variables and the checkout go in, folders of data, weights, caches and results come out."""
 
 from __future__ import annotations
 
@@ -11,8 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def _checkout() -> Path | None:
-    root = PACKAGE.parent
-    return root if (root / "pyproject.toml").is_file() else None
+    return PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else None
 
 
 def _folder(variable: str, in_checkout: str, elsewhere: str) -> Path:
@@ -29,9 +26,7 @@ def data_dir() -> Path:
 
 
 def weights_dir() -> Path:
-    """Folder of downloaded or trained weights: TEXTDIFF_WEIGHTS, else `weights/`, else
-    ~/.cache/textdiff/weights.
-    """
+    """Folder of downloaded or trained weights: TEXTDIFF_WEIGHTS, else `weights/`, else ~/.cache/textdiff/weights."""
     return _folder("TEXTDIFF_WEIGHTS", "weights", "weights")
 
 
@@ -55,8 +50,5 @@ def shipped(kind: str) -> Path:
     """Folder of what comes with the package: "weights" (small models), "published" (records), "notebooks" or
     "book" (paper_tables.csv). In a checkout it lies outside the package, in an installed package inside.
     """
-    in_checkout = {"weights": "weights", "published": "results/published", "notebooks": "notebooks", "book": "book"}
-    if kind not in in_checkout:
-        raise ValueError(f"nothing called {kind!r} is shipped; there are {', '.join(in_checkout)}")
     root = _checkout()
-    return root / in_checkout[kind] if root else PACKAGE / "shipped" / kind
+    return root / ("results/published" if kind == "published" else kind) if root else PACKAGE / "shipped" / kind

@@ -16,14 +16,10 @@ FEWEST_CELLS = 3
 
 
 def mixed_precision(device: torch.device | str, precision: str, cells: int = FEWEST_CELLS) -> AbstractContextManager:
-    """Autocast to bfloat16 on ``device``, or no change for "float32".
+    """Autocast to bfloat16 on ``device``, or no change for "float32"; ValueError for another name.
 
-    Args:
-        cells: of 3D maps: cells of the coarsest one along the first axis. With fewer than `FEWEST_CELLS`, training on a CPU
-            stays in float32.
-
-    Raises:
-        ValueError: another name.
+    ``cells``: of 3D maps, those of the coarsest one along the first axis. With fewer than `FEWEST_CELLS`, training on a CPU
+    stays in float32.
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision {precision!r}: known are {', '.join(map(repr, get_args(Precision)))}")
@@ -37,8 +33,7 @@ def mixed_precision(device: torch.device | str, precision: str, cells: int = FEW
 def resolve_device(name: str) -> torch.device:
     """The device of a name: "cpu", "cuda", "cuda:1", "mps"; "auto" is CUDA where there is one, else the CPU.
 
-    Raises:
-        ValueError: another name, or a device that this machine does not have.
+    Raises ValueError for another name, or a device that this machine does not have.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

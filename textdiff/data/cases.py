@@ -3,62 +3,57 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
-ON_ERROR = ("raise", "skip")  # what to do about a bad case
+from textdiff.data.entries import DatasetEntry
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 IMAGE_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 
-def complain(message: str, on_error: str, kind: type[Exception] = ValueError) -> None:
-    """Raise `kind` of `message`, or with on_error="skip" warn that the case is left out."""
-    if on_error == "raise":
-        raise kind(message)
-    warnings.warn(f"skipped: {message}", stacklevel=4)
+@contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    """A picture file whose pixels are not read yet; what goes wrong with it names the file."""
+    from PIL import Image as images
+
+    try:
+        with images.open(path) as picture:
+            yield picture
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no such picture: {path}") from None
+    except (OSError, SyntaxError, images.DecompressionBombError) as error:  # PIL reports broken PNGs as SyntaxError
+        raise ValueError(f"cannot read {path}: {error}") from error
 
 
 def read_picture(path: Path, mode: str) -> np.ndarray:
     """Decode a whole 8-bit picture file as uint8, `mode` "RGB" -> [H, W, 3] or "L" -> [H, W].
 
-    Raises ValueError that names the file when it cannot be decoded or is not 8-bit; FileNotFoundError when
-    it is absent.
+    Raises ValueError that names a file which cannot be decoded or is not 8-bit; FileNotFoundError.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in IMAGE_MODES:
-                raise ValueError(f"{path}: pixel mode {picture.mode} is not 8-bit; expected one of {IMAGE_MODES}")
-            return np.array(picture.convert(mode), dtype=np.uint8)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no such picture: {path}") from None
-    except (
-        OSError,
-        SyntaxError,
-        Image.DecompressionBombError,
-    ) as error:  # PIL reports broken PNGs as SyntaxError
-        raise ValueError(f"cannot read {path}: {error}") from error
+    with _opened(path) as picture:
+        if picture.mode not in IMAGE_MODES:
+            raise ValueError(f"{path}: pixel mode {picture.mode} is not 8-bit; expected one of {IMAGE_MODES}")
+        return np.array(picture.convert(mode), dtype=np.uint8)
 
 
 def picture_size(path: Path) -> tuple[int, int]:
     """(height, width) from the file's header, without decoding the pixels. Errors name the file."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            return picture.height, picture.width
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
+    with _opened(path) as picture:
+        return picture.height, picture.width
 
 
 def labels_from_grey(grey: np.ndarray, where: object) -> np.ndarray:
     """Turn stored mask values into labels 0..K-1: {0, 255} becomes {0, 1}, other labels stay as they are.
 
-    Raises ValueError when 255 stands beside other non-zero values: such a mask was blurred or compressed
-    with loss.
+    Raises ValueError when 255 stands beside other non-zero values: such a mask was blurred or compressed with loss.
     """
     values = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
     if 255 not in values:
@@ -130,20 +125,46 @@ class Case:
         return replace(self, mask_path=None, mask_array=None)
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """A data set with its splits. `unlabelled`: training images only, never validation or test images."""
+Kept = TypeVar("Kept")
 
-    name: str
-    train: list[Case]
-    val: list[Case]
-    test: list[Case]
-    unlabelled: list[Case]
-    class_names: tuple[str, ...]
-    synthetic: bool
-    licence: str
+
+@dataclass(frozen=True)
+class Splits(Generic[Kept]):
+    """The cases of a data set. task: its entry in the registry (of volumes: narrowed to the structures asked for)."""
+
+    task: DatasetEntry
+    train: list[Kept]
+    val: list[Kept]
+    test: list[Kept]
+
+    @property
+    def name(self) -> str:
+        """Its name in the registry."""
+        return self.task.name
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Background first."""
+        return self.task.class_names
 
     @property
     def num_classes(self) -> int:
         """Number of classes, background included."""
         return len(self.class_names)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the cases are drawn by this package."""
+        return self.task.synthetic
+
+    @property
+    def licence(self) -> str:
+        """Under what terms the data may be used."""
+        return self.task.licence
+
+
+@dataclass(frozen=True)
+class Dataset(Splits[Case]):
+    """A data set of pictures. `unlabelled`: training images only, never validation or test images."""
+
+    unlabelled: list[Case]

@@ -13,8 +13,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from http.client import HTTPException
+from contextlib import contextmanager, suppress
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 CHUNK = 1 << 16
@@ -72,7 +72,7 @@ def need_room(folder: Path, size: float) -> None:
         raise FetchError(f"{folder}: {free / MIB:.0f} MiB free, about {size / MIB:.0f} MiB needed")
 
 
-def _append(response, part: Path, start: int) -> None:
+def _append(response: HTTPResponse, part: Path, start: int) -> None:
     """Write a body into `part` from byte `start` on; ConnectionError when fewer bytes came than announced."""
     announced = response.headers.get("Content-Length")
     received = 0
@@ -115,11 +115,9 @@ def download(
     """Download `url` to `path`, going on from `<path>.part` when a transfer had broken off (HTTP Range).
 
     Args:
-        url: http or https address.
         path: final place; it appears only when whole and verified, and an older file stays until then.
         expected: what :func:`verify` takes; a file already at `path` that agrees is kept.
         check: called with the whole file before it is put in place; raises WrongContentError to refuse it.
-        attempts: how many times a broken transfer is taken up again before giving up.
         timeout: seconds without an answer.
 
     Raises FetchError that names address, path and expected content.
@@ -128,11 +126,9 @@ def download(
         raise FetchError(f"{url}: only http and https addresses are supported")
     expected = expected or {}
     if path.exists() and expected:
-        try:
+        with suppress(WrongContentError):
             verify(path, expected, url)
             return path
-        except WrongContentError:
-            pass
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     trouble: Exception | None = None

@@ -6,10 +6,11 @@ In: facts, by keyword or as an object of a JSON file. Out: a checked entry, or a
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from textdiff.base.paths import data_dir
 
@@ -53,11 +54,10 @@ class DatasetEntry:
 
     layout: how its files lie, or "phantoms". class_names: "background" first; for volumes these are the labels 0..K in our
     numbering. folders: names under which it is met in `data_dir()`, in order of preference. split: "official" (the folder
-    says), "manifest" (shipped here, in data/manifests), "hash" (of the case name), "drawn" (phantoms).
-    backbone: the small one that demo mode reads. n_labels: how many labelled cases a run draws unless told otherwise, or "all";
-    label_counts: those of the label-efficiency figure. model: the shipped model that was trained on it.
-    runs: parameters of a run notebook that this data set changes, under "demo" and "full"; under "grid" those that all
-    runs of its tables share. pretraining: the same for pre-training.
+    says), "manifest" (in data/manifests), "hash" (of the case name), "drawn" (phantoms). backbone: the small one that demo
+    mode reads. n_labels: how many labelled cases a run draws unless told otherwise; label_counts: those of the
+    label-efficiency figure. model: the shipped one that was trained on it. runs: parameters of a run notebook that this
+    data set changes, under "demo" and "full"; under "grid" those that all runs of its tables share. pretraining: likewise.
 
     Volumes only: labels: value in the file -> our label, by default 1..K in order; a value mapped to 0 is known and not
     asked for, one not listed is an error. window: HU, None for MR. spacing: mm of the grid to work on, None for the file's
@@ -213,53 +213,37 @@ REQUIRED = {DatasetEntry: ("kind", "layout", "class_names", "licence"), Backbone
 CLOSED = {"name", "split", "manifest", "source", "model", "packaged", "address", "tensors", "parameters"}
 
 
-def _is(value: Any, *kinds: type) -> bool:
-    return isinstance(value, kinds) and not isinstance(value, bool)
+WORDS = {str: "text", int: "whole number", float: "number", type(None): "null"}
 
 
-def _list(*kinds: type, length: int | None = None) -> Callable[[Any], bool]:
-    return lambda value: (
-        isinstance(value, list) and length in (None, len(value)) and all(_is(item, *kinds) for item in value)
-    )
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value out of JSON is of the kind that an annotation asks for."""
+    outer, inner = get_origin(kind), get_args(kind)
+    if outer in (Union, UnionType):
+        return any(_fits(value, one) for one in inner)
+    if outer is Literal:
+        return value in inner
+    if outer is tuple:
+        kinds = inner[:1] * len(value) if ... in inner and isinstance(value, list) else inner
+        return isinstance(value, list) and len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if outer is Mapping:
+        return isinstance(value, dict) and all(
+            (inner[0] is str or key.isdecimal()) and _fits(item, inner[1]) for key, item in value.items()
+        )
+    return isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
 
 
-def _object(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(check(item) for item in value.values())
-
-
-def _parameters(value: Any) -> bool:
-    return _object(lambda item: _is(item, str, int, float))(value)
-
-
-# Annotation of a field -> what JSON must hold, in words and as a check
-TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "str": ("a text", lambda value: _is(value, str)),
-    "Kind": ("a text", lambda value: _is(value, str)),
-    "int": ("a whole number", lambda value: _is(value, int)),
-    "int | Literal['all']": ('a whole number or "all"', lambda value: _is(value, int) or value == "all"),
-    "tuple[int | Literal['all'], ...]": (
-        'a list of whole numbers or "all"',
-        lambda value: isinstance(value, list) and all(_is(item, int) or item == "all" for item in value),
-    ),
-    "int | None": ("a whole number or null", lambda value: value is None or _is(value, int)),
-    "tuple[str, ...]": ("a list of texts", _list(str)),
-    "tuple[int, int, int]": ("a list of three whole numbers", _list(int, length=3)),
-    "tuple[float, float] | None": (
-        "a list of two numbers or null",
-        lambda value: value is None or _list(int, float, length=2)(value),
-    ),
-    "tuple[float, float, float] | None": (
-        "a list of three numbers or null",
-        lambda value: value is None or _list(int, float, length=3)(value),
-    ),
-    "Mapping[str, str]": ("an object of texts", _object(lambda value: _is(value, str))),
-    "Mapping[int, int]": (
-        'an object such as {"2": 1}',
-        lambda value: _object(lambda item: _is(item, int))(value) and all(key.isdecimal() for key in value),
-    ),
-    "Parameters": ("an object of texts and numbers", _parameters),
-    "Mapping[str, Parameters]": ('an object such as {"demo": {"iterations": 100}}', _object(_parameters)),
-}
+def _in_words(kind: Any) -> str:
+    """The kind that an annotation asks for, as one would write it in JSON: "[number, number] or null"."""
+    outer, inner = get_origin(kind), get_args(kind)
+    if outer is Literal:
+        return " or ".join(f'"{one}"' for one in inner)
+    parts = ["..." if one is ... else _in_words(one) for one in inner]
+    if outer is tuple:
+        return f"[{', '.join(parts)}]"
+    if outer is Mapping:
+        return f'{{"{parts[0]}": {parts[1]}, ...}}'
+    return " or ".join(dict.fromkeys(parts)) if parts else WORDS[kind]
 
 
 def entry_from_json(cls: type[Entry], name: str, facts: Mapping[str, Any]) -> Entry:
@@ -267,19 +251,16 @@ def entry_from_json(cls: type[Entry], name: str, facts: Mapping[str, Any]) -> En
 
     Raises ValueError that names the fact which is unknown, missing or of another type.
     """
-    known = {one.name: str(one.type) for one in fields(cls) if one.name not in CLOSED}
-    for key in facts.keys() - known.keys():
-        near = difflib.get_close_matches(key, known, 1)
-        raise ValueError(f"unknown key {key!r}{f', did you mean {near[0]!r}?' if near else ''}")
-    missing = [key for key in REQUIRED[cls] if key not in facts]
-    if missing:
+    known = {fact: kind for fact, kind in get_type_hints(cls).items() if fact not in CLOSED}
+    for fact in facts.keys() - known.keys():
+        near = difflib.get_close_matches(fact, known, 1)
+        raise ValueError(f"unknown key {fact!r}{f', did you mean {near[0]!r}?' if near else ''}")
+    if missing := [fact for fact in REQUIRED[cls] if fact not in facts]:
         raise ValueError(f"missing key {', '.join(map(repr, missing))}")
-    values: dict[str, Any] = {}
-    for key, value in facts.items():
-        words, check = TYPES[known[key]]
-        if not check(value):
-            raise ValueError(f"{key} must be {words}, got {value!r}")
-        values[key] = tuple(value) if isinstance(value, list) else value
+    for fact, value in facts.items():
+        if fact not in ("kind", "layout") and not _fits(value, known[fact]):
+            raise ValueError(f"{fact}: expected {_in_words(known[fact])}, got {value!r}")
+    values: dict[str, Any] = {fact: tuple(value) if isinstance(value, list) else value for fact, value in facts.items()}
     if "labels" in values:
         values["labels"] = {int(value): label for value, label in values["labels"].items()}
     if values.get("layout") == "lvit":

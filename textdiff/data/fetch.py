@@ -1,10 +1,8 @@
-"""Bring a data set to `data_dir()`, or weights to `weights_dir()`: a name of the registry, or what is already on disk, in; a
-verified folder or file out.
+"""Data sets and weights: a name of the registry, or what is already on disk, in; a verified folder or file out.
 
-Images come from the public GitHub commits that the registry names. Archives that GitHub makes are not stable byte for byte,
-so what is verified is the content: each listed file against its git blob id in that commit (`data/manifests/`). Tasks of the
-Medical Segmentation Decathlon come as one archive each, with the addresses and MD5 sums that MONAI keeps; our own weights
-from the release of this version, by SHA-256. A folder appears only when it is whole, and an older one stays until then.
+Archives that GitHub makes are not stable byte for byte, so what is verified of images is the content: each listed file
+against its git blob id (`data/manifests/`). Tasks of the Medical Segmentation Decathlon have the addresses and MD5 sums that
+MONAI keeps; our own weights come from the release of this version, by SHA-256. A folder appears only when it is whole.
 """
 
 from __future__ import annotations
@@ -14,7 +12,8 @@ import os
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -51,17 +50,12 @@ MARKS = {
 
 
 def fetch(
-    name: str,
-    source: str | Path | None = None,
-    base_url: str | None = None,
-    force: bool = False,
-    say: Say = print,
+    name: str, source: str | Path | None = None, base_url: str | None = None, force: bool = False, say: Say = print
 ) -> Path:
     """Bring a data set to `data_dir()`, or weights to `weights_dir()`, and return its folder (openai_256: the file).
 
     Args:
-        name: "monuseg" or "qata" (the folder has LViT's layout); "hippocampus", "liver_tumour", "pancreas_tumour" or
-            "colon_tumour" (the Decathlon's layout); "openai_256"; or our own weights, see `fetch_release`.
+        name: of a data set with a source in the registry, "openai_256", or our own weights (see `fetch_release`).
         source: what is already on disk, instead of a download: an archive (zip, tar) or folder in LViT's layout (monuseg),
             SGSeg's (qata) or the Decathlon's; the file (openai_256).
         base_url: stands in for the public host, for a mirror with the same paths.
@@ -77,7 +71,7 @@ def fetch(
         return fetch_release(name, base_url, force, say)
     entry, from_where = _fetchable(name)
     target = data_dir() / entry.folders[0]
-    old = _recover(target)
+    _recover(target)
     if target.exists() and not force:
         if source is not None:
             raise FetchError(f"{target} is already there; use force (--force) to replace it")
@@ -85,7 +79,7 @@ def fetch(
             say(f"{name}: already in {target}, checked: {check(name, target)}")
         except FetchError as error:
             raise FetchError(
-                f"{error}. Use force (--force) to fetch it anew; the old folder stays until then."
+                f"{error}. Use force (--force) to fetch it anew; the old folder stays until then"
             ) from error
         return target
     if source is not None and not Path(source).expanduser().exists():
@@ -97,7 +91,7 @@ def fetch(
     try:
         with writing(stage):
             counts = _install(entry, from_where, origin, stage)
-        _swap(stage, target, old)
+        _swap(stage, target)
     except DiskFullError:
         raise  # the download is good: the next run takes it up
     except FetchError:
@@ -115,25 +109,22 @@ def fetch(
 def check(name: str, folder: Path) -> dict[str, int]:
     """Check a data set on disk and count the cases of its splits, and under "absent" those that the shipped split names.
 
-    MoNuSeg: every file against its git blob id. Images: every case has image, mask and caption, headers open, sizes agree.
-    Volumes: every case has image and labels, headers open, shapes and places agree. Raises FetchError that says what is
-    wrong.
+    Raises FetchError where a file of the manifest is another one, a case lacks image, mask, caption or labels, a header
+    does not open, or sizes or places do not agree.
     """
     source = dataset(name).source
     if isinstance(source, GitHub) and not source.as_archive:
-        for path, expected in _manifest(source)["files"].items():
-            if not (folder / path).is_file():
-                raise FetchError(f"{folder}: missing {path} (expected git blob {expected['git_blob']})")
-            verify(folder / path, expected, str(folder))
+        for _ in _verified(folder, source):
+            pass
     return _counts(dataset(name), folder)
 
 
 def _fetchable(name: str) -> tuple[DatasetEntry, GitHub | Decathlon]:
     """The entry and the source of a data set that can be fetched; an error that says what can be done about any other name."""
-    fetchable = [*(one.name for one in DATASETS.values() if one.source), *BACKBONES, *MODELS]
     try:
         entry = dataset(name)
     except ValueError:
+        fetchable = [*(one.name for one in DATASETS.values() if one.source), *BACKBONES, *MODELS]
         raise ValueError(f"{name!r} is unknown; `fetch` knows {', '.join(fetchable)}") from None
     if entry.synthetic:
         raise FetchError(f"{name!r} is drawn when it is loaded; there is nothing to fetch")
@@ -199,14 +190,14 @@ def _download(name: str, source: GitHub | Decathlon, store: Path, base_url: str 
 
 
 def _unpack(archive: Path, folder: Path) -> None:
+    if not (zipfile.is_zipfile(archive) or tarfile.is_tarfile(archive)):
+        raise FetchError(f"{archive}: neither a zip nor a tar archive")
     try:
         if zipfile.is_zipfile(archive):
             shutil.unpack_archive(archive, folder, format="zip")
-        elif tarfile.is_tarfile(archive):
+        else:
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter="data")
-        else:
-            raise FetchError(f"{archive}: neither a zip nor a tar archive")
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, shutil.ReadError) as error:
         raise FetchError(f"{archive}: damaged archive: {error}") from error
 
@@ -221,47 +212,39 @@ def _find_root(entry: DatasetEntry, source: GitHub | Decathlon, origin: Path, fo
     return min(roots, key=lambda root: (root.name.lower() not in names, len(root.parts), root))
 
 
-def _copy_listed(root: Path, stage: Path, files: dict[str, dict[str, Any]]) -> None:
-    """Copy the manifest's files and verify each against its git blob id."""
-    for path, expected in files.items():
-        origin = root
+def _verified(root: Path, source: GitHub) -> Iterator[tuple[str, Path]]:
+    """The manifest's files below `root`, whatever their letter case, each verified against its git blob id."""
+    for path, expected in _manifest(source)["files"].items():
+        file = root
         for part in PurePosixPath(path).parts:
-            origin = find_entry(origin, part) or origin / part
-        if not origin.is_file():
+            file = find_entry(file, part) or file / part
+        if not file.is_file():
             raise FetchError(f"{root}: missing {path} (expected git blob {expected['git_blob']})")
-        verify(origin, expected, str(root))
-        (stage / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(origin, stage / path)
+        verify(file, expected, str(root))
+        yield path, file
 
 
 def _install(entry: DatasetEntry, source: GitHub | Decathlon, origin: Path, stage: Path) -> dict[str, int]:
     """Fill `stage` from an archive or folder and verify it; returns the number of cases of each split."""
     stage.mkdir(parents=True)
-    folder = origin
+    unpacked = stage / "unpacked"
     if origin.is_file():
-        folder = stage / "unpacked"
-        _unpack(origin, folder)
-    root = _find_root(entry, source, origin, folder)
+        _unpack(origin, unpacked)
+    root = _find_root(entry, source, origin, unpacked if origin.is_file() else origin)
+    verified = True
     if isinstance(source, Decathlon):
-        _bring_all(root, stage, move=folder != origin)
+        _bring_all(root, stage, move=origin.is_file())
         verified = origin.is_file() and digest(origin, "md5") == _md5(source)
+    elif source.layout == "sgseg":
+        convert(root, stage, _manifest(source))
     else:
-        manifest = _manifest(source)
-        if source.layout == "sgseg":
-            convert(root, stage, manifest)
-        else:
-            _copy_listed(root, stage, manifest["files"])
-        verified = True
-    shutil.rmtree(stage / "unpacked", ignore_errors=True)
+        for path, file in _verified(root, source):
+            (stage / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, stage / path)
+    shutil.rmtree(unpacked, ignore_errors=True)
     counts = _counts(entry, stage)
-    note = {
-        "name": entry.name,
-        "address": address(source),
-        "verified": verified,
-        "licence": entry.licence,
-        "citation": entry.citation,
-        "cases": counts,
-    }
+    note = {"name": entry.name, "address": address(source), "verified": verified, "licence": entry.licence}
+    note |= {"citation": entry.citation, "cases": counts}
     write_text(stage / "SOURCE.json", json.dumps(note, indent=2) + "\n")
     return counts
 
@@ -286,19 +269,20 @@ def _counts(entry: DatasetEntry, folder: Path) -> dict[str, int]:
     return counts | ({"absent": absent} if absent else {})
 
 
-def _recover(target: Path) -> Path:
-    """Clear what a killed run left beside `target`; returns where an old folder waits during a swap."""
+def _recover(target: Path) -> None:
+    """Clear what a killed run left beside `target`; an old folder that waited during a swap comes back."""
     old = target.with_name(f".{target.name}.old")
     if old.exists() and not target.exists():
         os.rename(old, target)
     shutil.rmtree(old, ignore_errors=True)
     shutil.rmtree(target.with_name(f".{target.name}.partial"), ignore_errors=True)
-    return old
 
 
-def _swap(stage: Path, target: Path, old: Path) -> None:
+def _swap(stage: Path, target: Path) -> None:
+    """Put `stage` in the place of `target`, which comes back where that fails."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
     if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
         os.rename(target, old)
     try:
         os.rename(stage, target)
@@ -332,17 +316,12 @@ def release_url() -> str:
 def fetch_release(name: str, base_url: str | None = None, force: bool = False, say: Say = print) -> Path:
     """Bring one of our own backbones or models from the release to `weights_dir()` and return its folder.
 
-    The files are `<release>/<name>.config.json` and `<release>/<name>.model.safetensors`, verified by SHA-256. The folder
-    appears only when it is whole; a transfer that breaks off goes on in the next call.
-
-    Args:
-        name: of a backbone or model of the registry that does not come inside the package.
-        base_url: of the files, instead of :func:`release_url`.
-        force: replace a folder that is there and is another one.
-
-    Raises ValueError for a name that no release has; FetchError.
+    The files are `<base_url or release_url()>/<name>.config.json` and `.../<name>.model.safetensors`, verified by SHA-256.
+    The folder appears only when it is whole; a transfer that breaks off goes on in the next call. `force` replaces a
+    folder that is there and is another one. Raises ValueError for a name that no release has; FetchError.
     """
-    released = {one.name: one for one in _weights() if one.sha256 and not one.packaged}
+    weights: list[Backbone | ShippedModel] = [*BACKBONES.values(), *MODELS.values()]
+    released = {one.name: one for one in weights if one.sha256 and not one.packaged}
     if name not in released:
         raise ValueError(f"no release has weights {name!r}; it has {', '.join(released)}")
     files = {"config.json": released[name].config_sha256, "model.safetensors": released[name].sha256}
@@ -359,19 +338,12 @@ def fetch_release(name: str, base_url: str | None = None, force: bool = False, s
     stage = target.with_name(f".{name}.partial")
     for file, sha256 in files.items():
         download(f"{base}/{name}.{file}", stage / file, {"sha256": sha256})
-    _swap(stage, target, target.with_name(f".{name}.old"))
+    _swap(stage, target)
     return target
 
 
-def _weights() -> list[Backbone | ShippedModel]:
-    return [*BACKBONES.values(), *MODELS.values()]
-
-
 def _check_tensors(entry: Backbone, path: Path, origin: str) -> str:
-    """Read `path` as tensors only (no code of a pickle is run) and count them.
-
-    Returns a line about what was verified. Raises WrongContentError that says what was expected.
-    """
+    """Read `path` as tensors only (no code of a pickle is run) and count them; returns a line about what was verified."""
     try:
         state = read_checkpoint(path)
     except ValueError as error:
@@ -398,16 +370,16 @@ def _fetch_checkpoint(entry: Backbone, source: str | Path | None, base_url: str 
         origin = Path(source).expanduser()
         if not origin.is_file():
             raise FetchError(f"no such file: {source}")
-        verified = _check_tensors(entry, origin, "on disk")
+        _check_tensors(entry, origin, "on disk")
         need_room(target.parent, origin.stat().st_size)
         with writing(target):
-            write_atomically(target, lambda temporary: shutil.copyfile(origin, temporary))
+            write_atomically(target, partial(shutil.copyfile, origin))
     else:
         url = f"{base_url.rstrip('/')}{public.path}" if base_url else entry.address
         part = target.with_name(f"{target.name}.part")
         need_room(target.parent, entry.size - (part.stat().st_size if part.exists() else 0))
         say(f"{entry.name}: {url} (about {entry.size / MIB:.0f} MiB) to {target.parent}")
         download(url, target, check=lambda arrived: _check_tensors(entry, arrived, url))
-        verified = f"{entry.tensors} tensors, {entry.parameters:,} numbers (no checksum is published)"
-    say(f"{entry.name}: in {target}, {verified}. Licence: {entry.licence}. Please cite: {entry.citation}")
+    counted = f"{entry.tensors} tensors, {entry.parameters:,} numbers (no checksum is published)"
+    say(f"{entry.name}: in {target}, {counted}. Licence: {entry.licence}. Please cite: {entry.citation}")
     return target

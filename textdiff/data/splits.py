@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -32,10 +32,7 @@ OneCase = TypeVar("OneCase", bound=AnyCase)
 
 
 def hashed_split(name: str) -> str:
-    """ "train" (70 %), "val" or "test" (15 % each), by a hash of the case's name and by nothing else.
-
-    So it is the same on every machine, and a case that comes or goes moves no other.
-    """
+    """ "train" (70 %), "val" or "test" (15 % each), by a hash of the name alone: a case that comes or goes moves no other."""
     share = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
     return "train" if share < TRAIN_UP_TO else "val" if share < VAL_UP_TO else "test"
 
@@ -46,18 +43,19 @@ def manifest_split(manifest: str) -> dict[str, str]:
     return {name: split for split in SPLITS for name in content[split]}
 
 
-def check_sizes(sizes: tuple[int, int, int]) -> None:
-    """Raise ValueError unless `sizes` are three numbers of phantoms (train, val, test), none negative."""
+def drawn_splits(
+    make: Callable[..., list[OneCase]], seed: int, sizes: tuple[int, int, int], **options: Any
+) -> dict[str, list[OneCase]]:
+    """Split -> phantoms that `make(n, seed, start=..., **options)` draws; ValueError unless sizes are three, none negative."""
     if len(sizes) != 3 or min(sizes) < 0:
         raise ValueError(f"sizes must be three numbers (train, val, test), none negative; got {sizes!r}")
+    return {split: make(n, seed, start=FIRST_INDEX[split], **options) for split, n in zip(SPLITS, sizes, strict=True)}
 
 
 def check_unseen(trained_on: Mapping[str, Any], cases: Sequence[AnyCase]) -> None:
     """Raise ValueError, naming the first few, where a model has been trained on some of `cases`.
 
-    Args:
-        trained_on: as models and records carry it, {"dataset": name, "cases": [fingerprints]}; {} where it is unknown.
-        cases: to be tested on. They are known by their pixels, whatever their names and files.
+    trained_on: as models and records carry it, {"dataset": name, "cases": [fingerprints]}; {} where it is unknown.
     """
     seen = set(trained_on.get("cases", ()))
     met = [case.name for case in cases if case.fingerprint() in seen] if seen else []
@@ -70,11 +68,8 @@ def check_unseen(trained_on: Mapping[str, Any], cases: Sequence[AnyCase]) -> Non
 
 
 def draw_labelled(cases: Sequence[OneCase], n: int, seed: int) -> list[OneCase]:
-    """Draw `n` labelled cases.
-
-    Cases are ranked by a hash of seed and name, so the draw depends neither on the order of the list nor on
-    the platform, a smaller draw is the beginning of a larger one with the same seed, and taking an undrawn
-    case away changes nothing.
+    """Draw `n` labelled cases by a hash of seed and name: neither the order of the list nor a case that is not drawn matters,
+    and a smaller draw is the beginning of a larger one.
 
     Raises ValueError when n is not 1..len(cases), a name occurs twice, or a drawn case has no mask.
     """

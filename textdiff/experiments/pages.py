@@ -73,7 +73,7 @@ class FeaturesConfig(Config):
 class PredictConfig(Config):
     """Notebook 14: your own image and sentence. ``model_folder``: a saved TextDiff; "" for the one that ships for the data set.
 
-    ``image`` and ``text`` belong together; "" for an image of the data set.
+    ``image``: a file, with ``text``, the sentence about it; "" for an image of the data set.
     """
 
     experiment: ClassVar[str] = "predict"
@@ -92,8 +92,8 @@ class PredictConfig(Config):
     def _check_here(self) -> None:
         super()._check_here()
         _must_exist("image", self.image)
-        if bool(self.image) != bool(self.text):
-            raise ValueError("image and text belong together: give both, or neither for an image of the data set")
+        if self.image and not self.text:
+            raise ValueError(f"image={self.image!r}: give the sentence about it too, text='...'")
 
 
 def _must_exist(name: str, path: str) -> None:

@@ -5,15 +5,15 @@ In: a name. Out: a network called ``model(images, captions) -> logits``, from MO
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from textdiff.base.precision import Precision, mixed_precision
+from textdiff.base.precision import FEWEST_CELLS, Precision, mixed_precision
 from textdiff.models.fusion import CrossModalAttention
 from textdiff.models.losses import DiceCE
 from textdiff.models.text import TextEncoder
@@ -24,117 +24,100 @@ if TYPE_CHECKING:
     from textdiff.models.diffusion import Sampling
 
 FEATURES = (32, 32, 64, 128, 256, 32)  # MONAI's own: a wider net only overfits a handful of images sooner
-WIDTHS = (32, 64, 128, 256, 256)
+WIDTHS, WIDTHS_3D = (32, 64, 128, 256, 256), (32, 64, 128, 256)
 SMALLEST = 32
+PATCH = (40, 56, 40)
+VIT_CELL = 16  # voxels a token of UNETR stands for, along each axis; its decoder is built for that
 INSTANCE = ("instance", {"affine": True})
+
+# Name: class in monai.networks.nets, its arguments apart from channels, and what sides must be multiples of. Falk et al.
+# 2019; Zhou et al. 2018; Oktay et al. 2018; Hatamizadeh et al. 2022 with MONAI's smaller width; nnU-Net's network (Isensee
+# et al. 2021) without planning, ensembles and deep supervision; Roy et al. 2023, the smallest: kernels of 3, expansion by 2.
+Network = tuple[str, dict[str, Any], int]
+_DYNUNET = {"spatial_dims": 2, "kernel_size": [3] * 5, "strides": [1, 2, 2, 2, 2], "upsample_kernel_size": [2] * 4}
+NETWORKS: dict[str, Network] = {
+    "unet": ("BasicUNet", {"spatial_dims": 2, "features": FEATURES, "norm": INSTANCE}, 1),
+    "unetpp": ("BasicUNetPlusPlus", {"spatial_dims": 2, "features": FEATURES, "norm": INSTANCE}, 1),
+    "attention_unet": ("AttentionUnet", {"spatial_dims": 2, "channels": WIDTHS, "strides": (2,) * 4}, 16),
+    "swin_unetr": ("SwinUNETR", {"spatial_dims": 2, "feature_size": 24, "norm_name": INSTANCE}, 32),
+    "dynunet": ("DynUNet", {**_DYNUNET, "filters": WIDTHS, "norm_name": INSTANCE}, 16),
+    "mednext": ("MedNeXtSmall", {"spatial_dims": 2, "deep_supervision": False}, 16),
+}
+READING = ("text_unet",)
+BASELINES = (*NETWORKS, *READING)
+
+# The same for volumes. nnU-Net's plan for patches of 40 x 56 x 40 voxels has three poolings and 32 to 256 channels; the
+# others (SegResNet is Myronenko's of 2018, as MONAI's brain-tumour bundle has it; UNETR Hatamizadeh's of 2021) are cut to a
+# like size, which two processor cores can train. Larger patches take the same networks.
+_SWIN_3D = {"feature_size": 12, "num_heads": (1, 2, 4, 8), "window_size": 4}  # windows tile maps of 32, 16, 8, 4
+_MEDNEXT_3D = {"init_filters": 32, "kernel_size": 3, "blocks_down": (2,) * 3, "blocks_up": (2,) * 3}
+_DYNUNET_3D = {"spatial_dims": 3, "kernel_size": [3] * 4, "strides": [1, 2, 2, 2], "upsample_kernel_size": [2] * 3}
+NETWORKS_3D: dict[str, Network] = {
+    "segresnet": ("SegResNet", {"spatial_dims": 3, "init_filters": 16, "blocks_down": (1, 2, 2, 4)}, 8),
+    "swin_unetr": ("SwinUNETR", {**_SWIN_3D, "norm_name": INSTANCE}, 32),
+    "unetr": ("UNETR", {"hidden_size": 192, "mlp_dim": 768, "num_heads": 6, "norm_name": INSTANCE}, VIT_CELL),
+    "dynunet": ("DynUNet", {**_DYNUNET_3D, "filters": WIDTHS_3D, "norm_name": INSTANCE}, 8),
+    "mednext": ("MedNeXt", {"spatial_dims": 3, **_MEDNEXT_3D, "use_residual_connection": True}, 8),
+}
+BASELINES_3D = tuple(NETWORKS_3D)
 
 
 class Baseline(nn.Module):
-    """A network of images alone; captions are taken and ignored.
+    """A network of images or volumes alone; captions are taken and ignored.
 
-    All normalise every image by itself, none a batch: with five training images a batch's statistics are too poor for
-    the running means that batch norm needs at test time, and per-image statistics take out part of the difference
-    between stains and exposures.
+    All normalise every image by itself, none a batch: five training images are too few for a batch's statistics, and
+    per-image statistics take out part of the difference between stains and exposures.
 
     Args:
-        net: maps ``[B, C, H, W]`` to logits ``[B, K, H, W]`` or a list of such, the last of which counts.
-        divisor: what ``net`` needs H and W to be multiples of. Images are mirrored up to that, and to at least twice as
-            much, since the deepest map must have more than one pixel to normalise; logits are cut back.
+        net: maps ``[B, C, *space]`` to logits ``[B, K, *space]`` or a list of such, the last of which counts.
+        divisor: what ``net`` needs sides to be multiples of. Images are padded up to that, and to at least twice as much,
+            since the deepest map must have more than one cell to normalise; logits are cut back. Pictures are mirrored;
+            volumes, which may be thinner than the padding they need, repeat their edge.
         precision: "float32" or "bfloat16".
         criterion: the training loss.
+        spatial_dims: 2 for pictures, 3 for volumes.
     """
 
     def __init__(
-        self, net: nn.Module, divisor: int = 1, precision: Precision = "float32", criterion: DiceCE = DiceCE()
+        self,
+        net: nn.Module,
+        divisor: int = 1,
+        precision: Precision = "float32",
+        criterion: DiceCE = DiceCE(),
+        spatial_dims: int = 2,
     ) -> None:
         super().__init__()
         self.net, self.divisor, self.precision, self.criterion = net, divisor, precision, criterion
+        self.spatial_dims = spatial_dims
 
     def forward(self, images: Tensor, captions: Sequence[str] | None = None) -> Tensor:
-        """Images float ``[B, in_channels, H, W]`` in [-1, 1] -> logits float32 ``[B, num_classes, H, W]``.
+        """Images float ``[B, in_channels, *space]`` -> logits float32 ``[B, num_classes, *space]``.
 
-        Raises ValueError where a side is under 32 px.
+        Raises ValueError for another number of axes, and where a side of a picture is under 32 px.
         """
-        _check_size(images)
-        height, width = images.shape[-2:]
-        top, bottom = _margins(height, self.divisor)
-        left, right = _margins(width, self.divisor)
-        with mixed_precision(images.device, self.precision):
-            logits = self.net(F.pad(images, (left, right, top, bottom), mode="reflect"))
+        _check_images(images, self.spatial_dims)
+        sides = images.shape[2:]
+        extra = [max(2 * self.divisor, -(-side // self.divisor) * self.divisor) - side for side in sides]
+        padding = [part for more in reversed(extra) for part in (more // 2, more - more // 2)]
+        padded = F.pad(images, padding, mode="reflect" if self.spatial_dims == 2 else "replicate")
+        cells = padded.shape[2] // self.divisor if self.spatial_dims == 3 else FEWEST_CELLS
+        with mixed_precision(images.device, self.precision, cells):
+            logits = self.net(padded)
         logits = logits[-1] if isinstance(logits, list) else logits
-        return logits[..., top : top + height, left : left + width].float()
+        inner = [slice(more // 2, more // 2 + side) for more, side in zip(extra, sides, strict=True)]
+        return logits[(..., *inner)].float()
 
     def loss(self, batch: ImageBatch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """What training minimises, as a scalar called "loss"; nothing is drawn, the generator is not used."""
         return {"loss": self.criterion(self(batch.images, batch.captions), batch.masks)}
 
 
-def _margins(side: int, divisor: int) -> tuple[int, int]:
-    extra = max(2 * divisor, -(-side // divisor) * divisor) - side
-    return extra // 2, extra - extra // 2
-
-
-def _check_size(images: Tensor) -> None:
-    if min(images.shape[-2:]) < SMALLEST:
-        raise ValueError(f"images of {tuple(images.shape[-2:])} px: each side must be {SMALLEST} px or more")
-
-
-def _unet(num_classes: int, in_channels: int) -> nn.Module:
-    """Falk et al. 2019."""
-    from monai.networks.nets import BasicUNet
-
-    return BasicUNet(2, in_channels, num_classes, FEATURES, norm=INSTANCE)
-
-
-def _unetpp(num_classes: int, in_channels: int) -> nn.Module:
-    """Zhou et al. 2018."""
-    from monai.networks.nets import BasicUNetPlusPlus
-
-    net = BasicUNetPlusPlus(2, in_channels, num_classes, FEATURES, norm=INSTANCE)
-    # Without deep supervision nothing asks for these; a weight that no gradient reaches has no optimiser state to save
-    net.final_conv_0_1 = net.final_conv_0_2 = net.final_conv_0_3 = nn.Identity()
-    return net
-
-
-def _attention_unet(num_classes: int, in_channels: int) -> nn.Module:
-    """Oktay et al. 2018; MONAI fixes batch norm, which is replaced."""
-    from monai.networks.nets import AttentionUnet
-
-    net = AttentionUnet(2, in_channels, num_classes, WIDTHS, strides=(2, 2, 2, 2))
-    for parent in list(net.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, nn.InstanceNorm2d(child.num_features, affine=True))
-    return net
-
-
-def _swin_unetr(num_classes: int, in_channels: int) -> nn.Module:
-    """Hatamizadeh et al. 2022, MONAI's smaller width."""
-    from monai.networks.nets import SwinUNETR
-
-    return SwinUNETR(in_channels, num_classes, feature_size=24, spatial_dims=2, norm_name=INSTANCE)
-
-
-def _dynunet(num_classes: int, in_channels: int) -> nn.Module:
-    """nnU-Net's network (Isensee et al. 2021) without its planning, ensembles and deep supervision."""
-    from monai.networks.nets import DynUNet
-
-    net = DynUNet(2, in_channels, num_classes, [3] * 5, [1, 2, 2, 2, 2], [2] * 4, WIDTHS, norm_name=INSTANCE)
-    return _each_layer_once(net)
-
-
-def _each_layer_once(net: nn.Module) -> nn.Module:
-    """A DynUNet without its second list of the same layers, which hang in `skip_layers`: a checkpoint holds each once."""
-    for name in ("input_block", "downsamples", "bottleneck", "upsamples"):
-        delattr(net, name)
-    return net
-
-
-def _mednext(num_classes: int, in_channels: int) -> nn.Module:
-    """Roy et al. 2023, their smallest: 3x3 kernels, expansion by 2."""
-    from monai.networks.nets import MedNeXtSmall
-
-    return MedNeXtSmall(spatial_dims=2, in_channels=in_channels, out_channels=num_classes, deep_supervision=False)
+def _check_images(images: Tensor, spatial_dims: int = 2) -> None:
+    if images.ndim != spatial_dims + 2:
+        axes = "[B, C, H, W]" if spatial_dims == 2 else "[B, C, D, H, W]"
+        raise ValueError(f"images of shape {tuple(images.shape)}: a {spatial_dims}D baseline takes {axes}")
+    if spatial_dims == 2 and min(images.shape[2:]) < SMALLEST:
+        raise ValueError(f"images of {tuple(images.shape[2:])} px: each side must be {SMALLEST} px or more")
 
 
 class TextUNet(nn.Module):
@@ -149,9 +132,10 @@ class TextUNet(nn.Module):
         num_classes: background included.
         in_channels, precision, criterion: as for :class:`Baseline`.
 
-    Raises:
-        ValueError: no encoder.
+    Raises ValueError: no encoder.
     """
+
+    text: TextEncoder
 
     def __init__(
         self,
@@ -189,7 +173,7 @@ class TextUNet(nn.Module):
 
         Raises ValueError where a side is under 32 px, or images and captions differ in number.
         """
-        _check_size(images)
+        _check_images(images)
         if len(images) != len(captions):
             raise ValueError(f"{len(images)} images but {len(captions)} captions")
         tokens, mask = (part.to(images.device) for part in self.text(list(captions)))
@@ -213,23 +197,9 @@ class TextUNet(nn.Module):
 
     def _modulate(self, x: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """``x`` scaled and shifted, channel by channel, by what the mean token says."""
-        weight = mask[..., None].float()
-        mean = (tokens * weight).sum(dim=1) / weight.sum(dim=1)
+        mean = (tokens * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
         scale, shift = self.film(mean)[..., None, None].chunk(2, dim=1)
         return x * (1 + scale) + shift
-
-
-# Image networks: how each is built, and what its sides must be multiples of
-NETWORKS: dict[str, tuple[Callable[[int, int], nn.Module], int]] = {
-    "unet": (_unet, 1),
-    "unetpp": (_unetpp, 1),
-    "attention_unet": (_attention_unet, 16),
-    "swin_unetr": (_swin_unetr, 32),
-    "dynunet": (_dynunet, 16),
-    "mednext": (_mednext, 16),
-}
-READING = ("text_unet",)
-BASELINES = (*NETWORKS, *READING)
 
 
 def build_baseline(
@@ -244,72 +214,84 @@ def build_baseline(
 
     Those in ``READING`` read captions through ``text``, which the others ignore.
 
-    Raises:
-        ValueError: another name, fewer than two classes, or a network that reads without ``text``.
+    Raises ValueError: another name, fewer than two classes, or a network that reads without ``text``.
     """
-    if name not in BASELINES:
-        raise ValueError(f"there is no baseline {name!r}; there are: {', '.join(BASELINES)}")
-    if num_classes < 2:
-        raise ValueError(f"num_classes={num_classes}: background and at least one class make 2 or more")
+    _check_request("baseline", name, BASELINES, num_classes)
     if name in READING:
         return TextUNet(text, num_classes, in_channels, precision, criterion)
-    build, divisor = NETWORKS[name]
-    return Baseline(build(num_classes, in_channels), divisor, precision, criterion)
+    return Baseline(_built(NETWORKS[name], in_channels, num_classes), NETWORKS[name][2], precision, criterion)
 
 
-# Volumes. nnU-Net's plan for patches of 40 x 56 x 40 voxels has three poolings and 32 to 256 channels; the other networks are
-# cut to a like size, which two processor cores can train. Larger patches take the same networks.
-PATCH = (40, 56, 40)
-WIDTHS_3D = (32, 64, 128, 256)
-VIT_CELL = 16  # voxels a token of UNETR stands for, along each axis; its decoder is built for that
+def build_baseline_3d(
+    name: str, num_classes: int, in_channels: int = 4, patch: Sequence[int] = PATCH, precision: Precision = "float32"
+) -> Baseline:
+    """Build the 3D baseline called ``name`` (one of ``BASELINES_3D``), freshly initialised, running in ``precision``.
 
+    Args:
+        num_classes: background included.
+        in_channels: intensity, and three of place (-1..1 over the whole volume), as TextDiffSeg gets them.
+        patch: sides of the training patch in voxels. All take other sizes too; UNETR, whose position embedding has one
+            size, answers those in windows of ``patch``.
 
-class VolumeBaseline(nn.Module):
-    """A network of volumes alone; prompts are taken and ignored.
-
-    Pads as :class:`Baseline`, with a third axis and the edge repeated instead of mirrored, so that a volume may be thinner
-    than the padding it needs.
+    Raises ValueError: another name, fewer than two classes, or a ``patch`` that is not three sides of 1 or more.
     """
+    _check_request("3D baseline", name, BASELINES_3D, num_classes)
+    if len(patch) != 3 or min(patch) < 1:
+        raise ValueError(f"patch={tuple(patch)}: three sides in voxels, such as {PATCH}")
+    net = _built(NETWORKS_3D[name], in_channels, num_classes, patch)
+    return Baseline(net, NETWORKS_3D[name][2], precision, spatial_dims=3)
 
-    def __init__(self, net: nn.Module, divisor: int, precision: Precision) -> None:
-        super().__init__()
-        self.net, self.divisor, self.precision = net, divisor, precision
 
-    def forward(self, images: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
-        """Images float ``[B, in_channels, D, H, W]`` of any size -> logits float32 ``[B, num_classes, D, H, W]``."""
-        if images.ndim != 5:
-            raise ValueError(f"images of shape {tuple(images.shape)}: a 3D baseline takes [B, C, D, H, W]")
-        margins = [_margins(side, self.divisor) for side in images.shape[2:]]
-        padding = [margin for pair in reversed(margins) for margin in pair]
-        padded = F.pad(images, padding, mode="replicate")
-        with mixed_precision(images.device, self.precision, padded.shape[2] // self.divisor):
-            logits = self.net(padded)
-        inner = (slice(before, before + side) for (before, _), side in zip(margins, images.shape[2:], strict=True))
-        return logits[(..., *inner)].float()
+def _check_request(kind: str, name: str, known: Sequence[str], num_classes: int) -> None:
+    if name not in known:
+        raise ValueError(f"there is no {kind} {name!r}; there are: {', '.join(known)}")
+    if num_classes < 2:
+        raise ValueError(f"num_classes={num_classes}: background and at least one class make 2 or more")
+
+
+def _built(network: Network, in_channels: int, num_classes: int, patch: Sequence[int] = ()) -> nn.Module:
+    """MONAI's network without what no gradient ever reaches, which would have no optimiser state to save."""
+    from monai.networks import nets
+
+    kind, options, _ = network
+    options = options | {"in_channels": in_channels, "out_channels": num_classes}
+    size = tuple(-(-side // VIT_CELL) * VIT_CELL for side in patch)  # whole tokens
+    if kind == "UNETR":
+        options["img_size"] = size
+    net = getattr(nets, kind)(**options)
+    if kind == "BasicUNetPlusPlus":  # only deep supervision asks for these
+        net.final_conv_0_1 = net.final_conv_0_2 = net.final_conv_0_3 = nn.Identity()
+    elif kind == "AttentionUnet":  # MONAI fixes batch norm
+        for parent in list(net.modules()):
+            for name, child in parent.named_children():
+                if isinstance(child, nn.BatchNorm2d):
+                    setattr(parent, name, nn.InstanceNorm2d(child.num_features, affine=True))
+    elif kind == "DynUNet":  # a second list of the same layers, which hang in `skip_layers`
+        for name in ("input_block", "downsamples", "bottleneck", "upsamples"):
+            delattr(net, name)
+    elif kind == "UNETR":
+        for block in net.vit.blocks:
+            block.norm_cross_attn = nn.Identity()  # there is nothing to cross
+        return _Windows(net, size)
+    return net
+
+
+# --- volumes ---------------------------------------------------------------------------------------------
 
 
 class VolumeNetwork(nn.Module):
     """A 3D baseline in TextDiffSeg's place: trained by the same loop, run over volumes by the same windows.
 
-    It does not read: prompts are taken and ignored, and every structure is always looked for.
-
-    Args:
-        net: images ``[B, 4, X, Y, Z]`` to logits ``[B, num_classes, X, Y, Z]`` (:func:`build_baseline_3d`).
-        class_names: background first.
-        preprocessing: what is done to a volume before.
-        criterion: the training loss.
+    It does not read: every structure is always looked for. ``net``: of :func:`build_baseline_3d`; ``class_names``:
+    background first; ``preprocessing``: what is done to a volume before; ``criterion``: the training loss.
     """
 
     def __init__(
-        self,
-        net: nn.Module,
-        class_names: Sequence[str],
-        preprocessing: Preprocessing,
-        criterion: DiceCE = DiceCE(),
+        self, net: nn.Module, class_names: Sequence[str], preprocessing: Preprocessing, criterion: DiceCE = DiceCE()
     ) -> None:
         super().__init__()
-        self.net, self.class_names, self.preprocessing = net, tuple(class_names), preprocessing
-        self.criterion = criterion
+        self.net, self.class_names = net, tuple(class_names)
+        self.preprocessing, self.criterion = preprocessing, criterion
 
     @property
     def device(self) -> torch.device:
@@ -340,93 +322,3 @@ class _Windows(nn.Module):
         return sliding_window_inference(
             images, self.size, 4, self.net, overlap=0.25, mode="gaussian", padding_mode="replicate"
         )
-
-
-def _segresnet_3d(num_classes: int, in_channels: int, patch: Sequence[int]) -> nn.Module:
-    """Myronenko 2018: 16 filters and blocks (1, 2, 2, 4), as MONAI's brain-tumour bundle; group norm."""
-    from monai.networks.nets import SegResNet
-
-    return SegResNet(3, 16, in_channels, num_classes, blocks_down=(1, 2, 2, 4))
-
-
-def _swin_unetr_3d(num_classes: int, in_channels: int, patch: Sequence[int]) -> nn.Module:
-    """Hatamizadeh et al. 2022, reduced: 12 features, heads of 12 channels, windows of 4, which tile maps of 32, 16, 8, 4."""
-    from monai.networks.nets import SwinUNETR
-
-    return SwinUNETR(
-        in_channels, num_classes, feature_size=12, num_heads=(1, 2, 4, 8), window_size=4, norm_name=INSTANCE
-    )
-
-
-def _unetr_3d(num_classes: int, in_channels: int, patch: Sequence[int]) -> nn.Module:
-    """Hatamizadeh et al. 2021, reduced: 192 channels, 6 heads. Built for ``patch``, rounded up to whole tokens."""
-    from monai.networks.nets import UNETR
-
-    size = tuple(-(-side // VIT_CELL) * VIT_CELL for side in patch)
-    net = UNETR(in_channels, num_classes, size, hidden_size=192, mlp_dim=768, num_heads=6, norm_name=INSTANCE)
-    for block in net.vit.blocks:
-        block.norm_cross_attn = nn.Identity()  # there is nothing to cross: no gradient would ever reach it
-    return _Windows(net, size)
-
-
-def _dynunet_3d(num_classes: int, in_channels: int, patch: Sequence[int]) -> nn.Module:
-    """nnU-Net's network (Isensee et al. 2021) as its planning draws it for Hippocampus, without deep supervision."""
-    from monai.networks.nets import DynUNet
-
-    net = DynUNet(3, in_channels, num_classes, [3] * 4, [1, 2, 2, 2], [2] * 3, WIDTHS_3D, norm_name=INSTANCE)
-    return _each_layer_once(net)
-
-
-def _mednext_3d(num_classes: int, in_channels: int, patch: Sequence[int]) -> nn.Module:
-    """Roy et al. 2023, their smallest (kernels of 3, expansion by 2) with three poolings instead of four."""
-    from monai.networks.nets import MedNeXt
-
-    return MedNeXt(
-        3,
-        32,
-        in_channels,
-        num_classes,
-        kernel_size=3,
-        use_residual_connection=True,
-        blocks_down=(2,) * 3,
-        blocks_up=(2,) * 3,
-    )
-
-
-# Volume networks: how each is built, and what its sides must be multiples of
-NETWORKS_3D: dict[str, tuple[Callable[[int, int, Sequence[int]], nn.Module], int]] = {
-    "segresnet": (_segresnet_3d, 8),
-    "swin_unetr": (_swin_unetr_3d, 32),
-    "unetr": (_unetr_3d, VIT_CELL),
-    "dynunet": (_dynunet_3d, 8),
-    "mednext": (_mednext_3d, 8),
-}
-BASELINES_3D = tuple(NETWORKS_3D)
-
-
-def build_baseline_3d(
-    name: str,
-    num_classes: int,
-    in_channels: int = 4,
-    patch: Sequence[int] = PATCH,
-    precision: Precision = "float32",
-) -> VolumeBaseline:
-    """Build the 3D baseline called ``name`` (one of ``BASELINES_3D``), freshly initialised, running in ``precision``.
-
-    Args:
-        num_classes: background included.
-        in_channels: intensity, and three of place (-1..1 over the whole volume), as TextDiffSeg gets them.
-        patch: sides of the training patch in voxels. All take other sizes too; UNETR, whose position embedding has one
-            size, answers those in windows of ``patch``.
-
-    Raises:
-        ValueError: another name, fewer than two classes, or a ``patch`` that is not three sides of 1 or more.
-    """
-    if name not in NETWORKS_3D:
-        raise ValueError(f"there is no 3D baseline {name!r}; there are: {', '.join(NETWORKS_3D)}")
-    if num_classes < 2:
-        raise ValueError(f"num_classes={num_classes}: background and at least one class make 2 or more")
-    if len(patch) != 3 or min(patch) < 1:
-        raise ValueError(f"patch={tuple(patch)}: three sides in voxels, such as {PATCH}")
-    build, divisor = NETWORKS_3D[name]
-    return VolumeBaseline(build(num_classes, in_channels, patch), divisor, precision)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -20,6 +21,7 @@ from tqdm.auto import tqdm
 NoiseSchedule = Literal["linear", "cosine"]
 Target = Literal["sample", "epsilon", "v_prediction"]
 Sampler = Literal["ddim", "ddpm"]
+STEPS = 1000  # of a full schedule
 ETA: dict[str, float] = {"ddim": 0.0, "ddpm": 1.0}  # 1 is the ancestral step (Song et al. 2021, section 4.1)
 
 
@@ -44,59 +46,39 @@ class Sampling:
         for name, least in (("sampling_steps", 1), ("samples", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: at least {least}")
-        _check_sampler(self.sampler)
+        if self.sampler not in ETA:
+            raise ValueError(f"sampler={self.sampler!r}: choose one of {', '.join(ETA)}")
 
 
-def _check_sampler(sampler: str) -> None:
-    if sampler not in ETA:
-        raise ValueError(f"sampler={sampler!r}: choose one of {', '.join(ETA)}")
+def beta_schedule(name: NoiseSchedule) -> np.ndarray:
+    """The variances ``beta_t`` of the noising steps, float64 ``[1000]``.
 
-
-def beta_schedule(name: NoiseSchedule, num_steps: int = 1000) -> np.ndarray:
-    """The variances ``beta_t`` of ``num_steps`` noising steps as float64 ``[num_steps]``.
-
-    "linear" runs from 1e-4 to 2e-2 for 1000 steps (scaled so that other lengths reach the same final noise); "cosine" is
-    Nichol and Dhariwal's, capped at 0.999.
+    "linear" runs from 1e-4 to 2e-2; "cosine" is Nichol and Dhariwal's, capped at 0.999.
     """
     if name == "linear":
-        scale = 1000 / num_steps
-        return np.linspace(scale * 1e-4, scale * 2e-2, num_steps, dtype=np.float64)
+        return np.linspace(1e-4, 2e-2, STEPS, dtype=np.float64)
     if name == "cosine":
-
-        def signal(fraction: float) -> float:
-            return math.cos((fraction + 0.008) / 1.008 * math.pi / 2) ** 2
-
-        ratios = [signal((t + 1) / num_steps) / signal(t / num_steps) for t in range(num_steps)]
-        return np.array([min(1 - ratio, 0.999) for ratio in ratios])
+        signal = [math.cos((t / STEPS + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(STEPS + 1)]
+        return np.array([min(1 - after / before, 0.999) for before, after in pairwise(signal)])
     raise ValueError(f"noise_schedule={name!r}: choose one of {', '.join(get_args(NoiseSchedule))}")
 
 
-def respaced_timesteps(respacing: str | int, num_steps: int = 1000) -> list[int]:
+def respaced_timesteps(respacing: str | int) -> list[int]:
     """The steps of the full schedule that a shortened one visits, ascending.
 
-    ``respacing`` is a number of steps, a list such as "10,15,20" (so many steps from equal sections of the schedule), or
-    "ddimN" (N steps at one whole stride, from 0).
-
-    Raises:
-        ValueError: more steps than there are, or no whole stride that gives N.
+    ``respacing``: a number of steps, evenly spaced from the first to the last, or "ddimN" (N at one whole stride, from 0).
+    Raises ValueError: more steps than there are, or no whole stride that gives N.
     """
-    respacing = str(respacing)
-    if respacing.startswith("ddim"):
-        wanted = int(respacing[4:])
-        for stride in range(1, num_steps):
-            if len(range(0, num_steps, stride)) == wanted:
-                return list(range(0, num_steps, stride))
-        raise ValueError(f"no whole stride takes exactly {wanted} of {num_steps} steps; give a plain number instead")
-    counts = [int(part) for part in respacing.split(",")]
-    steps, start = [], 0
-    for i, count in enumerate(counts):
-        size = num_steps // len(counts) + (1 if i < num_steps % len(counts) else 0)
-        if not 1 <= count <= size:
-            raise ValueError(f"cannot take {count} steps from a section of {size} (respacing {respacing!r})")
-        stride = (size - 1) / (count - 1) if count > 1 else 1
-        steps += [start + round(k * stride) for k in range(count)]
-        start += size
-    return steps
+    if str(respacing).startswith("ddim"):
+        strided = (range(0, STEPS, stride) for stride in range(1, STEPS))
+        fitting = next((steps for steps in strided if len(steps) == int(str(respacing)[4:])), None)
+        if fitting is None:
+            raise ValueError(f"respacing={respacing!r}: no whole stride takes exactly so many of {STEPS} steps")
+        return list(fitting)
+    count = int(respacing)
+    if not 1 <= count <= STEPS:
+        raise ValueError(f"respacing={respacing!r}: from 1 to {STEPS} steps")
+    return [round(k * (STEPS - 1) / max(1, count - 1)) for k in range(count)]
 
 
 def ddim_step(
@@ -104,10 +86,8 @@ def ddim_step(
 ) -> Tensor:
     """From the noise level ``abar`` to the next one visited (Song et al. 2021, equation 12 with the sigma of 16).
 
-    Args:
-        clean, noised: the predicted clean tensor and what it was predicted from.
-        abar, abar_next: products of the alphas; 1 is no noise, 0 nothing else.
-        noise: standard normal; its share grows with ``eta``, 0 (none) to 1 (the ancestral step).
+    ``clean``: predicted from ``noised``. ``abar``, ``abar_next``: products of the alphas; 1 is no noise, 0 nothing else.
+    ``noise``: standard normal; its share grows with ``eta``, 0 (none) to 1 (the ancestral step).
     """
     predicted_noise = (noised - math.sqrt(abar) * clean) / math.sqrt(1 - abar)
     sigma = eta * math.sqrt((1 - abar_next) / (1 - abar) * (1 - abar / abar_next))
@@ -115,42 +95,35 @@ def ddim_step(
     return math.sqrt(abar_next) * clean + kept * predicted_noise + sigma * noise
 
 
-def add_noise(clean: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
-    """``sqrt(abar_t) clean + sqrt(1 - abar_t) noise``, in the dtype of ``clean``; ``timesteps`` int ``[B]``."""
-    signal, spread = levels(timesteps, alphas_cumprod, clean)
-    return (signal * clean + spread * noise).to(clean.dtype)
+class _Noising:
+    """One schedule: ``alphas_cumprod`` float64 of its steps on the CPU."""
+
+    def __init__(self, abar: np.ndarray) -> None:
+        self._abar = abar
+        self.alphas_cumprod = torch.from_numpy(abar)
+
+    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """``sqrt(abar_t) clean + sqrt(1 - abar_t) noise`` in the dtype of ``clean``; ``timesteps`` int ``[B]`` of this schedule."""
+        signal, spread = self.levels(timesteps, clean)
+        return (signal * clean + spread * noise).to(clean.dtype)
+
+    def levels(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """``sqrt(abar_t)`` and ``sqrt(1 - abar_t)``, float32 ``[B, 1, ...]`` on the device of ``like``."""
+        abar = self.alphas_cumprod[timesteps.cpu()].reshape(-1, *[1] * (like.ndim - 1))
+        return abar.sqrt().float().to(like.device), (1 - abar).sqrt().float().to(like.device)
 
 
-def levels(timesteps: Tensor, alphas_cumprod: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """``sqrt(abar_t)`` and ``sqrt(1 - abar_t)``, float32 ``[B, 1, ...]`` on the device of ``like``."""
-    abar = alphas_cumprod[timesteps.cpu()].reshape(-1, *[1] * (like.ndim - 1))
-    return abar.sqrt().float().to(like.device), (1 - abar).sqrt().float().to(like.device)
-
-
-class Diffusion:
-    """Noising and denoising of pictures with one schedule, predicting the noise.
-
-    Args:
-        noise_schedule: "linear" or "cosine".
-        num_steps: steps of the full schedule.
-        respacing: see :func:`respaced_timesteps`; "" keeps every step.
+class Diffusion(_Noising):
+    """Noising and denoising of pictures, predicting the noise; ``respacing`` as of :func:`respaced_timesteps`, "" for all steps.
 
     ``timesteps[i]`` is the full schedule's step that step ``i`` of this one stands for, which the UNet must be told.
     """
 
-    def __init__(
-        self, noise_schedule: NoiseSchedule = "linear", num_steps: int = 1000, respacing: str | int = ""
-    ) -> None:
-        full = np.cumprod(1 - beta_schedule(noise_schedule, num_steps))
-        self.timesteps = list(range(num_steps)) if respacing == "" else respaced_timesteps(respacing, num_steps)
-        self._abar = full[self.timesteps]
+    def __init__(self, noise_schedule: NoiseSchedule = "linear", respacing: str | int = "") -> None:
+        self.timesteps = list(range(STEPS)) if respacing == "" else respaced_timesteps(respacing)
+        super().__init__(np.cumprod(1 - beta_schedule(noise_schedule))[self.timesteps])
         self._before = np.append(1.0, self._abar[:-1])  # abar of the step that step t leads to
         self.betas = 1 - self._abar / self._before
-        self.alphas_cumprod = torch.from_numpy(self._abar)
-
-    def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Eq. 1 in one jump: ``sqrt(abar_t) x0 + sqrt(1 - abar_t) noise``; ``timesteps [B]`` index this schedule."""
-        return add_noise(x0, noise, timesteps, self.alphas_cumprod)
 
     def predict_x0(self, eps: Tensor, x_t: Tensor, t: int) -> Tensor:
         """The clean image that noise ``eps`` implies, clipped to [-1, 1]."""
@@ -196,21 +169,17 @@ class Diffusion:
         seed: int = 0,
         device: str | torch.device = "cpu",
         progress: bool = True,
-        callback: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """Pictures ``shape = (B, C, H, W)`` in [-1, 1] drawn from a pretrained UNet by "ddim" (eta 0) or "ddpm" steps.
 
-        ``callback(t, x)`` sees every intermediate image. The noise is drawn on the CPU: a seed means the same everywhere.
+        The noise is drawn on the CPU: a seed means the same everywhere.
         """
-        _check_sampler(sampler)
-        step = self.ddim_step if sampler == "ddim" else self.ddpm_step
+        step = {"ddim": self.ddim_step, "ddpm": self.ddpm_step}[sampler]
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(*shape, generator=generator).to(device)
         for t in tqdm(range(len(self.timesteps) - 1, -1, -1), desc="denoising", disable=not progress):
             timesteps = torch.full((shape[0],), self.timesteps[t], device=device)
-            x = step(unet(x, timesteps), x, t, generator=generator)
-            if callback is not None:
-                callback(t, x)
+            x = step(unet(x, timesteps), x, t, generator)
         return x.clamp(-1, 1)
 
     def _posterior_variance(self, t: int) -> float:
@@ -220,31 +189,20 @@ class Diffusion:
         return max(float(variance), 1e-20)
 
 
-class LatentDiffusion:
-    """Noising and denoising of a latent of unit variance (TextDiffSeg's equation 3), unclipped.
+class LatentDiffusion(_Noising):
+    """Noising (TextDiffSeg's equation 3) and denoising of a latent of unit variance, unclipped.
 
-    Args:
-        noise_schedule: "linear" or "cosine".
-        prediction: what the network gives: the clean latent ("sample"), the noise ("epsilon") or "v_prediction". Ours is
-            "sample": out of nearly pure noise, where few-step sampling begins, the noise says nothing about the latent.
-        num_steps: steps of the full schedule.
+    ``prediction``: what the network gives: the clean latent ("sample"), the noise ("epsilon") or "v_prediction". Ours is
+    "sample": out of nearly pure noise, where few-step sampling begins, the noise says nothing about the latent.
 
-    Raises:
-        ValueError: an unknown schedule or prediction.
+    Raises ValueError: an unknown schedule or prediction.
     """
 
-    def __init__(
-        self, noise_schedule: NoiseSchedule = "linear", prediction: Target = "sample", num_steps: int = 1000
-    ) -> None:
+    def __init__(self, noise_schedule: NoiseSchedule = "linear", prediction: Target = "sample") -> None:
         if prediction not in get_args(Target):
             raise ValueError(f"prediction={prediction!r}: choose one of {', '.join(get_args(Target))}")
-        self.prediction, self.num_steps = prediction, num_steps
-        self._abar = np.cumprod(1 - beta_schedule(noise_schedule, num_steps))
-        self.alphas_cumprod = torch.from_numpy(self._abar)
-
-    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Equation 3: ``sqrt(abar_t) clean + sqrt(1 - abar_t) noise``; ``timesteps`` int ``[B]``."""
-        return add_noise(clean, noise, timesteps, self.alphas_cumprod)
+        super().__init__(np.cumprod(1 - beta_schedule(noise_schedule)))
+        self.prediction = prediction
 
     def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the network should give for this latent and this noise."""
@@ -252,14 +210,14 @@ class LatentDiffusion:
             return clean
         if self.prediction == "epsilon":
             return noise
-        signal, spread = levels(timesteps, self.alphas_cumprod, clean)
+        signal, spread = self.levels(timesteps, clean)
         return signal * noise - spread * clean
 
     def clean(self, output: Tensor, noised: Tensor, timesteps: Tensor) -> Tensor:
         """The clean latent that a network's output implies."""
         if self.prediction == "sample":
             return output
-        signal, spread = levels(timesteps, self.alphas_cumprod, noised)
+        signal, spread = self.levels(timesteps, noised)
         if self.prediction == "epsilon":
             return (noised - spread * output) / signal
         return signal * noised - spread * output
@@ -267,12 +225,11 @@ class LatentDiffusion:
     def visited(self, sampling_steps: int) -> list[int]:
         """The steps that sampling visits: evenly spaced, descending, the first the schedule's last (nearly pure noise).
 
-        Raises:
-            ValueError: a number of steps outside 1..num_steps.
+        Raises ValueError: a number of steps outside 1..1000.
         """
-        if not 1 <= sampling_steps <= self.num_steps:
-            raise ValueError(f"sampling_steps={sampling_steps}: between 1 and {self.num_steps}")
-        return [k * self.num_steps // sampling_steps - 1 for k in range(sampling_steps, 0, -1)]
+        if not 1 <= sampling_steps <= STEPS:
+            raise ValueError(f"sampling_steps={sampling_steps}: between 1 and {STEPS}")
+        return [k * STEPS // sampling_steps - 1 for k in range(sampling_steps, 0, -1)]
 
     def sample(
         self,
@@ -288,8 +245,7 @@ class LatentDiffusion:
         Every latent of the batch gets the same noise, drawn on the CPU: an answer depends neither on what else is in the
         batch nor on the device. ``denoise(latent, timesteps [batch])`` is the network.
 
-        Raises:
-            ValueError: more steps than the schedule has.
+        Raises ValueError: more steps than the schedule has.
         """
         eta, steps = ETA[sampling.sampler], self.visited(sampling.sampling_steps)
         latent = torch.randn(1, *shape, generator=generator).to(device).expand(batch, *shape)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from textdiff.base.cache import FeatureCache, KnownFingerprint, key_of
 from textdiff.base.precision import mixed_precision
-from textdiff.models.diffusion import Diffusion, NoiseSchedule
+from textdiff.models.diffusion import STEPS, Diffusion, NoiseSchedule
 from textdiff.models.unet import UNet, check_blocks
 
 
@@ -27,7 +27,7 @@ class FeatureExtractor(nn.Module, ABC):
     A subclass writes :meth:`compute` and ``settings``: its constructor's arguments apart from network and cache.
 
     Args:
-        network: the pretrained network; it is frozen and kept in eval mode.
+        network: it is frozen and kept in eval mode.
         channels, strides: one number per map: its channels, and image pixels per map pixel.
         precision: "float32", or "bfloat16" (mixed precision; maps are rounded to bfloat16).
         cache: where maps are kept; None computes them every time.
@@ -67,8 +67,7 @@ class FeatureExtractor(nn.Module, ABC):
     def maps(self, images: Tensor) -> list[Tensor]:
         """What :meth:`forward` gives, in the dtype of ``precision``: for a head that would round them again anyway.
 
-        Raises:
-            ValueError: images that are no floating-point numbers, or of a size that the network cannot take.
+        Raises ValueError: images that are no floating-point numbers, or of a size that the network cannot take.
         """
         if not images.is_floating_point():
             raise ValueError(f"images must be floating-point numbers in [-1, 1], got {images.dtype}")
@@ -111,8 +110,7 @@ class DiffusionFeatures(FeatureExtractor):
 
     The channels of a map are the block's, times the number of steps, which follow each other in the order given.
 
-    Raises:
-        ValueError: a block or step that does not exist, saying the range.
+    Raises ValueError: a block or step that does not exist, saying the range.
     """
 
     network: UNet
@@ -130,14 +128,12 @@ class DiffusionFeatures(FeatureExtractor):
         check_blocks(blocks, len(unet.output_blocks))
         channels = [unet.block_channels[k] * len(steps) for k in blocks]
         super().__init__(unet, channels, [unet.block_strides[k] for k in blocks], precision, cache)
+        if not steps or any(not 0 <= step < STEPS for step in steps) or len(set(steps)) != len(steps):
+            raise ValueError(f"noise steps {list(steps)}: give at least one, each once, from 0 to {STEPS - 1}")
         self.diffusion = Diffusion(noise_schedule)
-        last = len(self.diffusion.timesteps) - 1
-        if not steps or any(not 0 <= step <= last for step in steps) or len(set(steps)) != len(steps):
-            raise ValueError(f"noise steps {list(steps)}: give at least one, each once, from 0 to {last}")
-        self.blocks, self.steps = tuple(blocks), tuple(steps)
-        self.noise_seed = noise_seed
-        self.settings = {"blocks": self.blocks, "steps": self.steps, "noise_seed": noise_seed}
-        self.settings |= {"noise_schedule": noise_schedule, "precision": precision}
+        self.blocks, self.steps, self.noise_seed = tuple(blocks), tuple(steps), noise_seed
+        told = {"noise_seed": noise_seed, "noise_schedule": noise_schedule, "precision": precision}
+        self.settings = {"blocks": self.blocks, "steps": self.steps, **told}
 
     @property
     def unet(self) -> UNet:

@@ -29,8 +29,7 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """``x [B, N, dim]``, ``tokens [B, L, text_dim]``, ``mask [B, L]`` (True = read it) -> ``[B, N, dim]``."""
         q, k, v = (self._heads(part) for part in (self.to_q(x), self.to_k(tokens), self.to_v(tokens)))
-        attend = None if mask is None else mask[:, None, None, :]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attend)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None])
         return self.to_out(out.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
@@ -38,7 +37,7 @@ class CrossAttention(nn.Module):
         q, k = self._heads(self.to_q(x)), self._heads(self.to_k(tokens))
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
         if mask is not None:
-            scores = scores.masked_fill(~mask[:, None, None, :], -torch.inf)
+            scores = scores.masked_fill(~mask[:, None, None], -torch.inf)
         return scores.softmax(dim=-1).mean(dim=1)
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -78,30 +77,22 @@ class CrossModalAttention(nn.Module):
 
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """``x [B, dim, *space]``, ``tokens [B, L, text_dim]``, ``mask [B, L]`` bool or None -> ``[B, dim, *space]``."""
-        self._check(x, tokens, mask)
-        space = x.shape[2:]
-        h = self._flat(x)
+        h = self._flat(x, tokens, mask)
         h = h + self.attn1(self.norm1(h), tokens, mask)
         h = h + self.attn2(self.norm2(h), tokens, mask)
         h = h + self.ff(F.gelu(self.norm3(h)))
-        return h.transpose(1, 2).unflatten(2, space)
+        return h.transpose(1, 2).unflatten(2, x.shape[2:])
 
     def attention(self, x: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Where each word is read, mean of both attentions: ``[B, L, *space]``; at every pixel the words sum to one."""
-        self._check(x, tokens, mask)
-        space = x.shape[2:]
-        h = self._flat(x)
+        h = self._flat(x, tokens, mask)
         first = self.attn1.weights(self.norm1(h), tokens, mask)
         h = h + self.attn1(self.norm1(h), tokens, mask)
         second = self.attn2.weights(self.norm2(h), tokens, mask)
-        return ((first + second) / 2).transpose(1, 2).unflatten(2, space)
+        return ((first + second) / 2).transpose(1, 2).unflatten(2, x.shape[2:])
 
-    def _flat(self, x: Tensor) -> Tensor:
-        if self.place is not None:
-            x = x + self.place(x.shape[2:], x.device)
-        return x.flatten(2).transpose(1, 2)
-
-    def _check(self, x: Tensor, tokens: Tensor, mask: Tensor | None) -> None:
+    def _flat(self, x: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """The checked map as pixels that know their place, ``[B, N, dim]``."""
         if x.ndim != self.spatial_dims + 2:
             raise ValueError(f"maps must have {self.spatial_dims} spatial dimensions, got {tuple(x.shape)}")
         if tokens.ndim != 3 or len(tokens) != len(x):
@@ -110,6 +101,9 @@ class CrossModalAttention(nn.Module):
             raise ValueError(f"mask must be {tuple(tokens.shape[:2])} like the tokens, got {tuple(mask.shape)}")
         if mask is not None and not mask.any(dim=1).all():
             raise ValueError("a caption has no token left to read: its whole mask is False")
+        if self.place is not None:
+            x = x + self.place(x.shape[2:], x.device)
+        return x.flatten(2).transpose(1, 2)
 
 
 class PositionEncoding(nn.Module):

@@ -10,29 +10,25 @@ there are, and borders are as smooth as the volume's voxels allow.
 from __future__ import annotations
 
 import logging
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from textdiff.data.cases import read_picture
+from textdiff.data.volumes.prompts import named_structures
 from textdiff.data.volumes.volume import Volume, read_image
 from textdiff.models.diffusion import Sampling
 
 if TYPE_CHECKING:
-    from textdiff.data.images.transforms import ImageSpec
     from textdiff.data.volumes.patches import Preprocessing
-    from textdiff.models.features import FeatureExtractor
-    from textdiff.models.text import TextEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -42,48 +38,23 @@ CHUNK = 8  # planes of the image that are reduced at a time
 # --- pictures --------------------------------------------------------------------------------------------
 
 
-class ImageModel(Protocol):
-    """What :func:`predict_image` and :func:`look` ask of a model; TextDiff has it."""
-
-    image: ImageSpec
-    device: torch.device
-    features: FeatureExtractor
-    text: TextEncoder | None
-    training: bool
-
-    def __call__(self, images: Tensor, captions: Sequence[str]) -> Tensor:
-        """Images ``[B, 3, H, W]`` in [-1, 1] and B captions -> logits ``[B, K, H, W]``."""
-
-    def attention(self, images: Tensor, captions: Sequence[str], size: tuple[int, int]) -> Tensor:
-        """Where each token is read: ``[B, L, *size]``."""
-
-    def train(self, mode: bool = True) -> object: ...
-
-
 @torch.no_grad()
-def predict_image(
-    model: ImageModel, image: str | Path | np.ndarray, text: str, probabilities: bool = False
-) -> np.ndarray:
-    """Segments one picture.
+def predict_image(model: Any, image: str | Path | np.ndarray, text: str, probabilities: bool = False) -> np.ndarray:
+    """Labels uint8 ``[H, W]`` of one picture at its own size; or its ``probabilities``, float32 ``[num_classes, H, W]``.
 
     Args:
+        model: a TextDiff.
         image: a file, or a uint8 array ``[H, W, 3]`` (RGB) or ``[H, W]`` (grey).
         text: the sentence that describes it.
-        probabilities: return float32 ``[num_classes, H, W]`` instead of labels.
 
-    Returns:
-        label map uint8 ``[H, W]`` at the picture's own size.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file that is no picture, or another kind of array.
+    Raises FileNotFoundError: no such file; ValueError: a file that is no picture, or another kind of array.
     """
     pixels = _as_rgb(image)
     was_training = model.training
     model.train(False)
     try:
         with model.features.caching(None):
-            logits = model(_input(model, pixels), [text])
+            logits = model(model.image.input(pixels)[None].to(model.device), [text])
     finally:
         model.train(was_training)
     logits = F.interpolate(logits, size=pixels.shape[:2], mode="bilinear", align_corners=False)[0]
@@ -92,20 +63,16 @@ def predict_image(
     return logits.argmax(dim=0).to(torch.uint8).cpu().numpy()
 
 
-def look(model: ImageModel, image: str | Path | np.ndarray, text: str) -> tuple[list[str], np.ndarray]:
-    """Which word looked where: the caption's word pieces and their attention, float32 ``[L, H, W]`` in 0..1.
+def look(model: Any, image: str | Path | np.ndarray, text: str) -> tuple[list[str], np.ndarray]:
+    """Which word looked where in a TextDiff: the caption's word pieces and their attention, float32 ``[L, H, W]`` in 0..1.
 
     Raises what :func:`predict_image` raises, and ValueError where the model has no attention to show.
     """
     pixels = _as_rgb(image)
     with model.features.caching(None):
-        weights = model.attention(_input(model, pixels), [text], pixels.shape[:2])[0]
+        weights = model.attention(model.image.input(pixels)[None].to(model.device), [text], pixels.shape[:2])[0]
     words = model.text.words(text)
     return words, weights[: len(words)].cpu().numpy()
-
-
-def _input(model: ImageModel, pixels: np.ndarray) -> Tensor:
-    return model.image.input(pixels)[None].to(model.device)
 
 
 def _as_rgb(image: str | Path | np.ndarray) -> np.ndarray:
@@ -122,18 +89,20 @@ def _as_rgb(image: str | Path | np.ndarray) -> np.ndarray:
 
 
 class Segmenter(Protocol):
-    """What a model must have to be run over a volume: TextDiffSeg has it, and so have the 3D baselines.
+    """What is run over a volume: TextDiffSeg, or a 3D baseline.
 
-    Only a model that draws has also ``draws``: arguments as of ``segment``, one after another the probabilities of each
-    sample.
+    Only a model that draws has also ``draws``, which gives one after another the probabilities of each sample.
     """
 
-    class_names: Sequence[str]
+    class_names: tuple[str, ...]
     preprocessing: Preprocessing
-    device: torch.device
+
+    @property
+    def device(self) -> torch.device: ...
 
     def segment(self, images: Tensor, prompts: Sequence[str], sampling: Sampling) -> Tensor:
         """Images ``[B, 4, X, Y, Z]`` (intensity, three place channels) -> probabilities ``[B, K+1, X, Y, Z]``."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,20 +113,13 @@ class Prediction:
     ``volumes_ml``: of every structure, one number per sample.
     ``uncertainty`` (if asked for): entropy of the mean probabilities by the logarithm of the number of classes,
     float32, 0 (sure) to 1 (all classes alike).
-    ``majority`` (of several samples): the class that most samples chose; of two chosen as often, the more probable one.
-    ``disagreement`` (of several samples, if asked for): the chance that two of the samples chose differently, float32,
-    0 to 1.
     ``probabilities`` (if asked for): mean of the samples, float32 ``[K+1, X, Y, Z]``.
-    ``seconds``: from the file to the maps.
     """
 
     labels: Volume
     class_names: tuple[str, ...]
     volumes_ml: dict[str, tuple[float, ...]]
-    seconds: float
     uncertainty: Volume | None = None
-    majority: Volume | None = None
-    disagreement: Volume | None = None
     probabilities: np.ndarray | None = field(default=None, repr=False)
 
 
@@ -178,42 +140,44 @@ def predict_volume(
         sampling: of the denoising. The labels come from the mean of the samples' probabilities; the noise of a window
             follows from the seed, the window's place and the sample's number, from nothing else.
         overlap: share of a window that the next one covers, from 0 to less than 1.
-        uncertainty: also make the map of uncertainty and, of several samples, of disagreement.
+        uncertainty: also make the map of uncertainty.
         probabilities: also keep those of all classes, which needs 4 bytes per class and voxel.
 
-    Warns when the sentence names nothing that the model knows. A volume smaller than one window is surrounded by its
-    own minimum, as in training; the log says so.
+    Warns when the sentence names nothing that the model knows. A volume smaller than one window is surrounded by its own
+    minimum, as in training.
 
-    Raises:
-        ValueError: a setting out of range, several samples of a model that always says the same, or a file that is no
-            volume (:func:`textdiff.data.volumes.volume.read_image`).
-        FileNotFoundError: no such file or folder.
-        FloatingPointError: the model gives nan or infinity.
+    Raises ValueError: a setting out of range, several samples of a model that always says the same, or a file that is no
+    volume (:func:`textdiff.data.volumes.volume.read_image`); FileNotFoundError: no such file or folder; FloatingPointError:
+    the model gives nan or infinity.
     """
-    started = time.perf_counter()
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap={overlap}: from 0 to less than 1")
-    samples = sampling.samples
-    if samples > 1 and not hasattr(model, "draws"):
-        raise ValueError(f"samples={samples}: a {type(model).__name__} always says the same; leave samples at 1")
-    _check_text(text, model.class_names)
+    if sampling.samples > 1 and not hasattr(model, "draws"):
+        raise ValueError(
+            f"samples={sampling.samples}: a {type(model).__name__} always says the same; leave samples at 1"
+        )
+    known = model.class_names[1:]
+    if not named_structures(text, known):
+        said = f"the text {text!r} names nothing that this model knows; it knows {', '.join(known)}"
+        warnings.warn(said, stacklevel=2)
     if not isinstance(volume, Volume):
         volume = read_image(volume)
-    frame = _frame(volume)
+    # Shape and affine without the voxels, which of a large CT would be held twice
+    frame = Volume(np.broadcast_to(np.uint8(0), volume.shape), volume.affine, volume.name)
     grid = model.preprocessing.image(volume)
-    del volume  # the voxels of a large CT would be held twice
+    del volume
     drawing = _Drawing(model, text, sampling)
-    result = _Result(frame, grid, len(model.class_names), samples, uncertainty, probabilities)
+    result = _Result(frame, grid, len(model.class_names), sampling.samples, uncertainty, probabilities)
     window = model.preprocessing.frame(grid.shape)
     padded, before = _padded(grid, window)
-    places = [
-        _places(size, *ends) for size, ends in zip(grid.shape, zip(before, padded.shape, strict=True), strict=True)
-    ]
+    # Each axis of data.volumes.patches.place_channels, going on evenly over the padding
+    axes = zip(grid.shape, before, padded.shape, strict=True)
+    places = [(torch.arange(wide) - margin + 0.5) / size * 2 - 1 for size, margin, wide in axes]
     del grid
     with torch.no_grad():
         for first, drawn in _layers(padded, places, window, overlap, drawing, progress):
             result.add(drawn, first, before)
-    return result.prediction(model.class_names, time.perf_counter() - started)
+    return result.prediction(model.class_names)
 
 
 def window_seed(seed: int, corner: Sequence[int]) -> int:
@@ -221,54 +185,20 @@ def window_seed(seed: int, corner: Sequence[int]) -> int:
     return int(np.random.SeedSequence([seed, *corner]).generate_state(1)[0])
 
 
-def _check_text(text: str, class_names: Sequence[str]) -> None:
-    from textdiff.data.volumes.prompts import named_structures
-
-    known = tuple(class_names[1:])
-    if not named_structures(text, known):
-        warnings.warn(
-            f"the text {text!r} names nothing that this model knows; it knows {', '.join(known)}", stacklevel=3
-        )
-
-
-def _frame(volume: Volume) -> Volume:
-    """Shape and affine of the volume without its voxels."""
-    return Volume(np.broadcast_to(np.uint8(0), volume.shape), volume.affine, volume.name)
-
-
 def _padded(grid: Volume, patch: Sequence[int]) -> tuple[Tensor, list[int]]:
     """The image, at least as large as the patch, and how many voxels stand before it on every axis."""
     image, missing = torch.from_numpy(grid.array), [max(0, p - n) for p, n in zip(patch, grid.shape, strict=True)]
     before = [more // 2 for more in missing]
-    if not any(missing):
-        return image, before
-    logger.info(
-        "%s is %s voxels, smaller than the model's window of %s: it is surrounded by its minimum",
-        grid.name or "the volume",
-        _by(grid.shape),
-        _by(patch),
-    )
-    around = torch.full([n + more for n, more in zip(grid.shape, missing, strict=True)], float(image.min()))
-    around[tuple(slice(b, b + n) for b, n in zip(before, grid.shape, strict=True))] = image
-    return around, before
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(str(size) for size in shape)
-
-
-def _places(size: int, before: int, padded: int) -> Tensor:
-    """One axis of :func:`textdiff.data.volumes.patches.place_channels`, going on evenly over the padding; ``[padded]``."""
-    return (torch.arange(padded) - before + 0.5) / size * 2 - 1
+    if any(missing):
+        sizes = (" x ".join(map(str, shape)) for shape in (grid.shape, patch))
+        said = "%s is %s voxels, smaller than the model's window of %s: it is surrounded by its minimum"
+        logger.info(said, grid.name or "the volume", *sizes)
+    margins = [part for more in reversed(missing) for part in (more // 2, more - more // 2)]
+    return F.pad(image, margins, value=float(image.min())), before
 
 
 def _layers(
-    image: Tensor,
-    places: Sequence[Tensor],
-    patch: Sequence[int],
-    overlap: float,
-    drawing: _Drawing,
-    progress: bool,
+    image: Tensor, places: Sequence[Tensor], patch: Sequence[int], overlap: float, drawing: _Drawing, progress: bool
 ) -> Iterator[tuple[int, Tensor]]:
     """Finished planes from foot to head: number of the first, and samples' probabilities ``[S, K+1, X, Y, planes]``.
 
@@ -280,28 +210,27 @@ def _layers(
 
     depth = patch[2]
     starts = _starts(image.shape[2], depth, overlap)
-    across = len(_starts(image.shape[0], patch[0], overlap)) * len(_starts(image.shape[1], patch[1], overlap))
     factors = [compute_importance_map((side,), mode="gaussian") for side in patch]
     weight, flat = factors[2], factors[0][:, None, None] * factors[1][:, None].expand(-1, depth)
-    total, weights = None, torch.zeros(depth)
-    with tqdm(total=len(starts) * across, unit="window", disable=not progress, leave=False) as bar:
-        for start, following in zip(starts, [*starts[1:], image.shape[2]], strict=True):
-            layer = sliding_window_inference(
-                image[None, None, :, :, start : start + depth],
-                tuple(patch),
-                sw_batch_size=1,  # a window's noise then owes nothing to its neighbours
-                predictor=partial(drawing, places=places, height=start, bar=bar),
-                overlap=overlap,
-                roi_weight_map=flat,
-                sw_device=drawing.model.device,
-                device="cpu",
-                with_coord=True,
-            )[0].mul_(weight)
-            total = layer if total is None else total.add_(layer)
-            weights = weights + weight
-            done = following - start
-            yield start, (total[..., :done] / weights[:done]).unflatten(0, (drawing.sampling.samples, -1))
-            total, weights = _shifted(total, done), _shifted(weights, done)
+    total, weights = torch.zeros(1), torch.zeros(depth)
+    for start, following in zip(starts, [*starts[1:], image.shape[2]], strict=True):
+        layer = sliding_window_inference(
+            image[None, None, :, :, start : start + depth],
+            tuple(patch),
+            sw_batch_size=1,  # a window's noise then owes nothing to its neighbours
+            predictor=partial(drawing, places=places, height=start),
+            overlap=overlap,
+            roi_weight_map=flat,
+            sw_device=drawing.model.device,
+            device="cpu",
+            progress=progress,
+            with_coord=True,
+        )[0]
+        total, weights = layer.mul_(weight).add_(total), weights + weight
+        done = following - start
+        yield start, (total[..., :done] / weights[:done]).unflatten(0, (drawing.sampling.samples, -1))
+        # the finished planes leave, as many of zeros come in behind
+        total, weights = (F.pad(part[..., done:], (0, done)) for part in (total, weights))
 
 
 def _starts(size: int, window: int, overlap: float) -> list[int]:
@@ -312,11 +241,6 @@ def _starts(size: int, window: int, overlap: float) -> list[int]:
     return [window.start for (window,) in dense_patch_slices((size,), (window,), (step,))]
 
 
-def _shifted(values: Tensor, by: int) -> Tensor:
-    """The first ``by`` planes leave, as many of zeros come in behind."""
-    return torch.cat([values[..., by:], torch.zeros_like(values[..., :by])], dim=-1)
-
-
 @dataclass(frozen=True)
 class _Drawing:
     """All samples of a window."""
@@ -325,7 +249,7 @@ class _Drawing:
     text: str
     sampling: Sampling
 
-    def __call__(self, image: Tensor, corners: list, places: Sequence[Tensor], height: int, bar: tqdm) -> Tensor:
+    def __call__(self, image: Tensor, corners: list, places: Sequence[Tensor], height: int) -> Tensor:
         """``image [1, 1, x, y, z]`` on the model's device -> ``[1, samples * (K+1), x, y, z]``; MONAI's ``corners``."""
         across = [(axis.start, axis.stop) for axis in corners[0][2:4]]
         ends = [*across, (height, height + image.shape[-1])]
@@ -333,14 +257,10 @@ class _Drawing:
         images = torch.cat([image, torch.stack(where)[None].to(image)], dim=1)
         corner = [first for first, _ in ends]
         sampling = replace(self.sampling, seed=window_seed(self.sampling.seed, corner))
-        if sampling.samples == 1:
-            samples = [self.model.segment(images, [self.text], sampling)]
-        else:
-            samples = list(self.model.draws(images, [self.text], sampling))
-        drawn = torch.cat(samples, dim=1).float()  # a copy, for MONAI writes into it
+        draws = getattr(self.model, "draws", lambda *given: [self.model.segment(*given)])
+        drawn = torch.cat(list(draws(images, [self.text], sampling)), dim=1).float()  # a copy, for MONAI writes into it
         if not torch.isfinite(drawn).all():
             raise FloatingPointError(f"the model gives nan or infinity at voxel {tuple(corner)} of its grid")
-        bar.update()
         return drawn
 
 
@@ -353,21 +273,17 @@ class _Result:
     def __init__(self, frame: Volume, grid: Volume, classes: int, samples: int, uncertainty: bool, probabilities: bool):
         from nibabel.orientations import inv_ornt_aff, io_orientation
 
-        self.frame, self.grid_shape, self.classes, self.samples = frame, grid.shape, classes, samples
+        self.frame, self.grid_shape, self.classes = frame, grid.shape, classes
         self.turn = io_orientation(frame.affine)
         shape = tuple(int(frame.shape[axis]) for axis in np.argsort(self.turn[:, 0]))
         to_grid = np.linalg.inv(grid.affine) @ frame.affine @ inv_ornt_aff(self.turn, frame.shape)
         self.positions = [torch.arange(n) * to_grid[k, k] + to_grid[k, 3] for k, n in enumerate(shape)]
         self.counts = torch.zeros(samples, classes, dtype=torch.long)
-        self.held, self.done = None, 0  # the last plane of the layer before, the number of finished planes
-        whole = np.min_scalar_type(classes - 1)
-        kinds = {
-            "labels": whole,
-            "majority": whole if samples > 1 else None,
-            "uncertainty": np.float32 if uncertainty else None,
-            "disagreement": np.float32 if uncertainty and samples > 1 else None,
-        }
-        self.maps = {name: np.zeros(shape, kind) for name, kind in kinds.items() if kind}
+        self.held: Tensor | None = None  # the last plane of the layer before
+        self.done = 0  # planes
+        self.maps: dict[str, np.ndarray] = {"labels": np.zeros(shape, np.min_scalar_type(classes - 1))}
+        if uncertainty:
+            self.maps["uncertainty"] = np.zeros(shape, np.float32)
         if probabilities:
             self.maps["probabilities"] = np.zeros((classes, *shape), np.float32)
 
@@ -395,19 +311,15 @@ class _Result:
         found = {"labels": _most(mean, 0), "probabilities": mean}
         if "uncertainty" in self.maps:
             found["uncertainty"] = torch.special.entr(mean).sum(dim=0).div(np.log(self.classes)).clamp(0, 1)
-        if self.samples > 1:
-            votes = torch.stack([(chosen == number).sum(dim=0) for number in range(self.classes)])
-            found["majority"] = _most(votes + mean / 2, 0)  # the half decides between equal votes only
-            found["disagreement"] = 1 - (votes * (votes - 1)).sum(dim=0) / (self.samples * (self.samples - 1))
         for name in self.maps:
             self.maps[name][..., planes] = found[name].numpy()
 
-    def prediction(self, class_names: Sequence[str], seconds: float) -> Prediction:
+    def prediction(self, class_names: Sequence[str]) -> Prediction:
         amounts = (self.counts.double() * self.frame.voxel_ml).T.tolist()
         volumes = {name: tuple(amount) for name, amount in zip(class_names, amounts, strict=True)}
         del volumes[class_names[0]]
-        maps = {name: self._in_file_order(name) for name in list(self.maps)}
-        return Prediction(class_names=tuple(class_names), volumes_ml=volumes, seconds=seconds, **maps)
+        maps: dict[str, Any] = {name: self._in_file_order(name) for name in list(self.maps)}
+        return Prediction(class_names=tuple(class_names), volumes_ml=volumes, **maps)
 
     def _in_file_order(self, name: str) -> Volume | np.ndarray:
         from nibabel.orientations import apply_orientation, io_orientation, ornt_transform

@@ -19,7 +19,7 @@ from textdiff.base import paths
 from textdiff.base.checkpoints import load_strict, read_checkpoint, read_json, write_checkpoint, write_text
 from textdiff.data import registry
 from textdiff.models.features import DiffusionFeatures, FeatureExtractor
-from textdiff.models.text import TextEncoder, find_encoder
+from textdiff.models.text import TINY, TextEncoder, find_encoder
 from textdiff.models.unet import UNet
 
 FORMAT = 2  # of a saved model
@@ -27,7 +27,7 @@ FORMAT = 2  # of a saved model
 RANDOM = "random:"
 REDRAWN = "redrawn:"
 # The architecture of OpenAI's unconditional ImageNet 256 checkpoint, which the paper freezes.
-OPENAI_256 = {
+OPENAI_256: dict[str, Any] = {
     "image_size": 256,
     "in_channels": 3,
     "model_channels": 256,
@@ -46,45 +46,49 @@ WEIGHTS = "model.safetensors"
 
 
 def find_model(name: str | Path, kind: str) -> Path:
-    """The folder of a saved model.
+    """The folder of a saved model of a ``kind`` ("TextDiff", for the errors).
 
-    Args:
-        name: a known name, a folder, the name of one in :func:`~textdiff.base.paths.weights_dir`, or a hub id.
-        kind: what is looked for ("TextDiff"), for the errors.
-
-    Raises:
-        FileNotFoundError: nothing there, and no such model that can be reached.
+    ``name``: a known name, a folder, the name of one in :func:`~textdiff.base.paths.weights_dir`, or a hub id.
+    Raises FileNotFoundError: nothing there, and no such model that can be reached.
     """
-    known = registry.MODELS.get(str(name))
-    if known is not None:
-        return _known_folder(known.name, known.name, known.packaged)
-    for folder in (Path(name), paths.weights_dir() / str(name)):
-        if (folder / "config.json").is_file():
-            return folder
+    name = str(name)
+    if name in registry.MODELS:
+        return _here(name, registry.MODELS) or _fetched(name, registry.MODELS)
+    if found := _here(name, {}, ("config.json",)):
+        return found
     if Path(name).exists():
         raise FileNotFoundError(f"no {kind} in {name}: config.json is missing (write one with save_pretrained)")
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"]))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:  # the hub client's versions raise different families of errors
         raise FileNotFoundError(
-            f"{str(name)!r} is not a known {kind} ({', '.join(registry.MODELS)}), nor a folder with a saved one, nor in "
+            f"{name!r} is not a known {kind} ({', '.join(registry.MODELS)}), nor a folder with a saved one, nor in "
             f"{paths.weights_dir()}, nor a hub model that can be reached ({error})"
         ) from error
 
 
-def _places(folder: str) -> list[Path]:
-    return [paths.assets_dir() / folder, paths.shipped("weights") / folder, paths.weights_dir() / folder]
+Known = Mapping[str, Any]  # name -> entry of the registry
 
 
-def _known_folder(name: str, folder: str, packaged: bool) -> Path:
-    """Where the files of a registered name are; fetched from the release where they are not on this machine."""
-    places = _places(folder)
-    for place in places:
-        if (place / "config.json").is_file() and (place / WEIGHTS).is_file():
-            return place
-    if packaged:
+def _places(name: str, known: Known) -> list[Path]:
+    """Where on this machine the files behind a name may be; an absolute folder stays as it is."""
+    if name not in known:
+        return [Path(name), paths.weights_dir() / name]
+    folder = getattr(known[name], "folder", name)
+    return [place / folder for place in (paths.assets_dir(), paths.shipped("weights"), paths.weights_dir())]
+
+
+def _here(name: str, known: Known, files: tuple[str, ...] = ("config.json", WEIGHTS)) -> Path | None:
+    """The first place that has these files: of some names the package holds the small config.json without the weights."""
+    return next((p for p in _places(name, known) if all((p / file).is_file() for file in files)), None)
+
+
+def _fetched(name: str, known: Known) -> Path:
+    """The files of a built-in name that is not on this machine, from the release."""
+    places = _places(name, known)
+    if known[name].packaged:
         raise FileNotFoundError(f"{name!r} comes with the package, but is not in {places[0]}: install it again")
     from textdiff.data.fetch import fetch_release
 
@@ -111,8 +115,7 @@ def load_backbone(name: str, seed: int = 0) -> UNet:
     attention branch is zero, so that the network does little more than convolve and resample its input. "redrawn:" draws
     these layers too, as PyTorch initialises any other. ``seed`` is that of the draw.
 
-    Raises:
-        FileNotFoundError: no such weights, saying where they were looked for and how to get them.
+    Raises FileNotFoundError: no such weights, saying where they were looked for and how to get them.
     """
     if name.startswith((RANDOM, REDRAWN)):
         with torch.random.fork_rng():
@@ -123,18 +126,24 @@ def load_backbone(name: str, seed: int = 0) -> UNet:
             return unet.eval()
     if name != "openai_256":
         return UNet.from_pretrained(_backbone_folder(name))
+    path = paths.weights_dir() / "256x256_diffusion_uncond.pt"
+    if not path.is_file():
+        small = [name for name, entry in registry.backbones().items() if not entry.address]
+        raise FileNotFoundError(
+            f"OpenAI's 256x256 unconditional checkpoint (2.2 GB) is not at {path}; bring it with "
+            f"`textdiff fetch openai_256`, set TEXTDIFF_WEIGHTS to its folder, or choose a small backbone: {', '.join(small)}"
+        )
     unet = UNet(**OPENAI_256)
-    path = _openai_file()
     load_strict(unet, read_checkpoint(path), source=str(path))
     return unet.eval()
 
 
 def decoder_blocks(name: str) -> int | None:
-    """How many decoder blocks a backbone has; None where it is not on this machine and its name does not tell."""
-    try:
-        about = _architecture(architecture_of(name))
-    except FileNotFoundError:
+    """How many decoder blocks a backbone has; None where it is not on this machine. Nothing is fetched to know."""
+    name = architecture_of(name)
+    if name != "openai_256" and _here(name, registry.backbones(), ("config.json",)) is None:
         return None
+    about = _architecture(name)
     return len(about["channel_mult"]) * (about["num_res_blocks"] + 1)
 
 
@@ -144,38 +153,22 @@ def _redraw_if_zero(module: nn.Module) -> None:
 
 
 def _architecture(name: str) -> Mapping[str, Any]:
-    """Of a known name also where its weights are not on this machine: the small file that says it comes with the package."""
     if name == "openai_256":
         return OPENAI_256
-    entry = registry.BACKBONES.get(name)
-    known = [place / "config.json" for place in _places(entry.folder)] if entry is not None else []
-    found = next((path for path in known if path.is_file()), None)
-    return read_json(found or _backbone_folder(name) / "config.json")
-
-
-def _openai_file() -> Path:
-    path = paths.weights_dir() / "256x256_diffusion_uncond.pt"
-    if not path.is_file():
-        small = [name for name, entry in registry.backbones().items() if not entry.address]
-        raise FileNotFoundError(
-            f"OpenAI's 256x256 unconditional checkpoint (2.2 GB) is not at {path}; bring it with "
-            f"`textdiff fetch openai_256`, set TEXTDIFF_WEIGHTS to its folder, or choose a small backbone: {', '.join(small)}"
-        )
-    return path
+    folder = _here(name, registry.backbones(), ("config.json",)) or _backbone_folder(name)
+    return read_json(folder / "config.json")
 
 
 def _backbone_folder(name: str) -> Path:
-    entry = registry.BACKBONES.get(name)
-    if entry is not None:
-        return _known_folder(name, entry.folder, entry.packaged)
-    own = registry.backbones().get(name)
-    folder = Path(name) if own is None else paths.weights_dir() / own.folder  # an absolute folder stays as it is
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"no backbone {name!r}: looked in {folder}. Known names: {', '.join(registry.backbones())}; or give a folder "
-            f"with config.json and {WEIGHTS}, or set TEXTDIFF_WEIGHTS"
-        )
-    return folder
+    known = registry.backbones()
+    if found := _here(name, known):
+        return found
+    if name in registry.BACKBONES:
+        return _fetched(name, known)
+    raise FileNotFoundError(
+        f"no backbone {name!r}: looked in {' and '.join(map(str, _places(name, known)))}. Known names: {', '.join(known)}; or "
+        f"give a folder with config.json and {WEIGHTS}, or set TEXTDIFF_WEIGHTS"
+    )
 
 
 # --- what a name stands for ------------------------------------------------------------------------------
@@ -186,8 +179,7 @@ def weights_identity(name: str) -> str:
 
     Sixteen hexadecimal digits; for a hub id, whose files nobody here has seen, the id itself.
 
-    Raises:
-        FileNotFoundError: a backbone that is not on this machine and whose entry states no hash.
+    Raises FileNotFoundError: a backbone that is not on this machine and whose entry states no hash.
     """
     if name.startswith((RANDOM, REDRAWN)):
         drawn = json.dumps(_architecture(architecture_of(name)), sort_keys=True)
@@ -199,28 +191,24 @@ def weights_identity(name: str) -> str:
         return hashlib.sha256(name.encode()).hexdigest()[:16]  # one published file, whose publisher gives no hash
     if entry is not None:
         return _files_identity(_backbone_folder(name))
-    for folder in (Path(name), paths.weights_dir() / name):
-        if (folder / "config.json").is_file():
-            return _files_identity(folder)
-    return _files_identity(find_encoder(name)) if name in ("", "tiny") else name
+    folder = find_encoder(name) if name in ("", TINY) else _here(name, {}, ("config.json",))
+    return name if folder is None else _files_identity(folder)
 
 
 def _files_identity(folder: Path) -> str:
     """Of the files that make a model: names and bytes of all JSON, text and weight files."""
     kinds = (".json", ".txt", ".safetensors", ".bin", ".pt", ".model")
     files = [path for path in sorted(folder.rglob("*")) if path.suffix in kinds and path.is_file()]
-    told = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
-    return _hash_of_files(str(folder), tuple(told))
+    told = [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return _hash_of_files(folder, tuple(told))
 
 
 @lru_cache(maxsize=64)
-def _hash_of_files(folder: str, files: tuple[tuple[str, int, int], ...]) -> str:
+def _hash_of_files(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     digest = hashlib.sha256()
-    for path, _, size in files:
-        digest.update(f"{Path(path).relative_to(folder)}:{size}:".encode())
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+    for path, size, _ in files:
+        digest.update(f"{path.relative_to(folder)}:{size}:".encode())
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -230,7 +218,7 @@ Model = TypeVar("Model", bound="Pretrained")
 FROZEN = ("features.", "text.")  # parts that are stored by themselves or by name
 
 
-class Pretrained:
+class Pretrained(nn.Module):
     """``save_pretrained`` and ``from_pretrained``, for TextDiff and TextDiffSeg.
 
     A folder has config.json (kind, format, ``trained_on``, text encoder by name, features, the model's ``settings``),
@@ -251,12 +239,9 @@ class Pretrained:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the model, each file atomically."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder, text = Path(folder), self.text
         about: dict[str, Any] = {"kind": type(self).__name__, "format": FORMAT, "trained_on": dict(self.trained_on)}
-        about["text"] = None
-        if self.text is not None:
-            about["text"] = {"name": self.text.name, "max_length": self.text.max_length, "padding": self.text.padding}
+        about["text"] = text and {"name": text.name, "max_length": text.max_length, "padding": text.padding}
         features = getattr(self, "features", None)
         if features is not None:
             about["features"] = {"kind": type(features).__name__, **features.settings}
@@ -269,12 +254,10 @@ class Pretrained:
     def from_pretrained(cls: type[Model], name: str | Path, device: str | torch.device = "cpu") -> Model:
         """The model that :meth:`save_pretrained` wrote, in eval mode.
 
-        Args:
-            name: a known name such as "hippocampus_small", a folder, a name in TEXTDIFF_WEIGHTS, or a hub id.
+        ``name``: a known name such as "hippocampus_small", a folder, a name in TEXTDIFF_WEIGHTS, or a hub id.
 
-        Raises:
-            FileNotFoundError: nothing of this name here, and none that can be reached.
-            ValueError: a damaged file, another kind or format of model, or weights that do not fit (keys are listed).
+        Raises FileNotFoundError: nothing of this name here, and none that can be reached; ValueError: a damaged file, another
+        kind or format of model, or weights that do not fit (keys are listed).
         """
         folder = find_model(name, cls.__name__)
         about = read_json(folder / "config.json")
@@ -285,12 +268,12 @@ class Pretrained:
                 f"this reads a {cls.__name__} of format {FORMAT}"
             )
         try:
-            model, trained_on = _built(cls, about, folder), about["trained_on"]
+            model = _built(cls, about, folder)
+            model.trained_on = about["trained_on"]
         except (KeyError, TypeError) as error:
             said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{folder / 'config.json'} does not describe a {cls.__name__}: {said}") from error
         model.load_own(read_checkpoint(folder / WEIGHTS), str(folder))
-        model.trained_on = trained_on
         return model.to(device).eval()
 
     def load_own(self, state: Mapping[str, Tensor], source: str) -> None:
@@ -301,16 +284,12 @@ class Pretrained:
 def _built(cls: type[Model], about: Mapping[str, Any], folder: Path) -> Model:
     """The untrained model that config.json describes, with its frozen parts."""
     text = about["text"]
-    parts = (
-        {}
-        if text is None
-        else {"text": TextEncoder.from_pretrained(text["name"], text["max_length"], padding=text["padding"])}
-    )
+    parts: dict[str, Any] = {"text": text and TextEncoder.from_pretrained(text.pop("name"), **text)}
     if "features" in about:
         parts["features"] = _load_features(about["features"], folder)
     settings = {key: value for key, value in about.items() if key not in ("text", "features", "trained_on", "model")}
     objects = {key: build(**settings[key]) for key, build in cls.SPECS.items()}
-    return cls(**{"text": None, **parts, **settings, **about["model"], **objects})
+    return cls(**{**parts, **settings, **about["model"], **objects})
 
 
 def own_state(model: nn.Module) -> dict[str, Tensor]:
@@ -340,20 +319,8 @@ def _load_features(about: Mapping[str, Any], folder: Path) -> FeatureExtractor:
 
 
 def from_official(state: Mapping[str, Tensor], later: str = "") -> dict[str, Tensor]:
-    """The state dict that the authors' code writes, under a TextDiffHead's names.
-
-    Args:
-        later: the head's name of the projection that the later scales share, if any.
-    """
-    names = {
-        "decodes.": "classifier.",
-        "cross1.ff.net.2.": "cross.ff.",
-        "cross1.": "cross.",
-        "down1.": "project.first.",
-        "down2.": f"project.{later}.",
-    }
-    renamed = {}
-    for key, value in state.items():
-        old = next((old for old in names if key.startswith(old)), "")
-        renamed[names.get(old, "") + key.removeprefix(old)] = value
-    return renamed
+    """The state dict that the authors' code writes, under a TextDiffHead's names; ``later``: of the later scales' projection."""
+    names = {"decodes.": "classifier.", "cross1.ff.net.2.": "cross.ff.", "cross1.": "cross."}
+    names |= {"down1.": "project.first.", "down2.": f"project.{later}."}
+    old = {key: next((name for name in names if key.startswith(name)), "") for key in state}
+    return {names.get(old[key], "") + key.removeprefix(old[key]): value for key, value in state.items()}

@@ -1,4 +1,4 @@
-"""Captions in, tokens and an attention mask out: a frozen Hugging Face text encoder with a cache.
+"""Captions in, tokens and an attention mask out: a frozen Hugging Face text encoder that remembers what it has read.
 
 Any encoder will do, by hub id or by folder; the paper's is `emilyalsentzer/Bio_ClinicalBERT`. A small encoder
 that needs no network ships with the package (`textdiff/assets/tiny_bert`) and is loaded by the same code.
@@ -7,18 +7,14 @@ that needs no network ships with the package (`textdiff/assets/tiny_bert`) and i
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from textdiff.base.checkpoints import fingerprint, write_checkpoint
 from textdiff.base.paths import assets_dir
 
 logger = logging.getLogger(__name__)
@@ -26,74 +22,41 @@ logger = logging.getLogger(__name__)
 OFFICIAL = "emilyalsentzer/Bio_ClinicalBERT"
 TINY = "tiny"
 HUB_SECONDS = 10.0  # how long the hub may take to answer
-CACHE_FORMAT = 2  # of a file with an encoded caption; part of its name
 REMEMBERED = 4096  # captions held in memory; 64 tokens of 768 numbers are 0.2 MB
 
 _TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "vocab.json", "merges.txt", "*.model")
-_HUB_FILES = [
-    "config.json",
-    "tokenizer*",
-    "vocab*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "merges.txt",
-    "*.model",
-]
-_WEIGHTS = [
-    "model*.safetensors*",
-    "pytorch_model*.bin*",
-]  # the second is fetched only where the first is missing
-
-# A caption that tells tokenizers apart: case, accents, punctuation, digits, a word no vocabulary holds.
-_PROBE = "Unilateral Infektion: 2 areas, café-like µ-zones; Xyzzyq."
+_HUB_FILES = ("config.json", "tokenizer*", "vocab*", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+_WEIGHTS = ("model*.safetensors*", "pytorch_model*.bin*")  # the second is fetched only where the first is missing
 
 
 class TextEncoder(nn.Module):
-    """A frozen transformer that turns captions into tokens.
+    """A frozen transformer that turns captions into tokens; it stays in evaluation mode whatever is trained around it.
 
-    The parameters never ask for gradients and the module stays in evaluation mode whatever is trained around
-    it. A caption's tokens do not depend on the other captions of the batch: each is encoded by itself and
-    remembered.
+    A caption's tokens do not depend on the other captions of the batch: each is encoded by itself and remembered.
 
     Args:
         backbone: a Hugging Face model whose output has `last_hidden_state` [B, L, D].
         tokenizer: its tokenizer.
         name: hub id, folder or "tiny"; what a saved TextDiff needs to find the encoder again.
-        max_length: the most tokens of a caption, [CLS] and [SEP] included; longer captions are cut
-            (with a warning).
-        padding: "longest" pads to the longest caption of the batch; "max_length" always to `max_length`, as
-            the authors' code does with 10 tokens; what the transformer says of the [PAD] tokens is then kept.
-        allow_empty: take captions without words (the reading test needs them).
-        cache_dir: a folder in which encoded captions are kept between runs; None keeps them in memory only.
+        max_length: the most tokens of a caption, [CLS] and [SEP] included; longer captions are cut (with a warning).
+        padding: "longest" pads to the longest caption of the batch; "max_length" always to `max_length`, as the authors'
+            code does with 10 tokens; what the transformer says of the [PAD] tokens is then kept.
 
-    Raises:
-        ValueError: `padding` is unknown, `max_length` is too small or beyond the encoder's positions, the
-            tokenizer has more pieces than the encoder has embeddings, or fixed padding is asked of a
-            tokenizer without a [PAD] token.
+    Set the attribute ``allow_empty`` to take captions without words (the reading test needs them).
+
+    Raises ValueError: `padding` is unknown, `max_length` is too small or beyond the encoder's positions, the tokenizer has
+    more pieces than the encoder has embeddings, or fixed padding is asked of a tokenizer without a [PAD] token.
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        tokenizer: Any,
-        *,
-        name: str,
-        max_length: int = 64,
-        padding: str = "longest",
-        allow_empty: bool = False,
-        cache_dir: str | Path | None = None,
+        self, backbone: Any, tokenizer: Any, *, name: str, max_length: int = 64, padding: str = "longest"
     ) -> None:
         super().__init__()
-        self.backbone = backbone.float().requires_grad_(False).eval()
-        self.tokenizer = tokenizer
-        self.name = name
-        self.max_length = max_length
-        self.padding = padding
-        self.allow_empty = allow_empty
-        self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
+        self.backbone: Any = backbone.float().requires_grad_(False).eval()
+        self.tokenizer, self.name, self.max_length, self.padding = tokenizer, name, max_length, padding
         self.dim = int(backbone.config.hidden_size)
-        self._memory: dict[tuple[str, int, str], tuple[Tensor, Tensor]] = {}
-        self._warned = False
+        self.allow_empty = self._warned = False
+        self._memory: dict[str, tuple[Tensor, Tensor]] = {}
         self._check()
 
     @classmethod
@@ -104,86 +67,45 @@ class TextEncoder(nn.Module):
         device: str | torch.device = "cpu",
         *,
         padding: str = "longest",
-        allow_empty: bool = False,
-        cache_dir: str | Path | None = None,
     ) -> TextEncoder:
         """Load an encoder: "tiny" or "" (shipped, no network), a folder, or a hub id (downloaded once).
 
         The weights are used in float32, however they are stored. The other arguments are those of the class.
 
-        Raises:
-            FileNotFoundError: the folder, or a file it must hold, is missing; the message names it.
-            OSError: the hub cannot be reached or has no such model, or a file is damaged; the message says
-                which, and how to use a folder instead.
-            ValueError: see the class; also where the weights of the file leave a part of the encoder unset.
+        Raises FileNotFoundError: the folder, or a file it must hold, is missing; the message names it; OSError: the hub
+        cannot be reached or has no such model, or a file is damaged; the message says which, and how to use a folder instead;
+        ValueError: see the class; also where the weights of the file leave a part of the encoder unset.
         """
         name = str(name_or_folder).strip() or TINY
-        folder = find_encoder(name)
-        backbone, tokenizer = _load(folder, name)
-        encoder = cls(
-            backbone,
-            tokenizer,
-            name=name,
-            max_length=max_length,
-            padding=padding,
-            allow_empty=allow_empty,
-            cache_dir=cache_dir,
-        )
-        return encoder.to(device)
+        backbone, tokenizer = _load(find_encoder(name))
+        return cls(backbone, tokenizer, name=name, max_length=max_length, padding=padding).to(device)
 
-    def forward(self, captions: Sequence[str], allow_empty: bool = False) -> tuple[Tensor, Tensor]:
-        """Encode captions.
+    def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """B captions to tokens [B, L, D] float32 and mask [B, L] bool.
 
-        Args:
-            captions: B sentences.
-            allow_empty: take captions without words in this call.
+        The mask is True where a token belongs to the caption ([CLS] and [SEP] included). With padding="longest" the
+        rest of a row is zero.
 
-        Returns:
-            tokens [B, L, D] float32 and mask [B, L] bool, True where a token belongs to the caption ([CLS]
-            and [SEP] included). With padding="longest" the rest of a row is zero.
-
-        Raises:
-            TypeError: not a list of strings (a single string is refused: it would be read letter by letter).
-            ValueError: no captions, or a caption without words.
+        Raises TypeError: not a list of strings (a single string is refused: it would be read letter by letter); ValueError:
+        no captions, or a caption without words.
         """
-        self._check_captions(captions, allow_empty or self.allow_empty)
-        rows = [self._encode(caption) for caption in captions]
-        length = max(len(mask) for _, mask in rows)
+        self._check_captions(captions, self.allow_empty)
+        rows = zip(*map(self._encode, captions), strict=True)
         device = next(self.backbone.parameters()).device
-        tokens = torch.zeros(len(rows), length, self.dim)
-        mask = torch.zeros(len(rows), length, dtype=torch.bool)
-        for i, (row, valid) in enumerate(rows):
-            tokens[i, : len(row)] = row
-            mask[i, : len(valid)] = valid
-        return tokens.to(device), mask.to(device)
+        tokens, mask = (nn.utils.rnn.pad_sequence(list(part), batch_first=True).to(device) for part in rows)
+        return tokens, mask
 
     def words(self, caption: str) -> list[str]:
-        """The token strings of a caption in order, e.g. ["[CLS]", "upper", "left", "lung", "[SEP]"].
+        """The strings of the tokens that `forward([caption])` returns, e.g. ["[CLS]", "upper", "left", "lung", "[SEP]"].
 
-        One string for each of the tokens that `forward([caption])` returns; pieces of a broken-up word keep
-        the tokenizer's own sign (BERT: "##").
+        Pieces of a broken-up word keep the tokenizer's own sign (BERT: "##").
         """
         self._check_captions([caption], True)
         return self.tokenizer.convert_ids_to_tokens(self._tokenise(caption)[0])
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that stand for the weights, the tokenizer's behaviour and `max_length`.
-
-        The pooler is left out: it does not touch the tokens, and many folders leave it unset.
-        """
-        weights = {k: v for k, v in self.backbone.named_parameters() if not k.startswith("pooler.")}
-        vocabulary = sorted(self.tokenizer.get_vocab().items())
-        probe = self.tokenizer(_PROBE)["input_ids"]
-        text = json.dumps([fingerprint(weights), vocabulary, probe, self.max_length])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
     def train(self, mode: bool = True) -> TextEncoder:
         """Stays in evaluation mode: the encoder is frozen, dropout included."""
         return super().train(False)
-
-    def extra_repr(self) -> str:
-        return f"name={self.name!r}, dim={self.dim}, max_length={self.max_length}, padding={self.padding!r}"
 
     def _check(self) -> None:
         if self.padding not in ("longest", "max_length"):
@@ -208,36 +130,27 @@ class TextEncoder(nn.Module):
     def _check_captions(captions: Sequence[str], allow_empty: bool) -> None:
         if isinstance(captions, str):
             raise TypeError(f"captions must be a list of strings, not one string; write [{captions!r}]")
-        if len(captions) == 0:
+        if not captions:
             raise ValueError("no captions: the list is empty")
         for i, caption in enumerate(captions):
             if not isinstance(caption, str):
                 raise TypeError(f"caption {i} is a {type(caption).__name__}; captions must be strings")
             if not (allow_empty or caption.strip()):
-                raise ValueError(f"caption {i} is empty; to encode captions without words pass allow_empty=True")
+                raise ValueError(f"caption {i} is empty; to encode captions without words set allow_empty = True")
 
     def _tokenise(self, caption: str) -> tuple[list[int], list[int]]:
         """Ids and attention mask of one caption."""
-        padding = "max_length" if self.padding == "max_length" else False
-        pieces = self.tokenizer(
-            caption, truncation=True, max_length=self.max_length, padding=padding, return_attention_mask=True
-        )
+        how = {"max_length": self.max_length, "padding": "max_length" if self.padding == "max_length" else False}
+        pieces = self.tokenizer(caption, truncation=True, return_attention_mask=True, **how)
         return list(pieces["input_ids"]), list(pieces["attention_mask"])
 
     def _encode(self, caption: str) -> tuple[Tensor, Tensor]:
-        """Tokens [L, D] and mask [L] of one caption on the CPU: remembered, read from disk, or made now."""
-        key = (caption, self.max_length, self.padding)
-        if key not in self._memory:
-            file = self._cache_file(caption)
-            row = _read_cached(file, self.dim) if file else None
-            if row is None:
-                row = self._run(caption)
-                if file:
-                    write_checkpoint(file, {"tokens": row[0], "mask": row[1]})
+        """Tokens [L, D] and mask [L] of one caption on the CPU: remembered, or made now."""
+        if caption not in self._memory:
             while len(self._memory) >= REMEMBERED:
                 del self._memory[next(iter(self._memory))]
-            self._memory[key] = row
-        return self._memory[key]
+            self._memory[caption] = self._run(caption)
+        return self._memory[caption]
 
     def _run(self, caption: str) -> tuple[Tensor, Tensor]:
         self._warn_if_cut(caption)
@@ -254,33 +167,8 @@ class TextEncoder(nn.Module):
         needed = len(self.tokenizer.tokenize(caption)) + self.tokenizer.num_special_tokens_to_add()
         if needed > self.max_length:
             self._warned = True
-            logger.warning(
-                "a caption of %d tokens is cut to max_length=%d: %r (said once; others may be cut too)",
-                needed,
-                self.max_length,
-                caption,
-            )
-
-    def _cache_file(self, caption: str) -> Path | None:
-        if self.cache_dir is None:
-            return None
-        key = hashlib.sha256(json.dumps([CACHE_FORMAT, self.fingerprint, self.padding, caption]).encode()).hexdigest()[
-            :32
-        ]
-        return self.cache_dir / self.fingerprint / f"{key}.safetensors"
-
-
-def _read_cached(file: Path, dim: int) -> tuple[Tensor, Tensor] | None:
-    """Tokens and mask of a cache file; None where it is missing, damaged or not of this encoder's width."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        row = load_file(file)
-        tokens, mask = row["tokens"], row["mask"].bool()
-    except (OSError, SafetensorError, KeyError):
-        return None
-    return (tokens, mask) if tokens.shape == (len(mask), dim) else None
+            said = "a caption of %d tokens is cut to max_length=%d: %r (said once; others may be cut too)"
+            logger.warning(said, needed, self.max_length, caption)
 
 
 def find_encoder(name: str) -> Path:
@@ -299,37 +187,24 @@ def find_encoder(name: str) -> Path:
 
 def _hub_folder(name: str) -> Path:
     """The hub's copy of `name` on disk. A whole copy already there is used without asking the network."""
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, snapshot_download
 
-    for weights in _WEIGHTS:
-        with contextlib.suppress(Exception):  # not there, or not whole: then it is fetched
-            folder = _snapshot(name, weights, local_files_only=True)
-            if not _missing_files(folder):
-                return folder
-    try:
-        # The download itself waits long for a network that swallows what it is sent; this question does not.
-        HfApi().model_info(name, timeout=HUB_SECONDS)
-        for weights in _WEIGHTS:
-            folder = _snapshot(name, weights)
-            missing = _missing_files(folder)
-            if not missing:
-                return folder
-    except Exception as error:  # the hub client's versions raise different families of network errors
-        raise _hub_error(name, error) from error
+    missing: list[str] = []
+    for here in (True, False):
+        try:
+            if not here:
+                # The download itself waits long for a network that swallows what it is sent; this question does not.
+                HfApi().model_info(name, timeout=HUB_SECONDS)
+            for weights in _WEIGHTS:
+                wanted = [*_HUB_FILES, "*.model", weights]
+                folder = snapshot_download(name, allow_patterns=wanted, local_files_only=here, etag_timeout=HUB_SECONDS)
+                missing = _missing_files(Path(folder))
+                if not missing:
+                    return Path(folder)
+        except Exception as error:  # the hub client's versions raise different families of network errors
+            if not here:
+                raise _hub_error(name, error) from error
     raise FileNotFoundError(f"the hub model {name!r} is no text encoder: it lacks {' and '.join(missing)}")
-
-
-def _snapshot(name: str, weights: str, local_files_only: bool = False) -> Path:
-    from huggingface_hub import snapshot_download
-
-    return Path(
-        snapshot_download(
-            name,
-            allow_patterns=[*_HUB_FILES, weights],
-            local_files_only=local_files_only,
-            etag_timeout=HUB_SECONDS,
-        )
-    )
 
 
 def _hub_error(name: str, error: Exception) -> OSError:
@@ -342,7 +217,7 @@ def _hub_error(name: str, error: Exception) -> OSError:
         reason = "the hub has no such model, or it is private or asks for an agreement first (set HF_TOKEN)"
     else:
         reason = "it is not on this disk and the Hugging Face hub could not be reached"
-    said = next(iter(str(error).splitlines()), "")
+    said = str(error).partition("\n")[0]
     return OSError(
         f"text encoder {name!r}: {reason}. Without a network, copy the model's folder (config.json, "
         "vocabulary, weights) to this machine and give its path instead of the hub id, or use 'tiny', the "
@@ -360,7 +235,7 @@ def _missing_files(folder: Path) -> list[str]:
     return missing
 
 
-def _load(folder: Path, name: str) -> tuple[nn.Module, Any]:
+def _load(folder: Path) -> tuple[nn.Module, Any]:
     """The encoder and the tokenizer of a folder, without network and without running code found in it."""
     if missing := _missing_files(folder):
         raise FileNotFoundError(f"{folder} is not a text encoder: it lacks {' and '.join(missing)}")

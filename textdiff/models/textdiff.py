@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -80,16 +80,10 @@ HEADS = {"official": HeadSpec(), "compact": COMPACT, "decoder": replace(COMPACT,
 class TextDiffHead(nn.Module):
     """The trained part: projection of every scale, cross-modal attention, pixel classifier.
 
-    By default the authors': 9,683,234 parameters on MoNuSeg, 10,862,882 on QaTa-COV19.
+    By default the authors': 9,683,234 parameters on MoNuSeg, 10,862,882 on QaTa-COV19. ``channels``: of each feature map;
+    ``text_dim``: of the tokens; ``num_classes``: background included.
 
-    Args:
-        channels: channels of each feature map.
-        text_dim: channels of the tokens.
-        num_classes: background included.
-        spec: everything else.
-
-    Raises:
-        ValueError: no feature maps, fewer than two classes, or more maps to attend than there are.
+    Raises ValueError: no feature maps, fewer than two classes, or more maps to attend than there are.
     """
 
     def __init__(
@@ -103,15 +97,14 @@ class TextDiffHead(nn.Module):
             raise ValueError(f"attend={spec.attend}: from 1 to {len(channels)}, the number of maps, or None for all")
         self.channels, self.attend = list(channels), spec.attend or len(channels)
         # The first scale has a projection of its own, later ones of equal width share one, those of width dim need none
-        names = [f"later{c}" if i else "first" for i, c in enumerate(channels)]
-        self._names = ["" if c == spec.dim else name for name, c in zip(names, channels, strict=True)]
+        self._names = ["" if c == spec.dim else f"later{c}" if i else "first" for i, c in enumerate(channels)]
         self.project = nn.ModuleDict(
             {name: nn.Conv2d(c, spec.dim, 1) for name, c in zip(self._names, channels, strict=True) if name}
         )
-        if spec.fusion == "attention":
-            self.cross = CrossModalAttention(2, spec.dim, text_dim, spec.num_heads, spec.head_dim, spec.positions)
-        elif spec.fusion == "pooled":
-            self.cross = nn.Linear(text_dim, spec.dim)
+        if spec.fusion != "none":
+            attention = (2, spec.dim, text_dim, spec.num_heads, spec.head_dim, spec.positions)
+            pooled = spec.fusion == "pooled"
+            self.cross: Any = nn.Linear(text_dim, spec.dim) if pooled else CrossModalAttention(*attention)
         if spec.merge == "decoder":
             # One pair per scale, one more at the coarsest, where it sees farthest for least
             self.ascent = nn.ModuleList(ResidualPair(spec.dim) for _ in range(len(channels) + 1))
@@ -133,11 +126,8 @@ class TextDiffHead(nn.Module):
     ) -> Tensor:
         """Logits ``[B, num_classes, *size]``.
 
-        Args:
-            maps: ``[B, C_k, h_k, w_k]`` of each scale.
-            tokens: ``[B, L, text_dim]``; may be None only where ``fusion`` is "none".
-            mask: ``[B, L]`` bool, True where a token is to be read; None reads all, padding too (as the authors do).
-            size: height and width of the logits.
+        ``maps``: ``[B, C_k, h_k, w_k]`` of each scale. ``tokens``: ``[B, L, text_dim]``; may be None where ``fusion`` is
+        "none". ``mask``: ``[B, L]`` bool, True where a token is to be read; None reads all, padding too (as the authors do).
         """
         fused = self._project(maps, tokens)
         for k in self._reading(maps):
@@ -155,7 +145,9 @@ class TextDiffHead(nn.Module):
             merged = pair(h + _resized(merged, h.shape[-2:]))
         return _resized(self.classifier(merged), size)
 
-    def attention(self, maps: Sequence[Tensor], tokens: Tensor, mask: Tensor | None, size: tuple[int, int]) -> Tensor:
+    def attention(
+        self, maps: Sequence[Tensor], tokens: Tensor | None, mask: Tensor | None, size: tuple[int, int]
+    ) -> Tensor:
         """Where each token is read, mean over the scales: ``[B, L, *size]``, values 0..1."""
         if self.spec.fusion != "attention":
             raise ValueError(f"a head with fusion={self.spec.fusion!r} has no attention to show")
@@ -178,7 +170,7 @@ class TextDiffHead(nn.Module):
         return sorted(range(len(maps)), key=lambda k: maps[k].shape[-2] * maps[k].shape[-1])[: self.attend]
 
     def _fuse(self, h: Tensor, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
-        if self.spec.fusion == "none":
+        if self.spec.fusion == "none" or tokens is None:
             return h
         if self.spec.fusion == "attention":
             return self.cross(h, tokens, mask)
@@ -189,8 +181,7 @@ class TextDiffHead(nn.Module):
     def load_official(self, state: Mapping[str, Tensor]) -> None:
         """Takes the state dict that the authors' code writes.
 
-        Raises:
-            ValueError: this head is not in one of the authors' two configurations, or keys are missing or wrong.
+        Raises ValueError where this head is not in one of the authors' two configurations, or keys are missing or wrong.
         """
         spec, later = self.spec, [name for name in self.project if name != "first"]
         if spec.fusion != "attention" or spec.merge != "concat" or spec.normalise or len(later) > 1:
@@ -203,9 +194,8 @@ class ResidualPair(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        norms = [nn.GroupNorm(min(8, dim), dim) for _ in range(2)]
-        convs = [nn.Conv2d(dim, dim, 3, padding=1) for _ in range(2)]
-        self.body = nn.Sequential(norms[0], nn.ReLU(), convs[0], norms[1], nn.ReLU(), convs[1])
+        halves = [(nn.GroupNorm(min(8, dim), dim), nn.ReLU(), nn.Conv2d(dim, dim, 3, padding=1)) for _ in range(2)]
+        self.body = nn.Sequential(*halves[0], *halves[1])
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
@@ -235,14 +225,12 @@ def _initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-class TextDiff(Pretrained, nn.Module):
+class TextDiff(Pretrained):
     """Frozen features and frozen text tokens, read by a trained :class:`TextDiffHead`.
 
     Args:
-        features: the image side.
-        text: the text side; may be None where the head's ``fusion`` is "none".
+        features, text: the two sides; without text the head's ``fusion`` must be "none".
         num_classes: background included.
-        head: settings of the head.
         image: how a picture becomes the network's input.
         text_mask: hide padding from the attention (the authors' code does not).
         class_names: for the record; default background, class 1, ...
@@ -270,8 +258,8 @@ class TextDiff(Pretrained, nn.Module):
         self.image, self.text_mask, self.criterion = replace(image, num_classes=num_classes), text_mask, criterion
         self.class_names = tuple(class_names) or ("background", *(f"class {k}" for k in range(1, num_classes)))
         about = {"head": asdict(head), "image": asdict(self.image), "criterion": asdict(criterion)}
-        own = {"num_classes": num_classes, "text_mask": text_mask}
-        self.settings = {"class_names": self.class_names, **about, "model": own}
+        about |= {"model": {"num_classes": num_classes, "text_mask": text_mask}}
+        self.settings = {"class_names": self.class_names, **about}
 
     @property
     def device(self) -> torch.device:

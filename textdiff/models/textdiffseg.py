@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from textdiff.base.precision import Precision, mixed_precision
 from textdiff.data.volumes.patches import DIVISOR, IMAGE_CHANNELS, Preprocessing
 from textdiff.models import inference
-from textdiff.models.diffusion import LatentDiffusion, NoiseSchedule, Sampling, Target
+from textdiff.models.diffusion import STEPS, LatentDiffusion, NoiseSchedule, Sampling, Target
 from textdiff.models.fusion import CrossModalAttention
 from textdiff.models.losses import DiceCE
 from textdiff.models.store import Pretrained
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from textdiff.models.text import TextEncoder
 
 STRIDE = 4  # voxels per cell of the latent, along each axis
+# What the constructor is given that is stored apart from the model's other settings
+OBJECTS = ("self", "__class__", "text", "class_names", "preprocessing", "criterion")
 
 
 def _block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
@@ -53,13 +55,8 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(
-            [
-                _block(IMAGE_CHANNELS, widths[0]),
-                _block(widths[0], widths[1], stride=2),
-                nn.Sequential(_block(widths[1], widths[2], stride=2), _block(widths[2], widths[2])),
-            ]
-        )
+        self.stages = nn.ModuleList([_block(IMAGE_CHANNELS, widths[0]), _block(widths[0], widths[1], stride=2)])
+        self.stages.append(nn.Sequential(_block(widths[1], widths[2], stride=2), _block(widths[2], widths[2])))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = []
@@ -130,10 +127,11 @@ class Decoder(nn.Module):
 
 def _preprocessing(**about: Any) -> Preprocessing:
     """Lists of a JSON file as the tuples they were."""
-    return Preprocessing(**{key: None if value is None else tuple(value) for key, value in about.items()})
+    settings: dict[str, Any] = {key: None if value is None else tuple(value) for key, value in about.items()}
+    return Preprocessing(**settings)
 
 
-class TextDiffSeg(Pretrained, nn.Module):
+class TextDiffSeg(Pretrained):
     """The whole system. Trained with :meth:`loss`, asked with :meth:`segment` (tensors) or :meth:`predict` (files).
 
     Args:
@@ -153,10 +151,7 @@ class TextDiffSeg(Pretrained, nn.Module):
         precision: "float32" or "bfloat16" (mixed).
         criterion: L_seg.
 
-    What loads and saves a model, and its ``trained_on``, is :class:`~textdiff.models.store.Pretrained`.
-
-    Raises:
-        ValueError: fewer than two classes, or sizes that do not fit.
+    Raises ValueError: fewer than two classes, or sizes that do not fit.
     """
 
     SPECS: ClassVar = {"preprocessing": _preprocessing, "criterion": DiceCE}
@@ -182,6 +177,7 @@ class TextDiffSeg(Pretrained, nn.Module):
         precision: Precision = "float32",
         criterion: DiceCE = DiceCE(),
     ) -> None:
+        model = {key: value for key, value in locals().items() if key not in OBJECTS}
         super().__init__()
         if len(class_names) < 2:
             raise ValueError(f"class_names={list(class_names)}: background and at least one structure")
@@ -190,28 +186,12 @@ class TextDiffSeg(Pretrained, nn.Module):
                 f"widths={tuple(widths)} must be three numbers and denoiser_widths={tuple(denoiser_widths)} two multiples of 16"
             )
         about = {"preprocessing": asdict(preprocessing), "criterion": asdict(criterion)}
-        model = {
-            "widths": widths,
-            "latent_channels": latent_channels,
-            "denoiser_widths": denoiser_widths,
-            "image_features": image_features,
-            "label_encoder": label_encoder,
-            "prediction": prediction,
-            "noise_schedule": noise_schedule,
-            "denoise_weight": denoise_weight,
-            "autoencode": autoencode,
-            "from_noise": from_noise,
-            "precision": precision,
-        }
         self.settings = {"class_names": tuple(class_names), **about, "model": model}
         structures = len(class_names) - 1
-        channels = latent_channels if label_encoder else structures
-        self.class_names = tuple(class_names)
-        self.preprocessing, self.criterion = preprocessing, criterion
-        self.denoise_weight, self.precision = denoise_weight, precision
-        self.autoencode, self.from_noise = autoencode, from_noise
-        self.latent_channels = channels
-        self.text = text
+        self.latent_channels = channels = latent_channels if label_encoder else structures
+        self.text, self.class_names = text, tuple(class_names)
+        self.preprocessing, self.criterion, self.precision = preprocessing, criterion, precision
+        self.denoise_weight, self.autoencode, self.from_noise = denoise_weight, autoencode, from_noise
         self.image_encoder = (ImageEncoder if image_features else RawImage)(widths)
         self.label_encoder = LabelEncoder(structures, widths, channels) if label_encoder else RawLabels()
         self.fuse = None if text is None else CrossModalAttention(3, widths[-1], text.dim, num_heads=4, head_dim=16)
@@ -251,8 +231,7 @@ class TextDiffSeg(Pretrained, nn.Module):
 
         Sample k of every volume of the batch starts from the same noise, whatever else is in the batch.
 
-        Raises:
-            ValueError: sides that are no multiples of 8, another number of channels, prompts that are not one per volume.
+        Raises ValueError: sides that are no multiples of 8, another number of channels, prompts that are not one per volume.
         """
         return torch.stack(list(self.draws(images, prompts, sampling))).mean(dim=0)
 
@@ -277,7 +256,7 @@ class TextDiffSeg(Pretrained, nn.Module):
 
     def attention(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Where each token is read: ``[B, L, X/4, Y/4, Z/4]``, tokens sum to one in every cell."""
-        if self.fuse is None:
+        if self.fuse is None or self.text is None:
             raise ValueError("this model was built without text: there is no attention to look at")
         with torch.no_grad():
             tokens, mask = self.text(list(prompts))
@@ -293,7 +272,7 @@ class TextDiffSeg(Pretrained, nn.Module):
     def _read(self, images: Tensor, prompts: Sequence[str]) -> tuple[list[Tensor], Tensor, Tensor | None]:
         """Finer maps, the fused image latent and the tokens for the denoiser."""
         maps = self.image_encoder(images)
-        if self.fuse is None:
+        if self.fuse is None or self.text is None:
             return maps, maps[-1], None
         tokens, mask = (part.to(images.device) for part in self.text(list(prompts)))
         fused = self.fuse(maps[-1], tokens, mask)
@@ -305,18 +284,17 @@ class TextDiffSeg(Pretrained, nn.Module):
         return self.denoiser(torch.cat([noised, fused.to(noised.dtype)], dim=1), timesteps, context=tokens).float()
 
     def _timesteps(self, n: int, generator: torch.Generator | None) -> Tensor:
-        drawn = torch.randint(self.diffusion.num_steps, (n,), generator=generator)
+        drawn = torch.randint(STEPS, (n,), generator=generator)
         last = torch.rand(n, generator=generator) < self.from_noise
-        return torch.where(last, self.diffusion.num_steps - 1, drawn)
+        return torch.where(last, STEPS - 1, drawn)
 
     def _check(self, images: Tensor, prompts: Sequence[str]) -> None:
         if images.ndim != 5 or images.shape[1] != IMAGE_CHANNELS:
             raise ValueError(f"images must be [B, {IMAGE_CHANNELS}, X, Y, Z], got {tuple(images.shape)}")
-        if any(side % self.divisor for side in images.shape[2:]):
-            fits = tuple(-(-side // self.divisor) * self.divisor for side in images.shape[2:])
-            raise ValueError(
-                f"sides {tuple(images.shape[2:])} must be multiples of {self.divisor}; the nearest that fit are {fits}"
-            )
+        sides = tuple(images.shape[2:])
+        fits = tuple(-(-side // DIVISOR) * DIVISOR for side in sides)
+        if sides != fits:
+            raise ValueError(f"sides {sides} must be multiples of {DIVISOR}; the nearest that fit are {fits}")
         if self.text is not None and len(prompts) != len(images):
             raise ValueError(f"{len(prompts)} prompts for {len(images)} volumes: give one each")
 
@@ -333,9 +311,9 @@ def _denoiser(channels: int, image_channels: int, widths: Sequence[int], text_di
     from monai.networks.nets import DiffusionModelUNet
 
     return DiffusionModelUNet(
-        spatial_dims=3,
-        in_channels=channels + image_channels,
-        out_channels=channels,
+        3,
+        channels + image_channels,
+        channels,
         num_res_blocks=1,
         channels=tuple(widths),
         attention_levels=(False, True),

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from textdiff.base.cache import FeatureCache
@@ -23,23 +22,22 @@ class TimmFeatures(FeatureExtractor):
     Args:
         name: timm's name of the network, such as "efficientnet_lite2".
         out_indices: which of its maps, counted from the finest (stride 2).
-        image_size: side in pixels that images are brought to first; None keeps their own.
         weights: a file of the network's weights with timm's names (``.pth``, ``.safetensors``; never any code in it);
             None draws them.
         precision, cache: see :class:`FeatureExtractor`.
 
     Images come in [-1, 1] and are brought to the mean and deviation that the network was trained with.
 
-    Raises:
-        ImportError: timm is not installed.
-        ValueError: a name, an index or weights that timm does not take.
+    Raises ImportError: timm is not installed; ValueError: a name, an index or weights that timm does not take.
     """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(
         self,
         name: str,
         out_indices: Sequence[int] = (1, 2, 3, 4),
-        image_size: int | None = None,
         weights: str | Path | None = None,
         precision: str = "float32",
         cache: FeatureCache | None = None,
@@ -61,16 +59,13 @@ class TimmFeatures(FeatureExtractor):
         info = network.feature_info
         super().__init__(network, info.channels(), info.reduction(), precision, cache)
         about = timm.get_pretrained_cfg(name)
-        if about is None:
-            raise ValueError(f"timm does not say what images {name!r} was trained with")
         self.register_buffer("mean", torch.tensor(about.mean).reshape(1, 3, 1, 1))
         self.register_buffer("deviation", torch.tensor(about.std).reshape(1, 3, 1, 1))
-        self.image_size = image_size
-        self.settings = {"name": name, "out_indices": tuple(out_indices), "image_size": image_size}
-        self.settings |= {"precision": precision}
+        self.settings = {
+            "name": name,
+            "out_indices": tuple(out_indices),
+            "precision": precision,
+        }
 
     def compute(self, images: Tensor) -> list[Tensor]:
-        if self.image_size is not None and tuple(images.shape[-2:]) != (self.image_size,) * 2:
-            size = (self.image_size, self.image_size)
-            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
         return list(self.network(((images + 1) / 2 - self.mean) / self.deviation))

@@ -45,13 +45,10 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int, use_conv: bool) -> None:
         super().__init__()
-        if use_conv:
-            self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.use_conv = use_conv
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if use_conv else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
-        return self.conv(x) if self.use_conv else x
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
 class Downsample(nn.Module):
@@ -82,13 +79,9 @@ class ResBlock(nn.Module):
         self.in_layers = nn.Sequential(
             GroupNorm32(channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
         )
-        self.resample = (
-            None
-            if resample is None
-            else Upsample(channels, use_conv=False)
-            if resample == "up"
-            else Downsample(channels, use_conv=False)
-        )
+        self.resample: nn.Module = nn.Identity()
+        if resample is not None:
+            self.resample = (Upsample if resample == "up" else Downsample)(channels, use_conv=False)
         self.emb_layers = nn.Sequential(
             nn.SiLU(), nn.Linear(emb_channels, 2 * out_channels if use_scale_shift_norm else out_channels)
         )
@@ -102,15 +95,12 @@ class ResBlock(nn.Module):
         self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.in_layers[:-1](x)
-        if self.resample is not None:
-            h, x = self.resample(h), self.resample(x)
-        h = self.in_layers[-1](h)
+        h = self.in_layers[-1](self.resample(self.in_layers[:-1](x)))
+        x = self.resample(x)
         emb = self.emb_layers(emb)[:, :, None, None]
         if self.use_scale_shift_norm:
             scale, shift = emb.chunk(2, dim=1)
-            h = self.out_layers[0](h) * (1 + scale) + shift
-            h = self.out_layers[1:](h)
+            h = self.out_layers[1:](self.out_layers[0](h) * (1 + scale) + shift)
         else:
             h = self.out_layers(h + emb)
         return self.skip_connection(x) + h
@@ -119,27 +109,23 @@ class ResBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Self-attention over all pixels, ``[B, C, H, W]`` -> the same shape.
 
-    The two checkpoint families of guided-diffusion interleave queries, keys and values differently along the channels:
-    (head, qkv, channel) by default, (qkv, head, channel) with ``use_new_attention_order``.
+    Checkpoints interleave queries, keys and values along the channels in two ways: (head, qkv, channel) by default, (qkv,
+    head, channel) with ``use_new_attention_order``.
     """
 
     def __init__(self, channels: int, num_heads: int, use_new_attention_order: bool) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.use_new_attention_order = use_new_attention_order
+        self.num_heads, self.use_new_attention_order = num_heads, use_new_attention_order
         self.norm = GroupNorm32(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = _zeroed(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        x = x.reshape(batch, channels, height * width)
-        qkv = self.qkv(self.norm(x))
-        if self.use_new_attention_order:
-            qkv = qkv.reshape(batch, 3, self.num_heads, -1, height * width).transpose(1, 2)
-        else:
-            qkv = qkv.reshape(batch, self.num_heads, 3, -1, height * width)
-        q, k, v = qkv.transpose(-1, -2).unbind(dim=2)
+        x = x.flatten(2)
+        order = (3, self.num_heads) if self.use_new_attention_order else (self.num_heads, 3)
+        qkv = self.qkv(self.norm(x)).unflatten(1, (*order, -1)).transpose(-1, -2)
+        q, k, v = qkv.unbind(dim=1 if self.use_new_attention_order else 2)
         h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(batch, channels, -1)
         return (x + self.proj_out(h)).reshape(batch, channels, height, width)
 
@@ -147,7 +133,7 @@ class AttentionBlock(nn.Module):
 class TimestepBlock(nn.Sequential):
     """A sequence of layers of which only the residual blocks are given the timestep embedding."""
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # type: ignore[override]  # Sequential takes one tensor
         for layer in self:
             x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
         return x
@@ -163,13 +149,12 @@ class UNet(nn.Module):
         num_res_blocks: residual blocks a level (the decoder has one more a level).
         attention_resolutions: *down-sampling factors* (1, 2, 4, ...) at which self-attention is used.
         num_classes: number of labels of a class-conditional network, else None.
-        num_heads, num_head_channels: heads, or channels a head (which wins unless it is -1).
+        num_heads, num_head_channels: heads, or channels per head (which wins unless it is -1).
         use_scale_shift_norm: the timestep scales and shifts the normalised activations instead of being added.
         resblock_updown: resample inside residual blocks; else by convolutions where ``conv_resample``, or by pooling.
         use_new_attention_order: channel order inside ``qkv`` (see :class:`AttentionBlock`).
 
-    Raises:
-        ValueError: arguments that contradict each other, naming both.
+    Raises ValueError: arguments that contradict each other, naming both.
     """
 
     def __init__(
@@ -194,9 +179,8 @@ class UNet(nn.Module):
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.config |= {k: list(self.config[k]) for k in ("attention_resolutions", "channel_mult")}
         widths = [int(mult * model_channels) for mult in channel_mult]
-        _check_arguments(widths, channel_mult, attention_resolutions, num_heads, num_head_channels)
-        self.model_channels = model_channels
-        self.num_classes = num_classes
+        _check_arguments(widths, attention_resolutions, num_heads, num_head_channels)
+        self.model_channels, self.num_classes = model_channels, num_classes
 
         emb_channels = 4 * model_channels
         self.time_embed = nn.Sequential(
@@ -216,7 +200,7 @@ class UNet(nn.Module):
         skips, channels = [widths[0]], widths[0]
         for level, width in enumerate(widths):
             for _ in range(num_res_blocks):
-                layers = [residual(channels, width)]
+                layers: list[nn.Module] = [residual(channels, width)]
                 channels = width
                 if 2**level in attention_resolutions:
                     layers.append(attention(channels))
@@ -242,8 +226,7 @@ class UNet(nn.Module):
                     layers.append(attention(channels))
                 if level > 0 and i == num_res_blocks:
                     up = residual(channels, channels, "up") if resblock_updown else Upsample(channels, conv_resample)
-                    layers.append(up)
-                    stride //= 2
+                    layers, stride = [*layers, up], stride // 2
                 self.output_blocks.append(TimestepBlock(*layers))
                 self.block_channels.append(channels)
                 self.block_strides.append(stride)
@@ -259,8 +242,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
         """``x [B, in, H, W]`` in about [-1, 1], ``timesteps [B]`` (0..999), labels ``y [B]`` -> ``[B, out, H, W]``."""
-        last = len(self.output_blocks) - 1
-        h = self.decode(x, timesteps, (last,), y)[0]
+        h = self.decode(x, timesteps, (len(self.output_blocks) - 1,), y)[0]
         return self.out(h).to(x.dtype)
 
     def decode(self, x: Tensor, timesteps: Tensor, blocks: Sequence[int], y: Tensor | None = None) -> list[Tensor]:
@@ -268,11 +250,10 @@ class UNet(nn.Module):
 
         Nothing after the last block asked for is computed.
 
-        Raises:
-            ValueError: a block that does not exist, a size that cannot be halved often enough, labels missing or too many.
+        Raises ValueError: a block that does not exist, a size that cannot be halved often enough, labels missing or too many.
         """
         self._check_input(x, timesteps, blocks, y)
-        dtype = self.time_embed[0].weight.dtype
+        dtype = next(self.time_embed.parameters()).dtype
         emb = self.time_embed(timestep_embedding(timesteps, self.model_channels).to(dtype))
         if y is not None:
             emb = emb + self.label_emb(y)
@@ -291,11 +272,11 @@ class UNet(nn.Module):
     def _check_input(self, x: Tensor, timesteps: Tensor, blocks: Sequence[int], y: Tensor | None) -> None:
         if x.ndim != 4 or x.shape[1] != self.config["in_channels"]:
             raise ValueError(f"images must be [B, {self.config['in_channels']}, H, W], got {tuple(x.shape)}")
-        height, width = x.shape[-2:]
-        if height % self.divisor or width % self.divisor or min(height, width) < self.divisor:
-            near = tuple(max(self.divisor, round(s / self.divisor) * self.divisor) for s in (height, width))
+        size, divisor = tuple(x.shape[-2:]), self.divisor
+        near = tuple(max(divisor, round(side / divisor) * divisor) for side in size)
+        if size != near:
             raise ValueError(
-                f"image size {height}x{width}: height and width must be multiples of {self.divisor} "
+                f"image size {size[0]}x{size[1]}: height and width must be multiples of {divisor} "
                 f"for this UNet; the nearest that would do is {near[0]}x{near[1]}"
             )
         if timesteps.shape != (len(x),):
@@ -305,23 +286,20 @@ class UNet(nn.Module):
             raise ValueError(f"this UNet is {kind}")
         check_blocks(blocks, len(self.output_blocks))
 
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16, **metadata: str) -> None:
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Writes ``config.json`` and ``model.safetensors`` (in ``dtype``) into ``folder``, each of them atomically."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {key: value.detach().to("cpu", dtype).contiguous() for key, value in self.state_dict().items()}
-        write_checkpoint(folder / "model.safetensors", state, metadata)
-        write_text(folder / "config.json", json.dumps(self.config, indent=2) + "\n")
+        state = {key: value.to(dtype) for key, value in self.state_dict().items()}
+        write_checkpoint(Path(folder) / "model.safetensors", state)
+        write_text(Path(folder) / "config.json", json.dumps(self.config, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> UNet:
         """The network that :meth:`save_pretrained` wrote, in float32 and eval mode."""
-        folder = Path(folder)
-        config_path = folder / "config.json"
-        if not config_path.is_file():
+        config = Path(folder) / "config.json"
+        if not config.is_file():
             raise FileNotFoundError(f"no UNet in {folder}: config.json is missing (and model.safetensors beside it)")
-        unet = cls(**read_json(config_path))
-        load_strict(unet, read_checkpoint(folder / "model.safetensors"), source=str(folder))
+        unet = cls(**read_json(config))
+        load_strict(unet, read_checkpoint(config.with_name("model.safetensors")), source=str(folder))
         return unet.eval()
 
 
@@ -335,23 +313,17 @@ def check_blocks(blocks: Sequence[int], available: int) -> None:
         )
 
 
-def _check_arguments(
-    widths: list[int], channel_mult: Sequence[int], attention: Sequence[int], num_heads: int, head_channels: int
-) -> None:
+def _check_arguments(widths: list[int], attention: Sequence[int], num_heads: int, head_channels: int) -> None:
     if any(width % 32 for width in widths):
-        raise ValueError(
-            f"model_channels times channel_mult gives {widths}: each must be a multiple of 32 (group normalisation)"
-        )
+        raise ValueError(f"model_channels times channel_mult gives {widths}: each must be a multiple of 32")
     factors = [2**level for level in range(len(widths))]
     if not set(attention) <= set(factors):
         raise ValueError(
-            f"attention_resolutions {list(attention)} are down-sampling factors; "
-            f"with channel_mult {list(channel_mult)} they can be {factors}"
+            f"attention_resolutions {list(attention)} are down-sampling factors; with this channel_mult they can be {factors}"
         )
     with_attention = [w for w, f in zip(widths, factors, strict=True) if f in attention] + [widths[-1]]
-    share = num_heads if head_channels == -1 else head_channels
+    name, share = ("num_heads", num_heads) if head_channels == -1 else ("num_head_channels", head_channels)
     if any(width % share for width in with_attention):
-        name = "num_heads" if head_channels == -1 else "num_head_channels"
         raise ValueError(f"{name}={share} does not divide the attention widths {with_attention} (from channel_mult)")
 
 

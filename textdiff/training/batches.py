@@ -37,16 +37,14 @@ class _Numbered(Dataset):
 def batches(
     samples: Samples, size: int, numbers: range, device: str | torch.device = "cpu", workers: int = 0
 ) -> Iterator[Any]:
-    """The batches with these numbers, one after the other, on ``device``.
+    """The batches of ``size`` samples with these numbers, in order, on ``device``.
 
-    Args:
-        size: samples per batch.
-        workers: processes that load ahead; 0 loads in this one, when asked.
+    ``workers``: processes that load ahead; 0 loads in this one, when asked.
     """
     on_gpu = torch.device(device).type == "cuda"
     loader = DataLoader(
         _Numbered(samples),
-        batch_sampler=[range(number * size, (number + 1) * size) for number in numbers],
+        batch_sampler=[list(range(number * size, (number + 1) * size)) for number in numbers],
         collate_fn=samples.collate,
         num_workers=workers,
         # A process that is forked while torch's threads run may wait for them for ever

@@ -44,8 +44,7 @@ class Optimisation:
         checkpoint_every: steps from one checkpoint to the next; None for as often as validation.
         seed: of what the model draws in its loss. The samples have a seed of their own.
 
-    Raises:
-        ValueError: a number out of its range, an unknown schedule.
+    Raises ValueError: a number out of its range, an unknown schedule.
     """
 
     iterations: int
@@ -102,19 +101,16 @@ def fit(
 
     Args:
         model: its ``loss(batch, generator)`` gives scalars by name, of which "loss" is minimised.
-        samples: the training set.
         validate: scores the model, in eval mode (higher is better). The weights of :func:`best_row` stay in the model; without
             validation the last. With ``ema_decay`` both are averages.
         checkpoint: a file to continue from, to the step, and to write; removed by the caller when done.
         workers: processes that load samples ahead (:func:`textdiff.training.batches.workers_for`).
 
-    Returns:
-        one row every ``validate_every`` steps and at the end: "step", the mean of every loss since the last row, "score"
-        (nan without validation), "seconds".
+    Returns one row every ``validate_every`` steps and at the end: "step", the mean of every loss since the last row, "score"
+    (nan without validation), "seconds".
 
-    Raises:
-        FloatingPointError: a loss or the norm of the gradients is nan or infinite; says at which step.
-        ValueError: nothing to train; a checkpoint that is damaged or belongs to another run.
+    Raises FloatingPointError: a loss or the norm of the gradients is nan or infinite; says at which step; ValueError: nothing
+    to train; a checkpoint that is damaged or belongs to another run.
     """
     run = _Run(model.to(device), how)
     settings = {"format": FORMAT, **asdict(how), "validated": validate is not None, "samples": samples.settings}
@@ -156,12 +152,9 @@ class _Run:
         self.how = how
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not self.parameters:
-            raise ValueError(
-                f"no parameter of this {type(model).__name__} asks for gradients: there is nothing to train"
-            )
-        self.optimizer = torch.optim.AdamW(
-            list(self.parameters.values()), lr=how.learning_rate, weight_decay=how.weight_decay
-        )
+            raise ValueError(f"no parameter of this {type(model).__name__} asks for gradients: nothing to train")
+        parameters = list(self.parameters.values())
+        self.optimizer = torch.optim.AdamW(parameters, lr=how.learning_rate, weight_decay=how.weight_decay)
         self.weights = Weights(trained_state(model), how.ema_decay)
         self.step, self.seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
@@ -169,10 +162,7 @@ class _Run:
         self.count = 0
 
     def update(self, batches: Iterator[tuple[int, Any]]) -> None:
-        """One optimiser step on the mean loss of the next ``accumulate`` numbered batches.
-
-        Each loss goes back before the next is asked for, so that only one graph is in memory.
-        """
+        """One optimiser step on the mean loss of the next ``accumulate`` numbered batches, one graph in memory at a time."""
         self.optimizer.zero_grad(set_to_none=True)
         found: list[dict[str, Tensor]] = []
         for _ in range(self.how.accumulate):
@@ -185,10 +175,13 @@ class _Run:
         named = [pair for losses in found for pair in losses.items()]
         *values, length = _numbers([*(value for _, value in named), norm])
         for (name, _), value in zip(named, values, strict=True):
-            if name == "loss":
-                self._check_finite("loss", value)
             self.totals[name] = self.totals.get(name, 0.0) + value
-        self._check_finite("norm of the gradient", length)
+        for name, value in (("loss", self.totals["loss"]), ("norm of the gradient", length)):
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"the {name} became {value} at step {self.step}; a smaller learning rate than "
+                    f"{self.how.learning_rate} or precision='float32' may help"
+                )
         self.count += self.how.accumulate
         for group in self.optimizer.param_groups:
             group["lr"] = self.how.rate(self.step)
@@ -237,7 +230,7 @@ class _Run:
             return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
         latest = part("model/")
-        if _shapes(latest) != _shapes(self.weights.latest):
+        if {k: v.shape for k, v in latest.items()} != {k: v.shape for k, v in self.weights.latest.items()}:
             raise ValueError(f"{path} holds the weights of another network than this {type(self.model).__name__}")
         put(latest, self.weights.latest)
         put(part("average/"), self.weights.average)
@@ -259,18 +252,7 @@ class _Run:
             torch.cuda.manual_seed(seed)
         return torch.Generator().manual_seed(seed)
 
-    def _check_finite(self, name: str, value: float) -> None:
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"the {name} became {value} at step {self.step}; a smaller learning rate than "
-                f"{self.how.learning_rate} or precision='float32' may help"
-            )
-
 
 def _numbers(scalars: Sequence[Tensor]) -> list[float]:
     """Their values; the one place in a step where the processor waits for the device."""
     return torch.stack([scalar.float() for scalar in scalars]).tolist()
-
-
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in state.items()}

@@ -26,12 +26,10 @@ class CropPool:
     """Unlabelled images at several scales, from which square crops are drawn.
 
     Args:
-        cases: images; masks and captions are not read.
         image_size: side in pixels of a whole image at scale 1, the size at which features will be tapped.
         crop: side of a crop in pixels.
         scales: whole images are resized to ``image_size * scale``; a crop comes from any of these with equal chance.
         symmetries: which of the eight symmetries of the square a crop may be turned by (0 leaves it, 4 flips left-right).
-        seed: of the crops.
     """
 
     def __init__(
@@ -61,13 +59,8 @@ class CropPool:
     def settings(self) -> dict[str, object]:
         """What decides the crops, apart from the pixels."""
         sides = [stack.shape[-1] for stack in self.stacks]
-        return {
-            "images": len(self.stacks[0]),
-            "sides": sides,
-            "crop": self.crop,
-            "symmetries": self.symmetries,
-            "seed": self.seed,
-        }
+        about = {"images": len(self.stacks[0]), "sides": sides, "crop": self.crop}
+        return about | {"symmetries": self.symmetries, "seed": self.seed}
 
     def sample(self, number: int) -> Tensor:
         """Crop ``number``, float32 ``[3, crop, crop]`` in [-1, 1]; the same whenever it is asked for."""
@@ -88,17 +81,12 @@ class CropPool:
 
 
 class Denoising(nn.Module):
-    """A UNet with the loss of its pre-training: the noise's mean squared error (linear schedule of 1000 steps, uniform t).
-
-    Args:
-        unet: trained in place; gives as many channels as it takes.
-        precision: "bfloat16" for mixed precision, or "float32".
-    """
+    """A UNet with the loss of its pre-training: the noise's mean squared error (linear schedule of 1000 steps, uniform t)."""
 
     def __init__(self, unet: UNet, precision: str = "bfloat16") -> None:
         super().__init__()
         mixed_precision("cpu", precision)  # refuses unknown names now
-        self.unet = unet.to(memory_format=torch.channels_last)
+        self.unet = unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         self.diffusion, self.precision = Diffusion("linear"), precision
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -124,10 +112,7 @@ def pretrain(
 ) -> tuple[UNet, list[dict[str, float]]]:
     """Trains ``unet`` in place to predict the noise; see :func:`textdiff.training.fit.fit`, which this calls.
 
-    Returns:
-        the UNet (with ``ema_decay``, the moving average of its weights; in eval mode), and the history.
+    Returns the UNet (with ``ema_decay``, the moving average of its weights; in eval mode), and the history.
     """
-    history = fit(
-        Denoising(unet, precision), pool, how, device=device, checkpoint=checkpoint, workers=workers, progress=progress
-    )
-    return unet, history
+    model = Denoising(unet, precision)
+    return unet, fit(model, pool, how, device=device, checkpoint=checkpoint, workers=workers, progress=progress)

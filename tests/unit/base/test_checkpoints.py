@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -51,47 +49,11 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
 
     def fail(temporary):
         temporary.write_text("half of the n")
-        raise RuntimeError("stop")
+        raise OSError(errno.ENOSPC, "no room")
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(OSError, match="no room"):
         write_atomically(path, fail)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["w.txt"]
-
-
-def test_a_reader_keeps_the_old_file_whole_while_a_new_one_takes_its_place(tmp_path):
-    path = tmp_path / "w.txt"
-    write_text(path, "old")
-    with open(path) as reader:
-        write_text(path, "new and longer")
-        assert reader.read() == "old"
-    assert path.read_text() == "new and longer"
-
-
-def test_a_kill_in_the_middle_of_a_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "w.txt"
-    write_text(path, "old")
-    script = (
-        "import os, signal, sys\n"
-        "from textdiff.base.checkpoints import write_atomically\n"
-        "def write(temporary):\n"
-        "    temporary.write_text('half of the n')\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "write_atomically(sys.argv[1], write)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script, str(path)], env={**os.environ, "PYTHONPATH": os.getcwd()})
-    assert done.returncode < 0 and path.read_text() == "old"
-
-
-def test_a_full_disk_is_an_oserror(tmp_path, monkeypatch):
-    from safetensors import SafetensorError
-
-    def full(*_):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr("safetensors.torch.save_file", full)
-    with pytest.raises(OSError, match="w.safetensors") as error:
-        write_checkpoint(tmp_path / "w.safetensors", STATE)
-    assert error.value.errno == errno.ENOSPC and not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
@@ -131,16 +93,14 @@ def test_files_without_a_flat_state_dict_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "w.pt")
     with pytest.raises(ValueError, match=f"no flat state dict .* but a {type(content).__name__}"):
         read_checkpoint(tmp_path / "w.pt")
-
-
-def test_absent_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no checkpoint at .*w.pt"):
-        read_checkpoint(tmp_path / "w.pt")
+    with pytest.raises(FileNotFoundError, match="no checkpoint at .*x.pt"):
+        read_checkpoint(tmp_path / "x.pt")
 
 
 def test_load_strict_lists_what_does_not_fit_and_changes_nothing():
     module = nn.Linear(3, 2)
-    before = module.weight.clone()
+    load_strict(module, {"weight": torch.ones(2, 3).half(), "bias": torch.ones(2).half()}, "here")
+    assert module.weight.dtype == torch.float32 and module.weight.eq(1).all()
     state = {"weight": torch.zeros(3, 3), "extra": torch.zeros(1)}
     for function in (load_strict, check_fit):
         with pytest.raises(ValueError) as error:
@@ -152,24 +112,13 @@ def test_load_strict_lists_what_does_not_fit_and_changes_nothing():
             "unexpected (1): extra",
             "of another shape (1): weight (3, 3) instead of (2, 3)",
         ]
-    assert torch.equal(module.weight, before)
+    assert module.weight.eq(1).all()
+    check_fit(nn.Linear(3, 2, device="meta"), {"weight": torch.ones(2, 3), "bias": torch.ones(2)}, "here")
 
 
 def test_long_lists_of_keys_are_cut():
     with pytest.raises(ValueError, match=r"unexpected \(14\): .* and 4 more$"):
         load_strict(nn.Identity(), {f"key{i}": torch.zeros(1) for i in range(14)}, "here")
-
-
-def test_load_strict_converts_to_the_modules_dtype():
-    module = nn.Linear(3, 2)
-    load_strict(module, {"weight": torch.ones(2, 3).half(), "bias": torch.ones(2).half()}, "here")
-    assert module.weight.dtype == torch.float32 and module.weight.eq(1).all()
-
-
-def test_check_fit_needs_no_memory():
-    with torch.device("meta"):
-        module = nn.Linear(3, 2)
-    check_fit(module, {"weight": torch.ones(2, 3), "bias": torch.ones(2)}, "here")
 
 
 def test_fingerprint_sees_every_difference_but_not_the_order():

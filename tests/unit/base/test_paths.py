@@ -41,5 +41,3 @@ def test_what_is_shipped_lies_in_the_checkout_or_in_the_package(kind, monkeypatc
     assert paths.shipped(kind).is_dir()
     monkeypatch.setattr(paths, "_checkout", lambda: None)
     assert paths.shipped(kind) == paths.PACKAGE / "shipped" / kind
-    with pytest.raises(ValueError, match="weights, published, notebooks, book"):
-        paths.shipped("data")

@@ -12,19 +12,6 @@ from local_server import Server
 from textdiff.data import download as downloading
 from textdiff.data.download import DiskFullError, FetchError, WrongContentError, digest, download
 
-
-@pytest.fixture
-def server():
-    server = Server()
-    yield server
-    server.close()
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
-    monkeypatch.setattr(downloading.time, "sleep", lambda _: None)
-
-
 BODY = bytes(range(256)) * 400
 GOOD = {
     "size": len(BODY),

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import shutil
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,13 +24,6 @@ from textdiff.data.registry import DATASETS
 from textdiff.data.splits import MANIFESTS
 
 
-@pytest.fixture
-def server():
-    server = Server()
-    yield server
-    server.close()
-
-
 def picture_bytes(path: Path, seed: int, mask: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 2 if mask else 256, (6, 6), dtype=np.uint8)
@@ -39,20 +31,8 @@ def picture_bytes(path: Path, seed: int, mask: bool) -> None:
 
 
 def manifest_of(root: Path, paths: list[Path]) -> dict:
-    return {
-        path.relative_to(root).as_posix(): {
-            "size": path.stat().st_size,
-            "git_blob": digest(path, "git_blob"),
-        }
-        for path in paths
-    }
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("TEXTDIFF_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("TEXTDIFF_CACHE", str(tmp_path / "cache"))
-    return tmp_path
+    facts = [{"size": path.stat().st_size, "git_blob": digest(path, "git_blob")} for path in paths]
+    return {path.relative_to(root).as_posix(): its for path, its in zip(paths, facts, strict=True)}
 
 
 def register(monkeypatch, name: str, **changes: object) -> None:
@@ -270,10 +250,7 @@ def test_damaged_archive_in_the_cache_is_fetched_anew(server, sgseg, home):
     server.files[path] = b"an error page"
     with pytest.raises(FetchError, match="not a whole zip"):
         fetch("qata", base_url=server.url, say=quiet)
-    archive = home / "packed.zip"
-    with zipfile.ZipFile(archive, "w") as file:
-        for one in sgseg.rglob("*"):
-            file.write(one, one.relative_to(sgseg.parent))
+    archive = Path(shutil.make_archive(str(home / "packed"), "zip", sgseg.parent))
     server.files[path] = archive.read_bytes()
     assert fetch("qata", base_url=server.url, say=quiet).is_dir()
 

@@ -92,7 +92,7 @@ def predicted(confidence, wrong=0):
         labels.array[tuple(places.T)], unsure[tuple(places.T)] = 0, 1
         chances = np.full((3, *labels.shape), (1 - confidence) / 2, np.float32)
         np.put_along_axis(chances, labels.array[None].astype(int), confidence, axis=0)
-        return Prediction(labels, NAMES, {}, 0.0, uncertainty=Volume(unsure, image.affine), probabilities=chances)
+        return Prediction(labels, NAMES, {}, uncertainty=Volume(unsure, image.affine), probabilities=chances)
 
     return segment
 
@@ -109,7 +109,7 @@ def test_uncertainty_and_probabilities_are_scored_where_they_come():
     assert summary["error_auroc"] == 1 and np.isnan(summary["dice_vs_uncertainty"])
 
 
-@pytest.mark.parametrize("answer", [CASES[0].labels(), Prediction(CASES[0].labels(), NAMES, {}, 0.0)])
+@pytest.mark.parametrize("answer", [CASES[0].labels(), Prediction(CASES[0].labels(), NAMES, {})])
 def test_reliability_needs_probabilities(answer):
     with pytest.raises(ValueError, match="returns none"):
         run(lambda image, prompt: answer, CASES[:1], reliability=Reliability())

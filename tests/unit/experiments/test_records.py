@@ -93,7 +93,7 @@ def test_a_table_is_read_as_it_was_written(run):
 def test_a_record_names_no_machine(tmp_path, monkeypatch):
     image = tmp_path / "mine.png"
     image.touch()
-    run = Run.open(PredictConfig.from_params(image=str(image), out_dir=str(tmp_path)))
+    run = Run.open(PredictConfig.from_params(image=str(image), text="x", out_dir=str(tmp_path)))
     env = json.loads((run.save({}, PER_CASE) / "env.json").read_text())
     wanted = {"commit", "dirty", "versions", "processor", "cores", "gpu", "seconds", "command", "date"}
     assert wanted | {"peak_memory_mb", "peak_gpu_memory_mb"} <= set(env)

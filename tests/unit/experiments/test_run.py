@@ -15,6 +15,7 @@ from textdiff.experiments.pages import DataConfig
 from textdiff.experiments.places import kept_model
 from textdiff.experiments.pretraining import PretrainConfig, new_backbone, pretrained, unlabelled_images
 from textdiff.experiments.volumes import TextDiffSegConfig
+from textdiff.models.store import own_state
 
 QUICK = {"iterations": 2, "validate_every": 1, "max_val": 1, "max_test": 2, "device": "cpu", "precision": "float32"}
 TUMOURS = ("liver_tumour", "pancreas_tumour", "colon_tumour", "kits21")
@@ -42,8 +43,9 @@ def of_volumes(dataset: str = "abdomen_phantoms", **changes) -> TextDiffSegConfi
 
 
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
-    theirs = b.state_dict()
-    return all(torch.equal(value, theirs[key]) for key, value in a.state_dict().items())
+    """Whether what is not frozen is the same to the bit."""
+    theirs = own_state(b)
+    return all(torch.equal(value, theirs[key]) for key, value in own_state(a).items())
 
 
 @pytest.mark.parametrize("model", ["textdiff", "textdiff_no_text", "textdiff_concat", "unet", "text_unet"])
@@ -71,7 +73,8 @@ def test_a_run_of_volumes_is_recorded_and_its_model_comes_back(model):
     assert metrics["test/n"] == 1 and 0 <= metrics["test/dice"] <= 1 and "test/hd95_mm" in metrics
     assert ("test/dice_one_by_one" in metrics) == config.reads
     again = volumes.score(run.trained_model(config, data), config, data, data.test[:1], surfaces=False)
-    assert again["dice"].tolist() == pytest.approx(made.per_case()["dice"].tolist(), abs=1e-5)
+    # TextDiffSeg is kept in float16
+    assert again["dice"].tolist() == pytest.approx(made.per_case()["dice"].tolist(), abs=1e-3)
 
 
 @pytest.mark.parametrize("task", TUMOURS)

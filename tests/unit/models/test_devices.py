@@ -16,7 +16,7 @@ from textdiff.data.images.views import ImageBatch
 from textdiff.data.volumes.patches import Preprocessing, VolumeBatch
 from textdiff.data.volumes.volume import Volume
 from textdiff.models.baselines import BASELINES, BASELINES_3D, VolumeNetwork, build_baseline, build_baseline_3d
-from textdiff.models.diffusion import Diffusion, Sampler, Sampling, Target
+from textdiff.models.diffusion import Diffusion, Sampler, Sampling
 from textdiff.models.text import TextEncoder
 from textdiff.models.textdiff import HEADS
 from textdiff.models.textdiffseg import TextDiffSeg
@@ -26,7 +26,7 @@ NAMES = ("background", "liver", "left kidney")
 SIDE = 16
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def text() -> TextEncoder:
     return TextEncoder.from_pretrained("tiny", max_length=16)
 
@@ -53,6 +53,11 @@ def volume_batch(distances: bool = True) -> VolumeBatch:
     shape = (2, SIDE, SIDE, SIDE)
     images, labels = torch.zeros(2, 4, *shape[1:]), torch.zeros(shape, dtype=torch.int64)
     return VolumeBatch(images, labels, torch.zeros(2, 2, *shape[1:]) if distances else None, ["liver"] * 2).to(GPU)
+
+
+def textdiffseg(text: TextEncoder | None, **options) -> TextDiffSeg:
+    sizes = {"widths": (4, 8, 16), "denoiser_widths": (16, 32), "latent_channels": 4}
+    return TextDiffSeg(text, NAMES, Preprocessing(None, None, (SIDE,) * 3), **sizes, **options).eval()
 
 
 def test_the_card_refuses_what_a_card_refuses():
@@ -83,12 +88,11 @@ def test_textdiff(text, head, fusion):
     options = vars(HEADS[head]) | {"dim": 16, "hidden": (8, 8), "fusion": fusion, "positions": True}
     model = tiny_textdiff(None if fusion == "none" else text, **options).eval()
     with fake_gpu(model) as (there,):
-        assert there(pictures_on_gpu(2), CAPTIONS).device.type == "cuda"
         assert there.loss(image_batch())["loss"].device.type == "cuda"
         picture = np.zeros((20, 30, 3), np.uint8)
-        assert there.predict(picture, CAPTIONS[0]).shape == (20, 30)
-        assert there.predict(picture, CAPTIONS[0], probabilities=True).shape == (2, 20, 30)
-        if fusion == "attention":
+        if head == "compact":
+            assert there.predict(picture, CAPTIONS[0], probabilities=fusion == "none").shape[-2:] == (20, 30)
+        if head == "compact" and fusion == "attention":
             assert there.look(picture, CAPTIONS[0])[1].shape[1:] == (20, 30)
 
 
@@ -113,49 +117,46 @@ def test_2d_baselines(text, name):
 
 @pytest.mark.parametrize("name", BASELINES_3D)
 def test_3d_baselines(name):
-    net = build_baseline_3d(name, 3, patch=(SIDE,) * 3)
+    # UNETR is asked for 32 x 32 x 32 voxels, which it answers in few windows
+    net = build_baseline_3d(name, 3, patch=(32, 32, 16))
     model = VolumeNetwork(net, NAMES, Preprocessing(None, None, (SIDE,) * 3)).eval()
     with fake_gpu(model) as (there,):
-        assert there.loss(volume_batch(distances=False))["loss"].device.type == "cuda"
-        assert there.segment(volume_batch().images, ["liver"] * 2).device.type == "cuda"
+        batch = volume_batch(distances=False)
+        logits = there.net(batch.images)
+        there.net.forward = lambda images: logits
+        assert there.loss(batch)["loss"].device.type == there.segment(batch.images, []).device.type == "cuda"
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        *({"prediction": target} for target in get_args(Target)),
-        {"text": None},
-        {"label_encoder": False},
+        {"prediction": "v_prediction"},
+        {"prediction": "epsilon", "text": None, "label_encoder": False},
         {"image_features": False},
     ],
     ids=str,
 )
 def test_textdiffseg(text, options):
-    sizes = {"widths": (4, 8, 16), "denoiser_widths": (16, 32), "latent_channels": 4}
-    encoder = options.get("text", text)
-    others = {key: value for key, value in options.items() if key != "text"}
-    model = TextDiffSeg(encoder, NAMES, Preprocessing(None, None, (SIDE,) * 3), **sizes, **others).eval()
-    with fake_gpu(model) as (there,):
+    with fake_gpu(textdiffseg(**{"text": text} | options)) as (there,):
         batch = volume_batch()
         parts = there.loss(batch, torch.Generator().manual_seed(0))
         assert {part.device.type for part in parts.values()} == {"cuda"}
-        assert there.segment(batch.images, batch.prompts, Sampling(2)).shape == (2, 3, SIDE, SIDE, SIDE)
+        assert there.segment(batch.images, batch.prompts, Sampling(1)).shape == (2, 3, SIDE, SIDE, SIDE)
 
 
 def test_a_volume_by_textdiffseg(text):
-    sizes = {"widths": (4, 8, 16), "denoiser_widths": (16, 32), "latent_channels": 4}
-    model = TextDiffSeg(text, NAMES, Preprocessing(None, None, (SIDE,) * 3), **sizes).eval()
-    with fake_gpu(model) as (there,):
+    with fake_gpu(textdiffseg(text)) as (there,):
         batch = volume_batch()
         decoded = there.autoencoded(batch.labels, batch.distances, batch.images)
         assert {part.device.type for part in decoded} == {"cuda"}
         assert there.attention(batch.images, batch.prompts).device.type == "cuda"
-        draw = np.random.default_rng(0).random((20, SIDE, SIDE), dtype=np.float32)
+        assert there.loss(batch, torch.Generator().manual_seed(0))["loss"].device.type == "cuda"
+        draw = np.random.default_rng(0).random((17, SIDE, SIDE), dtype=np.float32)
         sampling = Sampling(2, "ddpm", samples=2)
         found = there.predict(
             Volume(draw, np.diag([-1.0, -1, 1, 1])), "liver", sampling, uncertainty=True, progress=False
         )
-        assert found.labels.shape == found.uncertainty.shape == (20, SIDE, SIDE)
+        assert found.labels.shape == found.uncertainty.shape == (17, SIDE, SIDE)
 
 
 @pytest.mark.parametrize("sampler", get_args(Sampler))

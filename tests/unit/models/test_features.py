@@ -39,17 +39,6 @@ def cached(tmp_path: Path, **changes: object) -> DiffusionFeatures:
 # --- the maps -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("blocks", "steps"), [((0, 2), (50, 250)), ((3,), (0,)), ((1, 0, 3), (999, 5, 10))])
-def test_maps_have_the_announced_channels_and_strides(blocks, steps, precision):
-    features = tiny_features(blocks=blocks, steps=steps, precision=precision)
-    maps = features(pictures(2, 24))
-    assert [tuple(h.shape) for h in maps] == [
-        (2, c, 24 // s, 24 // s) for c, s in zip(features.channels, features.strides, strict=True)
-    ]
-    assert all(h.dtype == torch.float32 and not h.requires_grad for h in maps)
-
-
 def test_steps_follow_each_other_along_the_channels():
     both, first, second = (tiny_features(steps=s)(pictures(1)) for s in ((250, 50), (250,), (50,)))
     for k in range(2):
@@ -78,12 +67,6 @@ def test_noise_depends_on_the_seed_alone():
     assert not torch.allclose(tiny_features()(pictures(1))[0], tiny_features(noise_seed=41)(pictures(1))[0], atol=1e-3)
 
 
-def test_a_batch_equals_single_images():
-    features, x = tiny_features(), pictures(3)
-    for together, alone in zip(features(x), zip(*(features(one[None]) for one in x), strict=True), strict=True):
-        torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
-
-
 def test_bfloat16_is_close_to_float32_and_rounded():
     exact, rounded = tiny_features()(pictures(2)), tiny_features(precision="bfloat16")(pictures(2))
     for a, b in zip(exact, rounded, strict=True):
@@ -97,14 +80,6 @@ def test_the_network_is_frozen_and_stays_in_eval_mode():
     assert not features.unet.training and not any(p.requires_grad for p in features.parameters())
     parent = torch.nn.Sequential(features).train()
     assert parent.training and not features.unet.training
-
-
-def test_only_as_much_of_the_network_is_run_as_is_tapped():
-    features, called = tiny_features(blocks=(1,)), []
-    for k, block in enumerate(features.unet.output_blocks):
-        block.register_forward_hook(lambda *_, k=k: called.append(k))
-    features(pictures(1))
-    assert called == [0, 1] * len(features.steps)
 
 
 @pytest.mark.parametrize(
@@ -145,14 +120,6 @@ def test_a_hit_equals_the_computation_bit_for_bit(tmp_path, precision):
     assert len(entries(tmp_path)) == 1
 
 
-def test_another_object_finds_the_entries(tmp_path):
-    x = pictures(2)
-    stored = cached(tmp_path)(x)
-    again = cached(tmp_path)
-    passes = Passes(again)
-    assert all(torch.equal(a, b) for a, b in zip(again(x), stored, strict=True)) and passes.images == 0
-
-
 def test_eight_views_cost_no_pass_in_the_second_epoch(tmp_path):
     features, image = cached(tmp_path), pictures(1)[0]
     passes = Passes(features)
@@ -166,8 +133,9 @@ def test_eight_views_cost_no_pass_in_the_second_epoch(tmp_path):
 
 
 def test_only_missing_images_of_a_batch_are_computed(tmp_path):
-    features, x = cached(tmp_path), pictures(4)
-    features(x[:2])
+    x = pictures(4)
+    cached(tmp_path)(x[:2])
+    features = cached(tmp_path)  # another object finds the entries
     passes = Passes(features)
     maps = features(x[[3, 0, 2, 1]])
     assert passes.images == 2 * len(features.steps)
@@ -238,21 +206,11 @@ def test_a_damaged_entry_is_computed_again_with_a_warning(tmp_path, damage):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_costs_the_entry_not_the_run(tmp_path, monkeypatch, number):
-    from safetensors import SafetensorError
-
     def full(*_):
-        raise SafetensorError(f"Error while serializing: I/O error: no room (os error {number})")
+        raise OSError(number, "no room")
 
-    monkeypatch.setattr("safetensors.torch.save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     features = cached(tmp_path)
     with pytest.warns(UserWarning, match="disk of the feature cache is full, going on without storing"):
         maps = features(pictures(1))
     assert torch.equal(maps[0], tiny_features()(pictures(1))[0]) and not list((tmp_path / "cache").rglob("*.*"))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_agrees_with_the_cpu():
-    there = tiny_features().cuda()(pictures(2).cuda())
-    for a, b in zip(there, tiny_features()(pictures(2)), strict=True):
-        assert a.is_cuda
-        torch.testing.assert_close(a.cpu(), b, rtol=2e-2, atol=2e-2)

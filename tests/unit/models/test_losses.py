@@ -45,14 +45,6 @@ def test_dice_agrees_with_monai(batch):
     torch.testing.assert_close(dice_loss(logits.softmax(1), target), monai(logits, target[:, None]))
 
 
-def test_sums_run_over_the_whole_batch(batch):
-    logits, target = batch
-    one_long_image = logits.movedim(0, 1).reshape(1, 2, 24, 8), target.reshape(1, 24, 8)
-    torch.testing.assert_close(
-        dice_loss(logits.softmax(1), target), dice_loss(one_long_image[0].softmax(1), one_long_image[1])
-    )
-
-
 def test_over_each_image_small_masks_count_as_much_as_large_ones():
     """A large mask found and a small one missed: half the Dice is lost over images, next to nothing over the batch."""
     target = torch.zeros(2, 16, 16, dtype=torch.int64)
@@ -66,16 +58,13 @@ def test_over_each_image_small_masks_count_as_much_as_large_ones():
     assert dice_ce_loss(logits, target, dice_over="image") > dice_ce_loss(logits, target) + 0.3
 
 
-def test_over_each_image_an_absent_class_costs_nothing():
-    target = torch.zeros(1, 8, 8, dtype=torch.int64)
-    logits = F.one_hot(target, 3).movedim(-1, 1) * 50.0
-    assert image_dice_loss(logits.softmax(1), target) == pytest.approx(0, abs=1e-6)
-
-
 def test_perfect_prediction_costs_nothing_and_volumes_work():
-    target = torch.randint(0, 3, (2, 4, 4, 4))
+    target = (
+        torch.randint(0, 3, (2, 4, 4, 4)) % torch.tensor([3, 2])[:, None, None, None]
+    )  # one class absent from the second
     logits = F.one_hot(target, 3).movedim(-1, 1) * 50.0
     assert dice_ce_loss(logits, target) == pytest.approx(0, abs=1e-4)
+    assert DiceCE()(logits, target) == pytest.approx(0, abs=1e-4)
 
 
 def test_gradient_is_finite_in_half_precision(batch):
@@ -87,21 +76,12 @@ def test_gradient_is_finite_in_half_precision(batch):
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [
-        ({"dice_on": "sigmoid"}, "choose"),
-        ({"target": torch.zeros(3, 4, 4, dtype=torch.int64)}, "do not fit"),
-        ({"target": torch.zeros(3, 8, 8)}, "int64"),
-    ],
+    [({"target": torch.zeros(3, 4, 4, dtype=torch.int64)}, "do not fit"), ({"target": torch.zeros(3, 8, 8)}, "int64")],
 )
 def test_wrong_arguments_are_refused(batch, change, says):
     arguments = {"logits": batch[0], "target": batch[1]} | change
     with pytest.raises(ValueError, match=says):
         dice_ce_loss(**arguments)
-
-
-@pytest.mark.parametrize("options", [{}, {"dice_weight": 0.0}, {"dice_on": "logits", "dice_over": "batch"}])
-def test_as_an_object_it_is_the_same_loss(batch, options):
-    assert DiceCE(**options)(*batch) == dice_ce_loss(*batch, **{"dice_over": "image", **options})
 
 
 @pytest.mark.parametrize(

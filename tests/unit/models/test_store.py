@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,13 +131,25 @@ def test_random_weights_follow_from_the_seed_and_redrawn_ones_have_no_empty_laye
     ("name", "message"),
     [
         ("openai_256", "textdiff fetch openai_256.*choose a small backbone: he_32"),
-        ("no/such", "no backbone 'no/such': looked in no/such. Known names: openai_256, he_32"),
+        ("no/such", "no backbone 'no/such': looked in no/such and .*weights/no/such. Known names: openai_256, he_32"),
     ],
 )
 def test_what_is_not_here_says_how_to_get_it(machine, name, message):
     with pytest.raises(FileNotFoundError, match=message):
         load_backbone(name)
     assert decoder_blocks(name) == (18 if name == "openai_256" else None)
+
+
+def test_counting_decoder_blocks_starts_no_download(machine, monkeypatch):
+    """They are asked for while a configuration is made: what is not on this machine is not known, and that is all."""
+    for place in ("assets_dir", "shipped"):
+        monkeypatch.setattr(paths, place, lambda *_: machine / "not_here")
+    asked = []
+    monkeypatch.setattr("textdiff.data.fetch.fetch_release", lambda *given, **_: asked.append(given))
+    monkeypatch.setitem(registry.BACKBONES, "he_32", replace(registry.BACKBONES["he_32"], packaged=False))
+    for name in ("he_32", "random:he_32", "redrawn:he_32"):
+        assert decoder_blocks(name) is None
+    assert not asked
 
 
 # --- what a name stands for ------------------------------------------------------------------------------
@@ -172,8 +186,6 @@ def test_every_kind_of_name_has_an_identity_of_its_own(machine):
 
 @pytest.mark.parametrize("name", [*registry.MODELS, "he_32", "chest_32", "phantoms_32"])
 def test_the_registry_states_the_hash_of_what_is_shipped(name):
-    import hashlib
-
     entry = registry.MODELS.get(name) or registry.BACKBONES[name]
     folder = store.find_model(name, "") if name in registry.MODELS else store._backbone_folder(name)
     for file, said in (("config.json", entry.config_sha256), (store.WEIGHTS, entry.sha256)):

@@ -47,28 +47,23 @@ def test_tokens_and_mask_have_the_promised_shapes(shared):
 
 
 def test_a_captions_tokens_do_not_depend_on_its_company_nor_on_the_cache():
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
     encoder = TextEncoder.from_pretrained("tiny")
-    alone = encoder([SHORT])[0]
+    assert torch.equal(torch.rand(4), expected)  # loading draws nothing from the caller's generator
+    given = encoder([SHORT])[0]
+    alone = given.clone()
+    given.zero_()  # which changes nothing of what is remembered
     together, mask = TextEncoder.from_pretrained("tiny")([LONG, SHORT])
     assert torch.equal(together[1][mask[1]], alone[0])
     assert torch.equal(encoder([SHORT])[0], alone)
 
 
-def test_changing_the_result_does_not_change_what_is_remembered():
-    encoder = TextEncoder.from_pretrained("tiny")
-    first, _ = encoder([SHORT])
-    kept = first.clone()
-    first.zero_()
-    assert torch.equal(encoder([SHORT])[0], kept)
-
-
-def test_words_line_up_with_tokens_and_show_the_caption(shared):
+def test_words_line_up_with_tokens_and_unknown_ones_are_spelled_in_pieces(shared):
     words = shared.words("Upper left lung")
     assert words == ["[CLS]", "upper", "left", "lung", "[SEP]"]
     assert shared(["Upper left lung"])[0].shape[1] == len(words)
-
-
-def test_unknown_words_are_spelled_in_pieces_not_lost(shared):
     words = shared.words("Zyxgloboma 12.5×3 mm (µ-type), naïve?!")
     assert "".join(word.removeprefix("##") for word in words[1:-1]) == "zyxgloboma12.5×3mm(µ-type),naive?!"
 
@@ -89,7 +84,7 @@ def test_context_reaches_the_other_words(shared, one, other):
     assert distance.max() > 0.1
 
 
-def test_fixed_padding_gives_always_max_length_tokens_and_speaks_at_pads():
+def test_fixed_padding_gives_always_max_length_tokens_and_speaks_at_pads(shared):
     encoder = TextEncoder.from_pretrained("tiny", max_length=10, padding="max_length")
     tokens, mask = encoder([LONG, "lung"])
     assert tokens.shape == (2, 10, encoder.dim)
@@ -97,27 +92,17 @@ def test_fixed_padding_gives_always_max_length_tokens_and_speaks_at_pads():
     assert (tokens[1, 3:].norm(dim=1) > 0).all()
     assert len(encoder.words(LONG)) == len(encoder.words("lung")) == 10
     assert not {"left", "right", "upper", "lower"} & set(encoder.words(LONG))
-
-
-def test_padding_does_not_change_the_captions_own_tokens(shared):
-    tokens, mask = TextEncoder.from_pretrained("tiny", padding="max_length")([SHORT])
-    assert tokens.shape[1] == 64
-    torch.testing.assert_close(tokens[mask], shared([SHORT])[0][0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(tokens[1, :3], shared(["lung"])[0][0], atol=1e-4, rtol=1e-4)
 
 
 def test_a_cut_caption_is_said_once(caplog):
     encoder = TextEncoder.from_pretrained("tiny", max_length=8)
     with caplog.at_level(logging.WARNING, logger="textdiff.models.text"):
+        assert encoder([SHORT])[0].shape[1] == 8 and not caplog.records  # just fits
         tokens, _ = encoder([LONG])
         encoder([LONG + " again"])
     assert tokens.shape[1] == 8
     assert len(caplog.records) == 1 and "18 tokens" in caplog.text and LONG in caplog.text
-
-
-def test_no_warning_for_a_caption_that_just_fits(caplog):
-    encoder = TextEncoder.from_pretrained("tiny", max_length=8)
-    assert encoder([SHORT])[0].shape[1] == 8
-    assert not caplog.records
 
 
 # --- captions that are refused ---
@@ -138,9 +123,10 @@ def test_bad_captions_are_refused(shared, captions, error, says):
         shared(captions)
 
 
-def test_empty_captions_are_taken_where_allowed(shared):
-    assert shared([""], allow_empty=True)[0].shape == (1, 2, shared.dim)
-    assert TextEncoder.from_pretrained("tiny", allow_empty=True)([""])[1].all()
+def test_empty_captions_are_taken_where_allowed():
+    encoder = TextEncoder.from_pretrained("tiny")
+    encoder.allow_empty = True
+    assert encoder([""])[0].shape == (1, 2, encoder.dim) and encoder([""])[1].all()
 
 
 # --- frozen ---
@@ -164,38 +150,7 @@ def test_what_inference_mode_or_autocast_remembered_can_be_trained_on():
     assert layer.weight.grad is not None and torch.equal(tokens, plain)
 
 
-def test_loading_leaves_the_random_numbers_alone():
-    torch.manual_seed(3)
-    expected = torch.rand(4)
-    torch.manual_seed(3)
-    TextEncoder.from_pretrained("tiny")
-    assert torch.equal(torch.rand(4), expected)
-
-
-# --- cache on disk and fingerprint ---
-
-
-def test_the_disk_cache_serves_a_second_encoder(tmp_path, monkeypatch):
-    first = TextEncoder.from_pretrained("tiny", cache_dir=tmp_path)([LONG, SHORT])
-    second = TextEncoder.from_pretrained("tiny", cache_dir=tmp_path)
-    monkeypatch.setattr(second, "_run", lambda caption: pytest.fail("encoded again"))
-    for new, old in zip(second([LONG, SHORT]), first, strict=True):
-        assert torch.equal(new, old)
-
-
-def test_a_damaged_cache_file_is_made_again(tmp_path):
-    expected = TextEncoder.from_pretrained("tiny", cache_dir=tmp_path)([SHORT])[0]
-    (file,) = tmp_path.rglob("*.safetensors")
-    file.write_bytes(file.read_bytes()[:40])
-    assert torch.equal(TextEncoder.from_pretrained("tiny", cache_dir=tmp_path)([SHORT])[0], expected)
-    assert file.stat().st_size > 1000
-
-
-def test_the_disk_cache_keeps_settings_apart(tmp_path):
-    TextEncoder.from_pretrained("tiny", cache_dir=tmp_path)([SHORT])
-    for options in ({"max_length": 6}, {"padding": "max_length"}):
-        cached = TextEncoder.from_pretrained("tiny", cache_dir=tmp_path, **options)([SHORT])[0]
-        assert torch.equal(cached, TextEncoder.from_pretrained("tiny", **options)([SHORT])[0])
+# --- what is remembered ---
 
 
 def test_memory_is_bounded(monkeypatch):
@@ -203,19 +158,6 @@ def test_memory_is_bounded(monkeypatch):
     encoder = TextEncoder.from_pretrained("tiny")
     encoder([SHORT, LONG, "lung", "liver"])
     assert len(encoder._memory) == 2
-
-
-def test_the_fingerprint_follows_weights_vocabulary_and_length(shared, folder):
-    assert TextEncoder.from_pretrained(folder).fingerprint == shared.fingerprint
-    assert TextEncoder.from_pretrained(folder, max_length=32).fingerprint != shared.fingerprint
-    seen = {shared.fingerprint}
-    changed = TextEncoder.from_pretrained(folder)
-    changed.backbone.embeddings.word_embeddings.weight[7, 7] += 1
-    seen.add(changed.fingerprint)
-    tokenizer = folder / "tokenizer_config.json"
-    tokenizer.write_text(tokenizer.read_text().replace("true", "false"))
-    seen.add(TextEncoder.from_pretrained(folder).fingerprint)
-    assert len(seen) == 3
 
 
 # --- folders ---
@@ -248,30 +190,19 @@ def test_a_pickle_with_code_is_not_run(folder, tmp_path):
     assert not trap.exists()
 
 
-@pytest.mark.parametrize("kind", ["distilbert", "roberta", "t5", "clip"])
+@pytest.mark.parametrize("kind", ["DistilBert", "Roberta", "T5", "CLIP"])
 def test_other_families_load_by_the_same_code(kind, folder):
     import transformers
 
-    small = {"vocab_size": json.loads((folder / "config.json").read_text())["vocab_size"]}
-    model = {
-        "distilbert": lambda: transformers.DistilBertModel(
-            transformers.DistilBertConfig(dim=16, n_layers=1, n_heads=2, hidden_dim=16, **small)
-        ),
-        "roberta": lambda: transformers.RobertaModel(
-            transformers.RobertaConfig(
-                hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, **small
-            )
-        ),
-        "t5": lambda: transformers.T5Model(
-            transformers.T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, **small)
-        ),
-        "clip": lambda: transformers.CLIPModel(
-            transformers.CLIPConfig(
-                text_config={"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, **small},
-                vision_config={"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
-            )
-        ),
-    }[kind]()
+    words = json.loads((folder / "config.json").read_text())["vocab_size"]
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    settings = {
+        "DistilBert": {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16, "vocab_size": words},
+        "Roberta": {**small, "intermediate_size": 16, "vocab_size": words},
+        "T5": {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, "vocab_size": words},
+        "CLIP": {"text_config": small | {"vocab_size": words}, "vision_config": small},
+    }
+    model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**settings[kind]))
     (folder / "model.safetensors").unlink()
     model.save_pretrained(folder)
     encoder = TextEncoder.from_pretrained(folder)
@@ -282,23 +213,27 @@ def test_other_families_load_by_the_same_code(kind, folder):
 @pytest.mark.parametrize("file", ["config.json", "vocab.txt", "model.safetensors"])
 def test_a_missing_file_is_named(folder, file):
     (folder / file).unlink()
-    with pytest.raises(FileNotFoundError, match=file) as caught:
+    with pytest.raises(FileNotFoundError, match=f"{folder}.*{file}"):
         TextEncoder.from_pretrained(folder)
-    assert str(folder) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["/no/such/folder", "./here", "a/b/c"])
-def test_a_missing_folder_is_not_taken_for_a_hub_id(name):
-    with pytest.raises(FileNotFoundError, match="no text encoder folder"):
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        *((name, "no text encoder folder") for name in ("/no/such/folder", "./here", "a/b/c")),
+        ("bad id!!", "neither a folder on this disk nor a possible hub id"),
+    ],
+)
+def test_a_missing_folder_is_not_taken_for_a_hub_id(name, says):
+    with pytest.raises(OSError, match=says):
         TextEncoder.from_pretrained(name)
 
 
 def test_damaged_weights_are_named(folder):
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(OSError, match="cannot be loaded") as caught:
+    with pytest.raises(OSError, match=f"{folder} cannot be loaded"):
         TextEncoder.from_pretrained(folder)
-    assert str(folder) in str(caught.value)
 
 
 def test_weights_that_leave_layers_unset_are_refused(folder):
@@ -329,12 +264,6 @@ def test_bad_settings_are_refused_when_built(options, says):
         TextEncoder.from_pretrained("tiny", **options)
 
 
-def test_the_shipped_encoder_is_small_and_says_how_it_was_made():
-    assert (TINY / "model.safetensors").stat().st_size < 4e6
-    card = (TINY / "README.md").read_text(encoding="utf-8")
-    assert "tools/train_text_encoder.py" in card and "Synthetic" in card and "MIT" in card
-
-
 # --- the hub, played by a local server ---
 
 
@@ -356,26 +285,22 @@ class Hub(http.server.BaseHTTPRequestHandler):
         files = sorted(file.name for file in self.root.iterdir())
         api, resolve = "/api/models/someone/model", f"/someone/model/resolve/{COMMIT}/"
         if path.startswith(f"{api}/tree/"):
-            sizes = {file: (self.root / file).stat().st_size for file in files}
-            rows = [{"type": "file", "path": file, "size": sizes[file], "oid": "0" * 40} for file in files]
-            self.send(json.dumps(rows).encode(), body, "application/json")
+            about = {"type": "file", "oid": "0" * 40}
+            rows = [about | {"path": file, "size": (self.root / file).stat().st_size} for file in files]
+            self.send(json.dumps(rows).encode(), body)
         elif path.startswith(api):
             info = {"id": "someone/model", "sha": COMMIT, "siblings": [{"rfilename": f} for f in files]}
-            self.send(json.dumps(info).encode(), body, "application/json")
+            self.send(json.dumps(info).encode(), body)
         elif path.startswith(resolve) and path.removeprefix(resolve) in files:
             content = (self.root / path.removeprefix(resolve)).read_bytes()
-            self.send(content, body, "application/octet-stream", {"ETag": f'"{path.rsplit("/")[-1]}"'})
+            self.send(content, body, 200, ETag=f'"{path.rsplit("/")[-1]}"')
         else:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.send(b"", body, 404, **{"X-Error-Code": "RepoNotFound"})
 
-    def send(self, content: bytes, body: bool, kind: str, headers: dict[str, str] | None = None) -> None:
-        self.send_response(200)
-        for key, value in {"Content-Type": kind, "X-Repo-Commit": COMMIT, **(headers or {})}.items():
+    def send(self, content: bytes, body: bool, status: int = 200, **headers: str) -> None:
+        self.send_response(status)
+        for key, value in {"X-Repo-Commit": COMMIT, "Content-Length": str(len(content)), **headers}.items():
             self.send_header(key, value)
-        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if body:
             self.wfile.write(content)
@@ -430,24 +355,13 @@ def test_pytorch_weights_are_downloaded_where_there_are_no_safetensors(hub, shar
     assert hub.asked == []
 
 
-def test_a_hub_model_without_weights_is_refused(hub):
+def test_an_unknown_hub_id_is_told_from_a_missing_network(hub):
+    with pytest.raises(OSError, match="someone/else.* no such model") as caught:
+        TextEncoder.from_pretrained("someone/else")
+    assert "could not be reached" not in str(caught.value)
     (hub.root / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="lacks weights"):
         TextEncoder.from_pretrained("someone/model")
-
-
-def test_an_unknown_hub_id_is_told_from_a_missing_network(hub):
-    with pytest.raises(OSError, match="no such model") as caught:
-        TextEncoder.from_pretrained("someone/else")
-    assert "someone/else" in str(caught.value) and "could not be reached" not in str(caught.value)
-
-
-def test_an_unreachable_hub_names_the_folder_alternative(tmp_path, monkeypatch):
-    point_hub_at("http://127.0.0.1:9", tmp_path, monkeypatch)
-    with pytest.raises(OSError, match="could not be reached") as caught:
-        TextEncoder.from_pretrained("emilyalsentzer/Bio_ClinicalBERT")
-    for words in ("emilyalsentzer/Bio_ClinicalBERT", "folder", "'tiny'"):
-        assert words in str(caught.value)
 
 
 def test_a_network_that_swallows_everything_is_not_waited_for(tmp_path, monkeypatch):
@@ -455,11 +369,6 @@ def test_a_network_that_swallows_everything_is_not_waited_for(tmp_path, monkeypa
     with socket.create_server(("127.0.0.1", 0)) as silent:
         point_hub_at(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path, monkeypatch)
         start = time.monotonic()
-        with pytest.raises(OSError, match="could not be reached"):
+        with pytest.raises(OSError, match="emilyalsentzer/Bio_ClinicalBERT.* could not be reached.*folder.*'tiny'"):
             TextEncoder.from_pretrained("emilyalsentzer/Bio_ClinicalBERT")
     assert time.monotonic() - start < 10
-
-
-def test_a_name_that_can_be_no_hub_id_is_said_so():
-    with pytest.raises(OSError, match="neither a folder on this disk nor a possible hub id"):
-        TextEncoder.from_pretrained("bad id!!")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import pickle
 from dataclasses import asdict
 
 import numpy as np
@@ -15,7 +13,6 @@ from tiny_models import entries, pictures, tiny_features, tiny_head, tiny_textdi
 from textdiff.base.cache import FeatureCache
 from textdiff.data.images.views import ImageBatch
 from textdiff.models.losses import DiceCE, dice_ce_loss
-from textdiff.models.store import FORMAT
 from textdiff.models.text import TextEncoder
 from textdiff.models.textdiff import HEADS, TextDiff
 
@@ -79,12 +76,6 @@ def test_mask_hides_padding_and_no_mask_reads_it():
         hidden = [head(maps((16,)), t, mask, size=(8, 8)) for t in (tokens(), disturbed)]
         read = [head(maps((16,)), t, size=(8, 8)) for t in (tokens(), disturbed)]
         assert torch.equal(*hidden) and not torch.allclose(*read, atol=1e-6)
-
-
-def test_without_fusion_the_text_has_no_influence():
-    head = tiny_head((16,), fusion="none").eval()
-    assert torch.equal(head(maps((16,)), tokens()), head(maps((16,))))
-    assert not any("cross" in name for name, _ in head.named_parameters())
 
 
 def test_only_the_coarsest_maps_read_where_attend_says_so():
@@ -162,15 +153,12 @@ def test_maps_and_text_that_do_not_fit_are_refused():
         head(maps((8, 16)), tokens())
     with pytest.raises(ValueError, match="fusion='attention' needs tokens"):
         head(maps((16, 8)))
+    for options in ({"fusion": "none"}, {"merge": "sum"}, {"normalise": True}):
+        with pytest.raises(ValueError, match="authors' weights fit the default head"):
+            tiny_head((16, 8), **options).load_official({})
     for fusion in ("none", "pooled"):
         with pytest.raises(ValueError, match=f"fusion='{fusion}' has no attention to show"):
             tiny_head((16,), fusion=fusion).attention(maps((16,)), tokens(), None, (4, 4))
-
-
-@pytest.mark.parametrize("options", [{"fusion": "none"}, {"merge": "sum"}, {"normalise": True}])
-def test_the_authors_weights_fit_the_default_head_only(options):
-    with pytest.raises(ValueError, match="authors' weights fit the default head"):
-        tiny_head((16, 8), **options).load_official({})
 
 
 # --- the model ------------------------------------------------------------------------------------------
@@ -206,33 +194,13 @@ def test_the_loss_is_the_criterion_of_the_logits(text):
     assert torch.equal(model.loss(batch)["loss"], expected)
 
 
-@pytest.mark.parametrize(("blocks", "steps", "classes"), [((3,), (0,), 4), ((0, 1, 2), (10, 999), 2)])
-def test_any_blocks_steps_and_classes(text, blocks, steps, classes):
-    model = tiny_textdiff(text, features=tiny_features(blocks=blocks, steps=steps), num_classes=classes)
-    assert model(pictures(1), CAPTIONS[:1]).shape == (1, classes, 16, 16)
-    assert len(model.class_names) == classes
-
-
 def test_without_text(text):
     model = tiny_textdiff(None, fusion="none").eval()
     with torch.no_grad():
         assert torch.equal(model(pictures(1), ["anything"]), model(pictures(1), [""]))
+    assert not any("cross" in name for name, _ in model.head.named_parameters())
     with pytest.raises(ValueError, match="without a text encoder, fusion must be 'none'"):
         tiny_textdiff(None)
-
-
-def test_as_many_captions_as_images(model):
-    with pytest.raises(ValueError, match="2 images but 1 captions"):
-        model(pictures(2), CAPTIONS[:1])
-
-
-def test_bfloat16_model_is_close_to_float32(text):
-    exact, rounded = (
-        tiny_textdiff(text, features=tiny_features(precision=p), **COMPACT).eval() for p in ("float32", "bfloat16")
-    )
-    with torch.no_grad():
-        a, b = exact(pictures(2), CAPTIONS), rounded(pictures(2), CAPTIONS)
-    assert b.dtype == torch.float32 and (a - b).square().mean().sqrt() < 0.1 * a.std()
 
 
 # --- prediction -----------------------------------------------------------------------------------------
@@ -249,15 +217,11 @@ def test_predictions_at_the_pictures_own_size(model, tmp_path, size):
     assert np.array_equal(shares.argmax(axis=0), labels)
     Image.fromarray(array).save(tmp_path / "x.png")
     assert np.array_equal(model.predict(tmp_path / "x.png", CAPTIONS[0]), labels)
-    assert np.array_equal(model.predict(str(tmp_path / "x.png"), CAPTIONS[0]), labels)
-
-
-def test_grey_pictures_are_read_as_grey_colour(model, tmp_path):
-    grey = np.random.default_rng(0).integers(0, 256, (20, 16), dtype=np.uint8)
+    grey = array[..., 0]
+    Image.fromarray(grey).save(tmp_path / "grey.png")
     expected = model.predict(np.stack([grey] * 3, axis=-1), CAPTIONS[0])
-    Image.fromarray(grey).save(tmp_path / "x.png")
-    assert np.array_equal(model.predict(grey, CAPTIONS[0]), expected)
-    assert np.array_equal(model.predict(tmp_path / "x.png", CAPTIONS[0]), expected)
+    for picture in (grey, tmp_path / "grey.png", str(tmp_path / "grey.png")):
+        assert np.array_equal(model.predict(picture, CAPTIONS[0]), expected)
 
 
 @pytest.mark.parametrize(
@@ -273,14 +237,10 @@ def test_other_arrays_are_refused(model, array):
     for method in (model.predict, model.look):
         with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\] or \[H, W\], values 0..255; got"):
             method(array, CAPTIONS[0])
-
-
-def test_pictures_that_are_not_there_or_damaged(model, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such picture: .*x.png"):
-        model.predict(tmp_path / "x.png", CAPTIONS[0])
-    (tmp_path / "x.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="cannot read .*x.png"):
-        model.predict(tmp_path / "x.png", CAPTIONS[0])
+        model.predict("no/such/x.png", CAPTIONS[0])
+    with pytest.raises(ValueError, match="2 images but 1 captions"):
+        model(pictures(2), CAPTIONS[:1])
 
 
 def test_predicting_changes_neither_mode_nor_cache(text, tmp_path):
@@ -306,12 +266,15 @@ def test_looking_gives_every_word_its_place(model):
     "changes",
     [
         {},
+        {"text": None, "fusion": "none"},
         {"fusion": "pooled", "num_classes": 3, "class_names": ("background", "a", "b")},
         {**COMPACT, "positions": True, "channel_order": "BGR", "resize": "bilinear", "text_mask": False},
     ],
 )
 def test_saved_and_loaded_models_agree_to_the_bit(text, tmp_path, changes):
-    model = tiny_textdiff(text, **changes).eval()
+    tiny_textdiff(text, seed=1).save_pretrained(tmp_path)  # which the next one replaces
+    changes = dict(changes)
+    model = tiny_textdiff(changes.pop("text", text), **changes).eval()
     model.trained_on = {"dataset": "monuseg", "cases": ["0123456789abcdef"]}
     model.save_pretrained(tmp_path)
     loaded = TextDiff.from_pretrained(tmp_path)
@@ -324,13 +287,8 @@ def test_saved_and_loaded_models_agree_to_the_bit(text, tmp_path, changes):
     assert np.array_equal(a, b)
     loaded.save_pretrained(tmp_path / "again")
     assert (tmp_path / "again/config.json").read_text() == (tmp_path / "config.json").read_text()
-
-
-def test_a_model_without_text_is_saved_too(tmp_path):
-    model = tiny_textdiff(None, fusion="none").eval()
-    model.save_pretrained(tmp_path)
-    with torch.no_grad():
-        assert torch.equal(TextDiff.from_pretrained(tmp_path)(pictures(1), [""]), model(pictures(1), [""]))
+    names = sorted(str(p.relative_to(tmp_path / "again")) for p in (tmp_path / "again").rglob("*") if p.is_file())
+    assert names == ["config.json", "model.safetensors", "unet/config.json", "unet/model.safetensors"]
 
 
 def test_the_backbone_is_stored_in_half_only_where_that_loses_nothing(text, tmp_path):
@@ -345,19 +303,6 @@ def test_the_backbone_is_stored_in_half_only_where_that_loses_nothing(text, tmp_
         assert torch.equal(value, model.features.unet.state_dict()[key])
 
 
-def test_keys_that_do_not_fit_are_listed(text, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    tiny_textdiff(text).save_pretrained(tmp_path)
-    state = load_file(tmp_path / "model.safetensors")
-    state["head.classifier.9.bias"] = state.pop("head.classifier.0.bias")
-    save_file(state, tmp_path / "model.safetensors")
-    with pytest.raises(
-        ValueError, match=r"(?s)missing \(1\): head.classifier.0.bias.*unexpected \(1\): head.classifier.9.bias"
-    ):
-        TextDiff.from_pretrained(tmp_path)
-
-
 @pytest.mark.parametrize("name", ["model.safetensors", "unet/model.safetensors", "config.json", "unet/config.json"])
 def test_truncated_files_are_named(text, tmp_path, name):
     tiny_textdiff(text).save_pretrained(tmp_path)
@@ -365,23 +310,6 @@ def test_truncated_files_are_named(text, tmp_path, name):
     (tmp_path / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=name):
         TextDiff.from_pretrained(tmp_path)
-
-
-class Malicious:
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (self.path, "w"))
-
-
-def test_a_pickle_in_the_place_of_weights_is_not_run(text, tmp_path):
-    tiny_textdiff(text).save_pretrained(tmp_path)
-    evidence = tmp_path / "was_run"
-    (tmp_path / "model.safetensors").write_bytes(pickle.dumps(Malicious(str(evidence))))
-    with pytest.raises(ValueError, match="model.safetensors"):
-        TextDiff.from_pretrained(tmp_path)
-    assert not evidence.exists()
 
 
 def test_a_folder_without_a_model(tmp_path):
@@ -397,20 +325,6 @@ def test_a_hub_model_that_cannot_be_reached(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(FileNotFoundError, match="'someone/no-model' is not a known TextDiff .* nor a hub model"):
         TextDiff.from_pretrained("someone/no-model")
-
-
-def test_saving_over_a_model_replaces_it_and_leaves_nothing_else(text, tmp_path):
-    tiny_textdiff(text, seed=1).save_pretrained(tmp_path)
-    model = tiny_textdiff(text, seed=2).eval()
-    model.save_pretrained(tmp_path)
-    names = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
-    assert names == ["config.json", "model.safetensors", "unet/config.json", "unet/model.safetensors"]
-    about = json.loads((tmp_path / "config.json").read_text())
-    assert (about["kind"], about["format"], about["trained_on"]) == ("TextDiff", FORMAT, {})
-    with torch.no_grad():
-        assert torch.equal(
-            TextDiff.from_pretrained(tmp_path)(pictures(1), CAPTIONS[:1]), model(pictures(1), CAPTIONS[:1])
-        )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

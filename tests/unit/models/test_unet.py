@@ -18,25 +18,13 @@ def steps(count: int, value: int = 100) -> torch.Tensor:
     return torch.full((count,), value)
 
 
-def test_shapes_and_dtype(unet):
-    with torch.inference_mode():
-        out = unet(pictures(2), steps(2))
-        maps = unet.decode(pictures(2), steps(2), range(4))
-    assert out.shape == (2, 3, 16, 16) and out.dtype == torch.float32
-    assert [h.shape[1] for h in maps] == unet.block_channels == [64, 64, 32, 32]
-    assert [16 // h.shape[-1] for h in maps] == unet.block_strides == [2, 1, 1, 1]
-
-
-def test_any_divisible_size_runs(unet):
-    with torch.inference_mode():
-        assert unet(torch.zeros(1, 3, 12, 18), steps(1)).shape == (1, 3, 12, 18)
-
-
 def test_blocks_come_in_the_order_asked_for(unet):
     with torch.inference_mode():
-        forwards = unet.decode(pictures(1), steps(1), (0, 3))
+        maps = unet.decode(pictures(1), steps(1), range(4))
         backwards = unet.decode(pictures(1), steps(1), (3, 0))
-    assert torch.equal(forwards[0], backwards[1]) and torch.equal(forwards[1], backwards[0])
+    assert torch.equal(maps[0], backwards[1]) and torch.equal(maps[3], backwards[0])
+    assert [h.shape[1] for h in maps] == unet.block_channels == [64, 64, 32, 32]
+    assert [16 // h.shape[-1] for h in maps] == unet.block_strides == [2, 1, 1, 1]
 
 
 def test_nothing_after_the_last_block_is_computed(unet):
@@ -64,11 +52,6 @@ def test_a_batch_equals_single_images(unet):
         together = unet(x, t)
         alone = torch.cat([unet(x[i : i + 1], t[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
-
-
-def test_the_timestep_matters(unet):
-    with torch.inference_mode():
-        assert not torch.allclose(unet(pictures(1), steps(1, 0)), unet(pictures(1), steps(1, 900)), atol=1e-3)
 
 
 def test_bfloat16_is_close_to_float32():
@@ -155,7 +138,7 @@ def test_timestep_embedding():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_saved_and_loaded(tmp_path, unet, dtype):
-    unet.save_pretrained(tmp_path / "a" / "b", dtype, trained_on="nothing")
+    unet.save_pretrained(tmp_path / "a" / "b", dtype)
     loaded = UNet.from_pretrained(tmp_path / "a" / "b")
     assert not loaded.training and loaded.config == unet.config
     for key, value in unet.state_dict().items():
@@ -174,10 +157,3 @@ def test_loading_from_nowhere_or_from_a_damaged_folder(tmp_path, unet):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="config.json is damaged"):
         UNet.from_pretrained(tmp_path)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_agrees_with_the_cpu(unet):
-    with torch.inference_mode():
-        there = tiny_unet().cuda()(pictures(2).cuda(), steps(2).cuda())
-        torch.testing.assert_close(there.cpu(), unet(pictures(2), steps(2)), rtol=1e-2, atol=1e-2)

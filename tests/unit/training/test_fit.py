@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -10,13 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tiny_models import cases, tiny_features, tiny_textdiff, tiny_unet
-from tiny_volumes import training_volumes, volume_case
 from torch import nn
 
 from textdiff.base.checkpoints import read_checkpoint, write_checkpoint
 from textdiff.data.images.transforms import ImageSpec
 from textdiff.data.images.views import TrainingImages
-from textdiff.models.baselines import build_baseline
 from textdiff.models.features import FeatureCache
 from textdiff.models.text import TextEncoder
 from textdiff.training import fit as fit_module
@@ -34,6 +33,8 @@ class Stop(Exception):
 class Line(nn.Module):
     """A model with one frozen and three trained numbers."""
 
+    noise = 0.01
+
     def __init__(self) -> None:
         super().__init__()
         self.slope = nn.Parameter(torch.tensor([0.0]))
@@ -43,7 +44,7 @@ class Line(nn.Module):
         nn.init.zeros_(self.inner.bias)
 
     def loss(self, batch, generator):
-        noise = 0.01 * torch.randn(batch.shape, generator=generator)
+        noise = self.noise * torch.randn(batch.shape, generator=generator)
         error = (self.inner(batch) + self.slope * batch - 3 * batch + noise).square().mean()
         return {"loss": error, "part": error / 2}
 
@@ -83,16 +84,6 @@ class Pixelwise(nn.Module):
 
     def forward(self, images, captions):
         return self.layers(images)
-
-
-class Voxelwise(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv3d(4, 4, 3, padding=1), nn.InstanceNorm3d(4), nn.ReLU(), nn.Conv3d(4, 3, 1))
-
-    def loss(self, batch, generator):
-        noise = 0.1 * torch.randn(batch.images.shape, generator=generator)
-        return {"loss": F.cross_entropy(self.layers(batch.images + noise), batch.labels)}
 
 
 def made(factory):
@@ -145,6 +136,23 @@ def test_settings_out_of_their_range_are_refused(name, value):
         how(**{name: value})
 
 
+def test_validation_leaves_the_training_as_it_would_have_been_and_halves_accumulate():
+    scored, unscored, whole, halves = pixelwise(), pixelwise(), Line(), Line()
+    rising = iter(range(3))
+
+    def validate(model):
+        torch.rand(1)  # draws, as an evaluation may
+        return next(rising)
+
+    quiet(scored, images(), how(6, validate_every=2, ema_decay=0.9), validate=validate)
+    quiet(unscored, images(), how(6, ema_decay=0.9))
+    assert_same_state(scored, unscored)
+    whole.noise = halves.noise = 0.0
+    quiet(whole, Numbers(), how(5, batch_size=4))
+    quiet(halves, Numbers(), how(5, batch_size=2, accumulate=2))
+    assert torch.allclose(whole.slope, halves.slope, atol=1e-5)
+
+
 def test_learning_rates():
     constant = [how(20, lr_schedule="constant").rate(step) for step in range(20)]
     cosine = [how(20, warmup=4).rate(step) for step in range(20)]
@@ -181,12 +189,6 @@ SCORES = [
 ]
 
 
-@pytest.mark.parametrize(("scores", "best"), SCORES)
-def test_the_best_row_is_the_first_of_the_highest_or_without_scores_the_last(scores, best):
-    history = [{"step": step, "score": score} for step, score in enumerate(scores)]
-    assert best_row(history)["step"] == best
-
-
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 @pytest.mark.parametrize(("scores", "best"), SCORES)
 def test_the_weights_of_the_best_row_stay(scores, best, ema_decay):
@@ -216,21 +218,6 @@ def test_an_average_follows_the_weights_and_a_batch_norms_statistics_are_copied(
     assert 0 < apart[0] < apart[2] and 0 < apart[1] < apart[2]  # on the way
     for (name, a), b in zip(averaged.named_buffers(), latest.buffers(), strict=True):
         assert torch.equal(a, b), name
-
-
-def test_validation_leaves_the_training_as_it_would_have_been():
-    scored, unscored, rarely = pixelwise(), pixelwise(), pixelwise()
-    rising = iter(range(3))
-
-    def validate(model):
-        torch.rand(1)  # draws, as an evaluation may
-        return next(rising)
-
-    quiet(scored, images(), how(6, validate_every=2, ema_decay=0.9), validate=validate)
-    quiet(unscored, images(), how(6, validate_every=2, ema_decay=0.9))
-    quiet(rarely, images(), how(6, ema_decay=0.9))
-    assert_same_state(scored, unscored)
-    assert_same_state(unscored, rarely)
 
 
 def test_only_what_asks_for_gradients_is_trained_and_stored(tmp_path):
@@ -265,17 +252,6 @@ def test_the_loss_goes_down_and_the_history_has_the_mean_of_every_part():
     assert all(row["part"] == pytest.approx(row["loss"] / 2) for row in history)
     assert history[-1]["loss"] < history[0]["loss"]
     assert [row["seconds"] for row in history] == sorted(row["seconds"] for row in history)
-
-
-def test_two_halves_accumulated_are_one_whole_batch():
-    class Quiet(Line):
-        def loss(self, batch, generator):
-            return {"loss": (self.inner(batch) + self.slope * batch - 3).square().mean()}
-
-    whole, halves = Quiet(), Quiet()
-    quiet(whole, Numbers(), how(5, batch_size=4))
-    quiet(halves, Numbers(), how(5, batch_size=2, accumulate=2))
-    assert torch.allclose(whole.slope, halves.slope, atol=1e-5)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
@@ -344,12 +320,7 @@ def _textdiff(folder) -> nn.Module:
 USES = {
     "numbers": (lambda _: Line(), Numbers),
     "frozen features": (_textdiff, images),
-    "from scratch": (
-        lambda _: Supervised(build_baseline("unet", 2)),
-        lambda: TrainingImages(cases(3, 32), ImageSpec(32)),
-    ),
     "dropout": (lambda _: Supervised(Pixelwise()), images),
-    "volumes": (lambda _: Voxelwise(), lambda: training_volumes([volume_case("a"), volume_case("b", 1)], augment=True)),
     "pre-training": (lambda _: Denoising(tiny_unet(), "bfloat16"), lambda: CropPool(cases(3), 16, 8)),
 }
 
@@ -359,11 +330,9 @@ USES = {
     [
         ("frozen features", 7, {"validate_every": 2}),
         ("frozen features", 1, {"validate_every": 1, "ema_decay": 0.9, "lr_schedule": "constant"}),
-        ("from scratch", 5, {"validate_every": 2, "weight_decay": 1e-2}),
-        ("dropout", 7, {"validate_every": 2, "ema_decay": 0.9}),
-        ("volumes", 5, {"validate_every": 2, "ema_decay": 0.9, "accumulate": 2}),
+        ("dropout", 7, {"validate_every": 2, "ema_decay": 0.9, "weight_decay": 1e-2, "accumulate": 2}),
         ("pre-training", 8, {"validate_every": 5, "checkpoint_every": 3, "ema_decay": 0.99}),
-        *[("numbers", k, {"validate_every": 3, "checkpoint_every": 2, "accumulate": 2}) for k in range(1, 10)],
+        *[("numbers", k, {"validate_every": 3, "checkpoint_every": 2, "accumulate": 2}) for k in (1, 5, 6, 9, 10)],
     ],
 )
 def test_an_interrupted_run_ends_with_the_same_weights_to_the_bit(tmp_path, use, stop, settings):
@@ -394,25 +363,13 @@ def test_an_interrupted_run_ends_with_the_same_weights_to_the_bit(tmp_path, use,
         return model, [{k: v for k, v in row.items() if k != "seconds"} for row in history]
 
     whole, expected = run("straight")
-    with pytest.raises(Stop):
+    with pytest.raises(Stop) if stop < 10 else nullcontext():  # a finished run is not trained again
         run("stopped", limit=stop)
     continued, history = run("stopped")
     np.testing.assert_equal(history, expected)
     assert_same_state(whole, continued)
     a, b = (read_checkpoint(tmp_path / f"{name}.safetensors") for name in ("straight", "stopped"))
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def test_a_finished_checkpoint_is_not_trained_again(tmp_path):
-    path, first, second = tmp_path / "run" / "c.safetensors", Line(), Line()
-    history = quiet(first, Numbers(), how(), checkpoint=path)
-
-    def never(*_):
-        raise AssertionError
-
-    second.loss = never
-    np.testing.assert_equal(quiet(second, Numbers(), how(), checkpoint=path), history)
-    assert_same_state(first, second)
 
 
 @pytest.mark.parametrize(
@@ -444,13 +401,3 @@ def test_a_damaged_checkpoint_and_one_of_another_format_are_refused(tmp_path, mo
     write_checkpoint(path, {"slope": torch.zeros(1)})  # somebody's weights, not a run's
     with pytest.raises(ValueError, match=r"c.safetensors.*format None"):
         quiet(Line(), Numbers(), how(2), checkpoint=path)
-
-
-def test_the_features_are_not_computed_again_after_the_first_epoch(tmp_path):
-    model = made(partial(_textdiff, tmp_path))
-    given = TrainingImages(cases(1), ImageSpec(16), "affine", views=2)
-    features = model.model.features
-    passes, decode = [], features.unet.decode
-    features.unet.decode = lambda x, *rest: passes.append(len(x)) or decode(x, *rest)
-    quiet(model, given, how(20, batch_size=1, learning_rate=1e-3))
-    assert sum(passes) == given.distinct_views * len(features.steps)

@@ -38,12 +38,9 @@ def test_crops_lie_inside_and_reach_every_corner():
     }
 
 
-def test_a_crop_may_be_the_whole_picture():
-    drawn = crops(CropPool([numbered()], 16, 16, symmetries=(0,)), 2)
-    assert torch.equal(drawn[0], drawn[1]) and drawn.min() == -1 and drawn.max() == 1
-
-
 def test_scales_and_symmetries_are_all_used():
+    whole = crops(CropPool([numbered()], 16, 16, symmetries=(0,)), 2)
+    assert torch.equal(whole[0], whole[1]) and whole.min() == -1 and whole.max() == 1
     halves = np.zeros((16, 16, 3), dtype=np.uint8)
     halves[:, 8:] = 255
     drawn = crops(CropPool([Case("halves", "", image_array=halves)], 16, 16, scales=(1, 2), symmetries=(0, 4)), 60)
@@ -63,14 +60,16 @@ def test_pools_that_cannot_be():
         CropPool([], 16, 8)
     with pytest.raises(ValueError, match=r"crop of 9 pixels from images of 8 \(image_size 16, scales \(0.5, 1\)\)"):
         CropPool([numbered()], 16, 9, scales=(0.5, 1))
+    with pytest.raises(ValueError, match="precision 'float16'"):
+        Denoising(tiny_unet(), "float16")
 
 
 def test_the_loss_goes_down_on_flat_pictures():
     unet = UNet(16, 3, 32, 3, 1, (), channel_mult=(1, 2), resblock_updown=True)
-    how = Optimisation(40, 8, 3e-3, warmup=5, ema_decay=0.999, validate_every=10)
+    how = Optimisation(24, 8, 3e-3, warmup=3, ema_decay=0.999, validate_every=6)
     trained, history = pretrain(unet, CropPool(flat(), 8, 8), how, precision="float32", progress=False)
     losses = [row["loss"] for row in history]
-    assert [row["step"] for row in history] == [10, 20, 30, 40]
+    assert [row["step"] for row in history] == [6, 12, 18, 24]
     assert 0.3 < losses[0] < 1.5 and losses[-1] < 0.7 * losses[0]
     assert trained is unet and not unet.training
 
@@ -84,16 +83,3 @@ def test_the_loss_is_the_error_of_the_noise():
     first, again = (model.loss(batch, torch.Generator().manual_seed(1))["loss"] for _ in range(2))
     noise = torch.randn(batch.shape, generator=torch.Generator().manual_seed(1))
     assert torch.equal(first, again) and first.item() == pytest.approx(float(noise.square().mean()))
-
-
-def test_a_rate_far_too_high_ends_in_words():
-    unet = tiny_unet()
-    with torch.no_grad():
-        unet.out[-1].bias.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="loss became nan at step 0"):
-        pretrain(unet, CropPool(flat(), 8, 8), Optimisation(1, 1, 1e-3), precision="float32", progress=False)
-
-
-def test_unknown_precision():
-    with pytest.raises(ValueError, match="precision 'float16'"):
-        Denoising(tiny_unet(), "float16")

@@ -18,6 +18,7 @@ from textdiff.data.cases import Case
 
 LEVELS = ("upper", "middle", "lower")
 SIDES = ("left", "right")
+BOTH_SIDES = ("left", "Left", "LEFT", "right", "Right", "RIGHT")
 COUNTS = ("zero", "one", "two", "three", "four", "five", "six")
 Area = tuple[str, str]  # (level, side), for example ("upper", "left")
 AREAS: tuple[Area, ...] = tuple((level, side) for side in SIDES for level in LEVELS)
@@ -41,9 +42,7 @@ CHEST_SENTENCE = re.compile(
 def chest_caption(areas: Iterable[Area]) -> str:
     """The sentence for a set of infected areas, each (level, side).
 
-    >>> chest_caption({("upper", "left"), ("upper", "right")})
-    'bilateral pulmonary infection, two infected areas, upper left lung and upper right lung.'
-
+    {("upper", "left")} gives "unilateral pulmonary infection, one infected area, upper left lung."
     Raises ValueError for no area or an unknown one.
     """
     chosen = set(areas)
@@ -74,7 +73,7 @@ def nuclei_caption(pattern: str) -> str:
 
 def all_captions() -> list[str]:
     """Every sentence the two grammars can make: 12 about nuclei and 63 about lungs."""
-    chosen = [frozenset(area for area, on in zip(AREAS, bits, strict=True) if on) for bits in product((0, 1), repeat=6)]
+    chosen = [{area for area, on in zip(AREAS, bits, strict=True) if on} for bits in product((0, 1), repeat=6)]
     return [*NUCLEI_PATTERNS.values(), *(chest_caption(areas) for areas in chosen if areas)]
 
 
@@ -88,15 +87,8 @@ def swap_left_right(caption: str) -> str:
     areas = parse_chest_caption(caption)
     if areas is not None:
         return chest_caption((level, "left" if side == "right" else "right") for level, side in areas)
-    other = {
-        "left": "right",
-        "right": "left",
-        "Left": "Right",
-        "Right": "Left",
-        "LEFT": "RIGHT",
-        "RIGHT": "LEFT",
-    }
-    return re.sub(r"\b(left|right|Left|Right|LEFT|RIGHT)\b", lambda match: other[match[0]], caption)
+    other = dict(zip(BOTH_SIDES, (*BOTH_SIDES[3:], *BOTH_SIDES[:3]), strict=True))
+    return re.sub(rf"\b({'|'.join(other)})\b", lambda match: other[match[0]], caption)
 
 
 def named_side(caption: str) -> str | None:
@@ -106,10 +98,8 @@ def named_side(caption: str) -> str | None:
 
 
 def shuffled(captions: Sequence[str], seed: int) -> list[str]:
-    """Give each case another case's sentence: the same sentences in another order.
-
-    As many positions as possible get a sentence that differs from their own: all of them unless one sentence
-    makes up more than half. Seeded; the same list and seed give the same order.
+    """The same sentences in another order: as many places as possible get one that differs from their own (all of them
+    unless one sentence makes up more than half). The same list and seed give the same order.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for index, caption in enumerate(captions):
@@ -117,21 +107,14 @@ def shuffled(captions: Sequence[str], seed: int) -> list[str]:
     rng = np.random.default_rng(seed)
     names = sorted(groups)
     order = [int(i) for g in rng.permutation(len(names)) for i in rng.permutation(groups[names[g]])]
-    # Equal sentences stand together in `order`; a shift by the longest such stretch moves every sentence out
-    # of its own.
-    shift = max((len(group) for group in groups.values()), default=0)
-    result = list(captions)
-    for position, index in enumerate(order):
-        result[index] = captions[order[(position + shift) % len(order)]]
-    return result
+    # Equal sentences stand together in `order`; a shift by the longest such stretch moves each out of its own
+    shift = max(map(len, groups.values()), default=0)
+    other = dict(zip(order, order[shift:] + order[:shift], strict=True))
+    return [captions[other[index]] for index in range(len(captions))]
 
 
 def kind(caption: str) -> str:
-    """What a sentence is about, apart from which place: "areas: two", "density somewhere", "even spread" or "other".
-
-    The number of areas is read wherever a sentence has one ("... two infected areas ..."). Nuclei are denser somewhere
-    (at a place or around) or spread over the whole picture (evenly, sparsely, irregularly).
-    """
+    """What a sentence is about, apart from which place: "areas: two", "density somewhere", "even spread" or "other"."""
     if count := re.search(r"\b(\w+) infected areas?\b", caption, re.IGNORECASE):
         return f"areas: {count[1].lower()}"
     if re.search(r"\bnuclei density\b", caption, re.IGNORECASE):
@@ -143,8 +126,7 @@ def same_count(captions: Sequence[str], seed: int) -> list[str]:
     """Give each case another case's sentence of the same `kind`: as many areas, but other ones.
 
     A model that has learnt from "two infected areas" only how much to mark loses nothing by such an exchange. Drawn with
-    replacement among the cases of the kind whose sentence differs; where there is none, the own sentence stays. Seeded;
-    the same list and seed give the same sentences.
+    replacement among the cases of the kind whose sentence differs; where there is none, the own sentence stays. Seeded.
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for caption in captions:

@@ -1,9 +1,8 @@
 """LViT's folder layout: `img/`, `labelcol/` and `*_text.xlsx` of a split in, a list of `Case` out, and back.
 
-Takes the data sets as published (LViT, papers: Li et al. 2023): images and masks of different file types
-(MoNuSeg's test images are tif, its masks png), masks called `mask_<image>` (QaTa-COV19), sentences keyed by
-the mask's name, names that differ in letter case between files and table, and the two text columns in any
-order.
+Takes the data sets as published (LViT, papers: Li et al. 2023): images and masks of different file types (MoNuSeg's
+test images are tif, its masks png), masks called `mask_<image>` (QaTa-COV19), sentences keyed by the mask's name, names
+that differ in letter case between files and table, and the two text columns in any order.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from textdiff.data.cases import ON_ERROR, Case, complain, picture_size
+from textdiff.data.cases import Case, picture_size
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 
@@ -73,89 +72,56 @@ def _read_table(folder: Path) -> tuple[Path, list[tuple[str, str]]]:
     return table, list(zip(frame[columns["image"]], frame[columns["description"]], strict=True))
 
 
-def read_text(folder: Path, on_error: str = "raise") -> dict[str, str]:
+def read_text(folder: Path) -> dict[str, str]:
     """Read the sentences of a split, {match_key: sentence}, from its *_text.xlsx (or its only .xlsx).
 
     The columns `Image` and `Description` may stand in any order and letter case. Raises FileNotFoundError
-    without a table; ValueError for a missing column, an empty sentence, or a second row for one image. With
-    `on_error="skip"` bad rows are left out with a warning (of two rows for one image: both).
+    without a table; ValueError for a missing column, an empty sentence, or a second row for one image.
     """
-    table, frame = _read_table(folder)
+    table, rows = _read_table(folder)
     captions: dict[str, str] = {}
-    twice: set[str] = set()
-    for row, (image, description) in enumerate(frame, start=2):
+    for row, (image, description) in enumerate(rows, start=2):
         key, caption = match_key(image), description.strip()
         if not key and not caption:
             continue
         if not caption:
-            complain(f"{table}, row {row}: empty caption for {image!r}", on_error)
-        elif not key:
-            complain(f"{table}, row {row}: empty file name in column 'Image'", on_error)
-        elif key in captions:
-            complain(f"{table}, row {row}: second caption for {image!r}; every image needs one row", on_error)
-            twice.add(key)
-        else:
-            captions[key] = caption
-    return {key: caption for key, caption in captions.items() if key not in twice}
+            raise ValueError(f"{table}, row {row}: empty caption for {image!r}")
+        if not key:
+            raise ValueError(f"{table}, row {row}: empty file name in column 'Image'")
+        if key in captions:
+            raise ValueError(f"{table}, row {row}: second caption for {image!r}; every image needs one row")
+        captions[key] = caption
+    return captions
 
 
-def _check_sizes(image_path: Path, mask_path: Path) -> None:
-    """By their headers alone."""
-    image, mask = picture_size(image_path), picture_size(mask_path)
-    if image != mask:
-        raise ValueError(
-            f"{image_path} is {image[0]}x{image[1]} but {mask_path} is {mask[0]}x{mask[1]} "
-            "(height x width); they must be equal"
-        )
+def read_split(folder: str | Path) -> list[Case]:
+    """Read one split folder of LViT's layout, such as `MoNuSeg/Train_Folder`, sorted by name.
 
-
-def read_split(folder: str | Path, on_error: str = "raise") -> list[Case]:
-    """Read one split folder of LViT's layout, sorted by name.
-
-    Args:
-        folder: for example `MoNuSeg/Train_Folder`.
-        on_error: "raise" stops at the first bad case. "skip" warns, naming the file, and leaves the case
-            out; every picture is then decoded once, so that later reading cannot meet a broken one. With
-            "raise" only the headers are read here, and a file broken further in is named when the case is
-            used.
+    Only the headers of pictures are read here; a file broken further in is named when the case is used.
 
     Returns cases named by the image file's stem. Raises FileNotFoundError or ValueError that name the file
     and what is wrong: missing mask, caption or column, two captions for one image, an empty caption, unequal
     sizes, an unreadable file.
     """
     folder = Path(folder)
-    if on_error not in ON_ERROR:
-        raise ValueError(f"on_error must be one of {ON_ERROR}, got {on_error!r}")
     if not folder.is_dir():
         raise FileNotFoundError(f"no such split folder: {folder}")
-    images, masks, captions = (
-        _pictures(folder, "img"),
-        _pictures(folder, "labelcol"),
-        read_text(folder, on_error),
-    )
+    images, masks, captions = _pictures(folder, "img"), _pictures(folder, "labelcol"), read_text(folder)
     for key in sorted(captions.keys() - images.keys()):
-        complain(
-            f"{folder}: the text table has a row for {key!r} but there is no such image",
-            on_error,
-            FileNotFoundError,
-        )
+        raise FileNotFoundError(f"{folder}: the text table has a row for {key!r} but there is no such image")
     cases = []
     for key, image in sorted(images.items()):
         if key not in masks:
-            complain(f"{image}: no mask of that name in {folder / 'labelcol'}", on_error, FileNotFoundError)
-            continue
+            raise FileNotFoundError(f"{image}: no mask of that name in {folder / 'labelcol'}")
         if key not in captions:
-            complain(f"{image}: no caption in the text table of {folder}", on_error)
-            continue
-        case = Case(name=image.stem, caption=captions[key], image_path=image, mask_path=masks[key])
-        try:
-            _check_sizes(image, masks[key])
-            if on_error == "skip":
-                case.pair()
-        except (ValueError, OSError) as error:
-            complain(str(error), on_error)
-            continue
-        cases.append(case)
+            raise ValueError(f"{image}: no caption in the text table of {folder}")
+        (height, width), (mask_height, mask_width) = picture_size(image), picture_size(masks[key])
+        if (height, width) != (mask_height, mask_width):
+            raise ValueError(
+                f"{image} is {height}x{width} but {masks[key]} is {mask_height}x{mask_width} (height x width); "
+                "they must be equal"
+            )
+        cases.append(Case(name=image.stem, caption=captions[key], image_path=image, mask_path=masks[key]))
     if not cases:
         raise ValueError(f"{folder}: no usable case (image, mask and caption) found")
     return cases

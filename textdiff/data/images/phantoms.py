@@ -2,10 +2,9 @@
 paper's.
 
 Nuclei: stained tissue with elliptical nuclei and sentences of MoNuSeg's kind that are true of the picture.
-Chest: films with opacities in some of the six lung areas, all drawn by the same rule; the sentence, of
-QaTa-COV19's kind, says which of them count, and the mask holds only those. The film is drawn before and
-without the choice, so nothing but the sentence tells target and look-alike apart, and the effect of text can
-be measured.
+Chest: films with opacities in some of the six lung areas, all drawn by the same rule; the sentence, of QaTa-COV19's
+kind, says which of them count, and the mask holds only those. The film is drawn before and without the choice, so
+nothing but the sentence tells target and look-alike apart, and the effect of text can be measured.
 """
 
 from __future__ import annotations
@@ -24,11 +23,12 @@ PATTERN_WEIGHTS = {"evenly": 4, "sparsely": 3, "irregularly": 1, "around": 1}
 MAX_TARGETS = 3
 
 
-def _check(n: int, size: int, start: int) -> None:
+def _indices(n: int, size: int, start: int) -> range:
     if n < 0 or start < 0:
         raise ValueError(f"n and start must not be negative, got n={n}, start={start}")
     if size < 32:
         raise ValueError(f"phantoms need a size of at least 32 pixels, got {size}")
+    return range(start, start + n)
 
 
 def _rng(stream: int, seed: int, index: int) -> np.random.Generator:
@@ -124,18 +124,13 @@ def _nuclei_phantom(pattern: str, size: int, rng: np.random.Generator) -> tuple[
 def nuclei_phantoms(n: int, seed: int, size: int = 256, start: int = 0) -> list[Case]:
     """Make `n` pictures of stained nuclei with masks {0, 1} and true sentences of MoNuSeg's kind.
 
-    Args:
-        n: how many. seed: the same seed gives the same pictures; case i does not depend on n.
-        size: side in pixels, at least 32. start: index of the first case (splits use ranges that never
-            overlap).
-
-    Raises ValueError for a negative number or too small a size.
+    The same seed gives the same pictures, and case i does not depend on n. size: side in pixels, at least 32. start: index
+    of the first case (splits use ranges that never overlap). Raises ValueError for a negative number or too small a size.
     """
-    _check(n, size, start)
     patterns = list(NUCLEI_PATTERNS)
     weights = np.array([PATTERN_WEIGHTS.get(pattern, 1) for pattern in patterns], float)
     cases = []
-    for index in range(start, start + n):
+    for index in _indices(n, size, start):
         rng = _rng(NUCLEI_STREAM, seed, index)
         pattern = patterns[rng.choice(len(patterns), p=weights / weights.sum())]
         image, mask = _nuclei_phantom(pattern, size, rng)
@@ -233,19 +228,11 @@ def _choose(areas: list[Area], rng: np.random.Generator) -> list[Area]:
 def chest_phantoms(n: int, seed: int, size: int = 128, start: int = 0) -> list[Case]:
     """Make `n` chest films with lung opacities; the mask {0, 1} holds only those the sentence names.
 
-    One to three of the six lung areas count ("targets"), one to three others hold a look-alike. Sides are
-    the picture's, as in QaTa-COV19's sentences.
-
-    Args:
-        n: how many. seed: the same seed gives the same pictures; case i does not depend on n.
-        size: side in pixels, at least 32. start: index of the first case (splits use ranges that never
-            overlap).
-
-    Raises ValueError for a negative number or too small a size.
+    One to three of the six lung areas count ("targets"), one to three others hold a look-alike. Sides are the picture's,
+    as in QaTa-COV19's sentences. Arguments and errors as of `nuclei_phantoms`.
     """
-    _check(n, size, start)
     cases = []
-    for index in range(start, start + n):
+    for index in _indices(n, size, start):
         grey, shadows = _film_with_opacities(size, _rng(CHEST_STREAM, seed, index))
         counted = _choose(list(shadows), _rng(CHOICE_STREAM, seed, index))
         mask = (np.max([shadows[area] for area in counted], axis=0) >= 0.5).astype(np.uint8)

@@ -13,9 +13,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from textdiff.data.images.captions import swap_left_right
+
 CHEST_WORDS = re.compile(r"\b(lungs?|pulmonary|chest)\b", re.IGNORECASE)
-PLACES = {"upper": (0, 1), "lower": (0, -1), "left": (-1, 0), "right": (1, 0)}  # (right, up)
-PLACE_OF = {vector: word for word, vector in PLACES.items()}
+PLACES = {"upper": 1j, "lower": -1j, "left": -1, "right": 1}  # in the complex plane, where 1j turns by a quarter
+PLACE_OF = {place: word for word, place in PLACES.items()}
 PLACE_PHRASE = re.compile(r"\b(upper|lower|left|right)(?:([\s-]+)(upper|lower|left|right))?\b", re.IGNORECASE)
 UNTURNABLE = re.compile(r"\b(top|bottom|above|below|horizontal(ly)?|vertical(ly)?)\b", re.IGNORECASE)
 
@@ -29,12 +31,10 @@ def to_input(image: np.ndarray, size: int, channel_order: str = "RGB", resize: s
     """Turn a uint8 [H, W, 3] RGB picture into a float32 [3, size, size] tensor in [-1, 1].
 
     Args:
-        image: uint8, 0..255, RGB.
         size: side of the square output; the aspect ratio is not kept (nor is it in the official code).
-        channel_order: "RGB", or "BGR" to feed the channels in the order the official TextDiff code does.
-        resize: "area" averages over the pixels that fall together (antialiased); "bilinear" samples four
-            neighbours without antialiasing and rounds to whole grey levels, as cv2.resize in the official
-            code.
+        channel_order: "RGB", or "BGR" as the official code feeds the channels.
+        resize: "area" averages over the pixels that fall together (antialiased); "bilinear" samples four neighbours
+            without antialiasing and rounds to whole grey levels, as cv2.resize in the official code.
 
     Raises ValueError for a wrong shape, type, order or rule.
     """
@@ -47,9 +47,7 @@ def to_input(image: np.ndarray, size: int, channel_order: str = "RGB", resize: s
         raise ValueError(f"resize must be 'area' or 'bilinear', got {resize!r}")
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
     if tuple(pixels.shape[-2:]) != (size, size):
-        pixels = F.interpolate(
-            pixels, size=(size, size), mode="bilinear", align_corners=False, antialias=resize == "area"
-        )
+        pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=resize == "area")
         pixels = pixels.round().clamp(0, 255) if resize == "bilinear" else pixels.clamp(0, 255)
     if channel_order == "BGR":
         pixels = pixels.flip(1)
@@ -68,13 +66,10 @@ def mask_at(mask: np.ndarray, size: int, rule: str = "area", num_classes: int = 
     """Bring a label mask to [size, size] int64.
 
     Args:
-        mask: uint8 [H, W], values 0..num_classes-1.
-        size: side of the output.
-        rule: "area" gives an output pixel the class that covers at least half of it (two classes) or most of
-            it (more classes); "dilated" is the official TextDiff code's rule: bilinear sampling without
-            antialiasing of a 0/255 mask, then every value above 0 is foreground, which makes masks larger.
-            Only for two classes.
-        num_classes: number of classes, background included.
+        mask: uint8 [H, W], values 0..num_classes-1 (background included).
+        rule: "area" gives an output pixel the class that covers at least half of it (two classes) or most of it (more
+            classes); "dilated", for two classes only, is the official code's rule: bilinear sampling without antialiasing
+            of a 0/255 mask, then every value above 0 is foreground, which makes masks larger.
 
     Raises ValueError for a wrong shape, rule or a label outside 0..num_classes-1.
     """
@@ -87,7 +82,7 @@ def mask_at(mask: np.ndarray, size: int, rule: str = "area", num_classes: int = 
     if rule == "dilated":
         if num_classes != 2:
             raise ValueError("rule 'dilated' is defined for two classes only; use 'area'")
-        grey = F.interpolate(labels[None, None].float() * 255, size=(size, size), mode="bilinear", align_corners=False)
+        grey = F.interpolate(labels[None, None].float() * 255, (size, size), mode="bilinear")
         return (grey[0, 0].round() > 0).long()
     if rule != "area":
         raise ValueError(f"rule must be 'area' or 'dilated', got {rule!r}")
@@ -130,8 +125,7 @@ def _check_turn(k: int) -> None:
 def dihedral(tensor: torch.Tensor, k: int) -> torch.Tensor:
     """Apply one of the eight symmetries of a square to the last two dimensions.
 
-    k = 0..3: k quarter turns counter-clockwise (0 changes nothing); k = 4..7: left-right flip first, then
-    k-4 quarter turns.
+    k = 0..3: k quarter turns counter-clockwise; k = 4..7: left-right flip first, then k-4 quarter turns.
     """
     _check_turn(k)
     if k >= 4:
@@ -139,37 +133,25 @@ def dihedral(tensor: torch.Tensor, k: int) -> torch.Tensor:
     return torch.rot90(tensor, k % 4, dims=(-2, -1)) if k % 4 else tensor
 
 
-def _turn_place(vector: tuple[int, int], k: int) -> tuple[int, int]:
-    right, up = vector
-    if k >= 4:
-        right = -right
-    for _ in range(k % 4):
-        right, up = -up, right
-    return right, up
-
-
 def dihedral_caption(caption: str, k: int) -> str | None:
-    """The sentence that is true of the picture after `dihedral(picture, k)`, or None where its words cannot
-    follow.
+    """The sentence that is true of the picture after `dihedral(picture, k)`, or None where its words cannot follow.
 
-    "upper", "lower", "left", "right" and pairs such as "upper left" are replaced; sentences without them
-    stay as they are. A sentence about lungs follows only the identity and the left-right flip (k = 4): a
-    chest film lying on its side or head has no upper left lung any more, and "middle" has no counterpart.
-    Ours; the official code turns the picture and leaves the sentence.
+    "upper", "lower", "left", "right" and pairs such as "upper left" are replaced. A sentence about lungs follows only the
+    left-right flip (k = 4): a chest film lying on its side or head has no upper left lung any more. Ours; the official
+    code turns the picture and leaves the sentence.
     """
     _check_turn(k)
     if k == 0:
         return caption
     if CHEST_WORDS.search(caption):
-        from textdiff.data.images.captions import swap_left_right
-
         return swap_left_right(caption) if k == 4 else None
     if UNTURNABLE.search(caption):
         return None
 
     def turned(match: re.Match[str]) -> str:
         words = [word.lower() for word in (match[1], match[3]) if word]
-        moved = [PLACE_OF[_turn_place(PLACES[word], k)] for word in words]
+        places = [-PLACES[word].conjugate() if k >= 4 else PLACES[word] for word in words]  # flipped left-right
+        moved = [PLACE_OF[place * 1j ** (k % 4)] for place in places]
         if len(moved) == 2 and moved[0] in ("left", "right") and moved[1] in ("upper", "lower"):
             moved.reverse()
         text = (match[2] or "").join(moved)

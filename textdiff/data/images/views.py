@@ -41,12 +41,11 @@ class TrainingImages:
     Args:
         cases: labelled cases.
         spec: how pictures and masks become tensors.
-        augmentation: "follow" draws one of the eight symmetries under which the caption's words can follow, and lets
-            them; "affine" adds small random scalings, rotations, shifts and changes of intensity, which no feature cache
-            can hold but a network trained from scratch needs; "stain" changes the intensity of each colour channel for
-            itself, as another laboratory's stain would; "contradict" draws any of the eight and leaves the caption;
-            "official" is the authors' mixture (half the time a turn and a flip, a quarter of the time a rotation by up
-            to 20 degrees), caption left; "none".
+        augmentation: "follow" draws one of the eight symmetries that the caption's words can follow, and lets them;
+            "affine" adds small random scalings, rotations, shifts and changes of intensity; "stain" changes the intensity
+            of each colour channel for itself; "contradict" draws any of the eight and leaves the caption; "official" is
+            the authors' mixture (half the time a turn and a flip, a quarter of the time a rotation by up to 20 degrees),
+            caption left; "none".
         seed: of order and augmentation.
         views: how many different random views of one image there are; 0 draws a new one each time. A bound lets a
             feature cache hold them all: frozen features of a view are then computed once, however often it comes.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from textdiff.data.entries import DatasetEntry
+from textdiff.data.cases import Splits
 from textdiff.data.volumes.volume import Volume, check_pair, read_image, read_labels, turned
 
 
@@ -90,18 +90,14 @@ class VolumeCase:
         if self.values is None:
             return replace(labels, array=labels.array.astype(np.uint8, copy=False))
         counts = np.bincount(labels.array.ravel())
-        table = np.zeros(len(counts), np.uint8)
-        unknown = []
-        for value in np.flatnonzero(counts):
-            if value and int(value) not in self.values:
-                unknown.append(f"{value} ({counts[value]} voxels)")
-            table[value] = self.values.get(int(value), 0)
-        if unknown:
+        found = [int(value) for value in np.flatnonzero(counts)]
+        if unknown := [f"{value} ({counts[value]} voxels)" for value in found if value and value not in self.values]:
             known = ", ".join(str(value) for value in sorted(self.values))
             raise ValueError(
                 f"case {self.name!r}: {self.label_path or 'labels'} holds values that the task does not know: "
                 f"{', '.join(unknown)}; known: 0, {known}"
             )
+        table = np.array([self.values.get(value, 0) for value in range(len(counts))], np.uint8)
         return replace(labels, array=table[labels.array])
 
     def _gathered(self) -> Volume:
@@ -116,35 +112,7 @@ class VolumeCase:
 
 
 @dataclass(frozen=True)
-class VolumeDataset:
-    """A data set's cases with their splits.
+class VolumeDataset(Splits[VolumeCase]):
+    """A data set of volumes. absent: cases of the shipped split that this copy of the data lacks."""
 
-    task: its entry in the registry, narrowed to the structures asked for. absent: cases of the shipped split that this
-    copy of the data lacks.
-    """
-
-    task: DatasetEntry
-    train: list[VolumeCase]
-    val: list[VolumeCase]
-    test: list[VolumeCase]
     absent: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Its name in the registry."""
-        return self.task.name
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """("background", *structures)."""
-        return self.task.class_names
-
-    @property
-    def synthetic(self) -> bool:
-        """Whether the cases are drawn by this package."""
-        return self.task.synthetic
-
-    @property
-    def licence(self) -> str:
-        """Under what terms the data may be used."""
-        return self.task.licence

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from textdiff.base.checkpoints import read_json
-from textdiff.data.cases import ON_ERROR, complain
 from textdiff.data.entries import DatasetEntry
 from textdiff.data.registry import dataset
-from textdiff.data.splits import FIRST_INDEX, SPLITS, check_sizes, hashed_split, manifest_split
+from textdiff.data.splits import SPLITS, drawn_splits, hashed_split, manifest_split
 from textdiff.data.volumes.cases import VolumeCase, VolumeDataset
 from textdiff.data.volumes.volume import NIFTI_SUFFIXES, check_places, read_place
 
@@ -48,21 +48,13 @@ TOTALSEGMENTATOR_CLASSES = {"v1": 104, "v2": 117, "mr": 50}  # the others are ba
 
 def case_name(file_name: str) -> str:
     """File name without folder and suffix: "./imagesTr/liver_1.nii.gz" -> "liver_1"."""
-    name = file_name.rsplit("/", 1)[-1]
-    for suffix in NIFTI_SUFFIXES[::-1]:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
+    return re.sub(r"\.nii(\.gz)?$", "", file_name.rsplit("/", 1)[-1], flags=re.IGNORECASE)
 
 
 def _volumes(folder: Path) -> dict[str, Path]:
     """NIfTI files of a folder by case name; hidden ones (macOS leaves "._x.nii.gz") are passed over."""
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    return {
-        case_name(path.name): path
-        for path in found
-        if path.name.lower().endswith(NIFTI_SUFFIXES) and not path.name.startswith(".")
-    }
+    found = [path for path in sorted(folder.glob("[!.]*")) if path.name.lower().endswith(NIFTI_SUFFIXES)]
+    return {case_name(path.name): path for path in found}
 
 
 def _need_folders(folder: Path, *names: str) -> None:
@@ -71,67 +63,59 @@ def _need_folders(folder: Path, *names: str) -> None:
         raise FileNotFoundError(f"{folder}: no folder {' and no folder '.join(missing)}; is this the right data set?")
 
 
-def _names(images: Mapping[str, Path], labels: Mapping[str, Path], task: DatasetEntry) -> set[str]:
-    """Names of all cases but those numbered higher than the task's last one."""
-    names = images.keys() | labels.keys()
-    if task.last_case is None:
-        return names
-    return {name for name in names if int(re.sub(r"\D", "", name) or 0) <= task.last_case}
-
-
 def _pairs(
-    images: Mapping[str, Path], labels: Mapping[str, Path], listed: Iterable[str], where: str, on_error: str
+    images: Mapping[str, Path], labels: Mapping[str, Path], task: DatasetEntry, where: Path, listed: Iterable[str] = ()
 ) -> list[VolumeCase]:
-    """Cases out of images and label maps of the same name; one without the other is an error."""
-    cases = []
-    for name in sorted(listed):
-        if name in images and name in labels:
-            cases.append(VolumeCase(name, image_path=images[name], label_path=labels[name]))
-        elif name in images:
-            complain(f"case {name!r}: image {images[name]} has no label map in {where}", on_error, FileNotFoundError)
-        elif name in labels:
-            complain(f"case {name!r}: label map {labels[name]} has no image in {where}", on_error, FileNotFoundError)
-        else:
-            complain(f"case {name!r} is listed in {where} but has neither file", on_error, FileNotFoundError)
-    return cases
+    """Cases out of images and label maps of the same name; one without the other is an error.
+
+    listed: names of all cases; by default all that are there but those numbered higher than the task's last one.
+    """
+    names = set(listed or images.keys() | labels.keys())
+    if not listed and task.last_case is not None:
+        names = {name for name in names if int(re.sub(r"\D", "", name) or 0) <= task.last_case}
+    for name in sorted(names - (images.keys() & labels.keys())):
+        if name in images:
+            raise FileNotFoundError(f"case {name!r}: image {images[name]} has no label map in {where}")
+        if name in labels:
+            raise FileNotFoundError(f"case {name!r}: label map {labels[name]} has no image in {where}")
+        raise FileNotFoundError(f"case {name!r} is listed in {where} but has neither file")
+    return [VolumeCase(name, images[name], labels[name], values=task.labels) for name in sorted(names)]
 
 
-def _collect_msd(folder: Path, task: DatasetEntry, on_error: str) -> list[VolumeCase]:
+def _collect_msd(folder: Path, task: DatasetEntry) -> list[VolumeCase]:
     """imagesTr/, labelsTr/; split.json or dataset.json say which files belong, where there is one."""
     _need_folders(folder, "imagesTr", "labelsTr")
     images, labels = _volumes(folder / "imagesTr"), _volumes(folder / "labelsTr")
-    split = _read_split(folder)
-    listed = split if split is not None else _listed(folder)
-    return _pairs(images, labels, _names(images, labels, task) if listed is None else listed, str(folder), on_error)
+    return _pairs(images, labels, task, folder, _read_split(folder) or _listed(folder))
 
 
-def _listed(folder: Path) -> set[str] | None:
-    """Case names under "training" in dataset.json, or None."""
+def _listed(folder: Path) -> set[str]:
+    """Case names under "training" in dataset.json, if there is one."""
     path = folder / "dataset.json"
     if not path.is_file():
-        return None
+        return set()
     try:
-        return {case_name(row["image"]) for row in read_json(path)["training"]} or None
+        return {case_name(row["image"]) for row in read_json(path)["training"]}
     except (KeyError, TypeError) as error:
         raise ValueError(f'{path}: expected "training": [{{"image": ..., "label": ...}}, ...]') from error
 
 
-def _collect_amos(folder: Path, task: DatasetEntry, on_error: str) -> list[VolumeCase]:
+def _collect_amos(folder: Path, task: DatasetEntry) -> list[VolumeCase]:
     """imagesTr/, labelsTr/, and where they are there imagesVa/, labelsVa/."""
     _need_folders(folder, "imagesTr", "labelsTr")
     images = _volumes(folder / "imagesTr") | _volumes(folder / "imagesVa")
     labels = _volumes(folder / "labelsTr") | _volumes(folder / "labelsVa")
-    return _pairs(images, labels, _names(images, labels, task), str(folder), on_error)
+    return _pairs(images, labels, task, folder)
 
 
-def _collect_btcv(folder: Path, task: DatasetEntry, on_error: str) -> list[VolumeCase]:
+def _collect_btcv(folder: Path, task: DatasetEntry) -> list[VolumeCase]:
     """img/img0001.nii.gz, label/label0001.nii.gz, also below RawData/Training/."""
     folder = next((inner for inner in sorted(folder.glob("**/Training")) if (inner / "img").is_dir()), folder)
     _need_folders(folder, "img", "label")
     images, labels = (
         {name.removeprefix(kind): path for name, path in _volumes(folder / kind).items()} for kind in ("img", "label")
     )
-    return _pairs(images, labels, _names(images, labels, task), str(folder), on_error)
+    return _pairs(images, labels, task, folder)
 
 
 def _first(folder: Path, *stems: str) -> Path | None:
@@ -140,76 +124,61 @@ def _first(folder: Path, *stems: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _collect_kits(folder: Path, task: DatasetEntry, on_error: str) -> list[VolumeCase]:
+def _collect_kits(folder: Path, task: DatasetEntry) -> list[VolumeCase]:
     """case_00000/imaging.nii.gz and segmentation.nii.gz (KiTS19, KiTS23) or aggregated_MAJ_seg.nii.gz (KiTS21)."""
     cases = sorted(path for path in (*folder.glob("case_*"), *folder.glob("*/case_*")) if path.is_dir())
     images = {case.name: path for case in cases if (path := _first(case, "imaging"))}
     labels = {case.name: path for case in cases if (path := _first(case, "aggregated_MAJ_seg", "segmentation"))}
-    return _pairs(images, labels, _names(images, labels, task), str(folder), on_error)
+    return _pairs(images, labels, task, folder)
 
 
-def _collect_totalsegmentator(folder: Path, task: DatasetEntry, on_error: str) -> list[VolumeCase]:
-    """A folder a case: ct.nii.gz (or dicom/) or mr.nii.gz, and one multi-label file or a mask a structure in segmentations/."""
+def _collect_totalsegmentator(folder: Path, task: DatasetEntry) -> list[VolumeCase]:
+    """One folder per case: ct.nii.gz (or dicom/) or mr.nii.gz, and labels."""
+    mine, other = ("ct", "mr") if task.modality == "CT" else ("mr", "ct")
     cases = []
     for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        mine, other = ("ct", "mr") if task.modality == "CT" else ("mr", "ct")
-        image = _first(place, mine)
-        if image is None and (_first(place, other) or (mine == "mr" and (place / "dicom").is_dir())):
+        image, dicom = _first(place, mine), place / "dicom"
+        if image is None and (_first(place, other) or (mine == "mr" and dicom.is_dir())):
             continue
-        if image is None and (place / "dicom").is_dir():
-            image = place / "dicom"
-        try:
-            case = _totalsegmentator_case(place, image, task)
-        except (ValueError, OSError) as error:
-            if on_error == "raise":
-                raise
-            complain(str(error), on_error)
-            continue
-        cases.append(case)
+        if image is None and not dicom.is_dir():
+            raise FileNotFoundError(f"case {place.name!r}: no {mine}.nii.gz and no dicom/ in {place}")
+        cases.append(_totalsegmentator_case(place, image or dicom, task))
     return cases
 
 
-def _totalsegmentator_case(place: Path, image: Path | None, task: DatasetEntry) -> VolumeCase:
-    if image is None:
-        raise FileNotFoundError(f"case {place.name!r}: no {task.modality.lower()}.nii.gz and no dicom/ in {place}")
+def _totalsegmentator_case(place: Path, image: Path, task: DatasetEntry) -> VolumeCase:
+    """The image with one multi-label file seg*.nii.gz, or with one mask per structure in segmentations/."""
     whole = [path for name, path in _volumes(place).items() if name.lower().startswith(("seg", "label"))]
     if len(whole) > 1:
         raise ValueError(f"case {place.name!r}: several multi-label files: {[path.name for path in whole]}")
     if whole:
-        values = totalsegmentator_labels(_numbering(whole[0]), task.structures)
-        return VolumeCase(place.name, image_path=image, label_path=whole[0], values=values)
-    if not (place / "segmentations").is_dir():
+        return VolumeCase(place.name, image, whole[0], values=_totalsegmentator_values(whole[0], task.structures))
+    folder = place / "segmentations"
+    if not folder.is_dir():
         raise FileNotFoundError(
             f"case {place.name!r}: image {image} has no labels: neither a multi-label file seg*.nii.gz nor a folder "
             "segmentations/ beside it"
         )
-    found = {name: _first(place / "segmentations", TOTALSEGMENTATOR[name][0]) for name in task.structures}
-    missing = [name for name, path in found.items() if path is None]
-    if missing:
+    found = {name: _first(folder, TOTALSEGMENTATOR[name][0]) for name in task.structures}
+    if missing := [name for name, path in found.items() if path is None]:
         raise FileNotFoundError(
-            f"case {place.name!r}: no mask of {', '.join(missing)} in {place / 'segmentations'}; "
-            "leave them out with structures=(...)"
+            f"case {place.name!r}: no mask of {', '.join(missing)} in {folder}; leave them out with structures=(...)"
         )
     masks = {label: path for label, path in enumerate(found.values(), start=1) if path is not None}
-    return VolumeCase(place.name, image_path=image, masks=masks)
+    return VolumeCase(place.name, image, masks=masks)
 
 
-def totalsegmentator_labels(numbering: str, structures: Sequence[str] = tuple(TOTALSEGMENTATOR)) -> dict[int, int]:
-    """Value in a multi-label file of "v1", "v2" or "mr" -> place in `structures`, 0 for the other classes."""
-    column = 1 + list(TOTALSEGMENTATOR_CLASSES).index(numbering)
-    labels = dict.fromkeys(range(1, TOTALSEGMENTATOR_CLASSES[numbering] + 1), 0)
-    return labels | {int(TOTALSEGMENTATOR[name][column]): number for number, name in enumerate(structures, start=1)}
-
-
-def _numbering(path: Path) -> str:
-    """Which numbering a multi-label file of TotalSegmentator follows: "v1", "v2" or "mr", as its name says."""
+def _totalsegmentator_values(path: Path, structures: Sequence[str]) -> dict[int, int]:
+    """Value in a multi-label file -> place in `structures`, 0 for other classes; the file's name says which numbering."""
     found = re.search(r"(?:^|[^a-z0-9])(v1|v2|mr)(?:$|[^a-z0-9])", case_name(path.name).lower())
     if not found:
         raise ValueError(
             f"{path}: TotalSegmentator numbers its classes differently in version 1, version 2 and for MR; say which "
             "with _v1, _v2 or _mr in the file's name, such as seg_v2.nii.gz"
         )
-    return found[1]
+    column = 1 + list(TOTALSEGMENTATOR_CLASSES).index(found[1])
+    values = dict.fromkeys(range(1, TOTALSEGMENTATOR_CLASSES[found[1]] + 1), 0)
+    return values | {int(TOTALSEGMENTATOR[name][column]): number for number, name in enumerate(structures, start=1)}
 
 
 COLLECT = {
@@ -241,29 +210,21 @@ def _read_split(folder: Path) -> dict[str, str] | None:
         return None
     if wrong:
         raise ValueError(f"{path}: expected {expected}")
-    split = dict(rows)
-    if len(split) != len(rows):
-        names = [name for name, _ in rows]
-        twice = sorted({name for name in split if names.count(name) > 1})
+    twice = sorted(name for name, times in Counter(name for name, _ in rows).items() if times > 1)
+    if twice:
         raise ValueError(f"{path}: listed more than once: {', '.join(twice[:3])}; a case belongs to one split")
-    return split
+    return dict(rows)
 
 
-def divided(cases: list[VolumeCase], folder: Path, task: DatasetEntry, on_error: str) -> VolumeDataset:
+def divided(cases: list[VolumeCase], folder: Path, task: DatasetEntry) -> VolumeDataset:
     """Cases by the shipped split, else as the folder says, else by a hash of the name."""
     shipped = manifest_split(task.manifest) if task.manifest else {}
     own = _read_split(folder)
     by_split: dict[str, list[VolumeCase]] = {name: [] for name in SPLITS}
     for case in sorted(cases, key=lambda case: case.name):
-        if case.name in shipped:
-            split = shipped[case.name]
-        elif own is None:
-            split = hashed_split(case.name)
-        elif case.name in own:
-            split = own[case.name]
-        else:
-            complain(f"case {case.name!r} stands in no split of {folder}", on_error)
-            continue
+        split = shipped.get(case.name) or (hashed_split(case.name) if own is None else own.get(case.name))
+        if split is None:
+            raise ValueError(f"case {case.name!r} stands in no split of {folder}")
         by_split[split].append(case)
     absent = tuple(sorted(shipped.keys() - {case.name for case in cases}))
     return VolumeDataset(task, by_split["train"], by_split["val"], by_split["test"], absent)
@@ -272,51 +233,20 @@ def divided(cases: list[VolumeCase], folder: Path, task: DatasetEntry, on_error:
 # --- loading -------------------------------------------------------------------------------------------
 
 
-def _check(case: VolumeCase, thorough: bool) -> None:
-    """Headers agree in shape and place; `thorough` reads every voxel."""
-    if thorough:
-        case.pair()
-        return
-    image, labels = case.files[:2]
-    if image.is_file():
-        check_places(read_place(image), read_place(labels), f"case {case.name!r}")
-
-
-def _load_real(folder: Path, task: DatasetEntry, on_error: str) -> VolumeDataset:
-    found = COLLECT[task.layout](folder, task, on_error)
-    cases = []
-    for case in found:
-        if case.label_path is not None and case.values is None:
-            case = replace(case, values=task.labels)
-        try:
-            _check(case, thorough=on_error == "skip")
-        except (ValueError, OSError) as error:
-            if on_error == "raise":
-                raise
-            complain(str(error), on_error)
-            continue
-        cases.append(case)
+def _load_real(folder: Path, task: DatasetEntry) -> VolumeDataset:
+    cases = COLLECT[task.layout](folder, task)
     if not cases:
         raise ValueError(f"{folder}: no case with image and labels found in the layout of {task.name!r}")
-    return divided(cases, folder, task, on_error)
-
-
-def _load_phantoms(task: DatasetEntry, seed: int, sizes: tuple[int, int, int]) -> VolumeDataset:
-    from textdiff.data.volumes import phantoms
-
-    check_sizes(sizes)
-    make = getattr(phantoms, task.name)
-    splits = {
-        split: [replace(case, values=task.labels) for case in make(n, seed, start=FIRST_INDEX[split])]
-        for split, n in zip(SPLITS, sizes, strict=True)
-    }
-    return VolumeDataset(task, splits["train"], splits["val"], splits["test"])
+    for case in cases:
+        image, labels = case.files[:2]
+        if image.is_file():
+            check_places(read_place(image), read_place(labels), f"case {case.name!r}")
+    return divided(cases, folder, task)
 
 
 def load_volumes(
     name: str,
     root: str | Path | None = None,
-    on_error: str = "raise",
     seed: int = 0,
     sizes: tuple[int, int, int] | None = None,
     structures: Sequence[str] | None = None,
@@ -329,29 +259,29 @@ def load_volumes(
 
     Args:
         name: a data set of volumes (`textdiff.data.registry.names("volumes")`).
-        root: folder of the data set; default: found under `textdiff.base.paths.data_dir()`.
-        on_error: "raise" stops at the first bad case; only headers are read, so a file broken further in is
-            named when the case is used. "skip" warns, leaves the case out, and reads every file once.
+        root: folder of the data set; default: found under `textdiff.base.paths.data_dir()`. Only headers are read, so a
+            file broken further in is named when the case is used.
         seed: seed of the phantoms.
         sizes: (train, val, test) numbers of phantoms, default (24, 8, 16).
         structures: some of the structures, renumbered 1, 2, ... in this order; the others become background.
 
-    Raises ValueError for an unknown name or structure, an argument that does not apply, two volumes that do
-    not lie on each other, a split that names a case twice; FileNotFoundError when the data are not there, or
-    an image has no labels or the reverse. The message names the case.
+    Raises ValueError for an unknown name or structure, an argument that does not apply, two volumes that do not lie on each
+    other, a split that names a case twice; FileNotFoundError for data, an image or labels that are not there.
     """
     task = dataset(name, "volumes")
-    if on_error not in ON_ERROR:
-        raise ValueError(f"on_error must be one of {ON_ERROR}, got {on_error!r}")
     if structures is not None:
         task = task.only(structures)
     if task.synthetic:
         if root is not None:
             raise ValueError(f"{name!r} is synthetic and has no folder, got root={str(root)!r}")
-        return _load_phantoms(task, seed, sizes or PHANTOM_SIZES)
+        from textdiff.data.volumes import phantoms
+
+        splits = drawn_splits(getattr(phantoms, name), seed, sizes or PHANTOM_SIZES)
+        numbered = {split: [replace(case, values=task.labels) for case in cases] for split, cases in splits.items()}
+        return VolumeDataset(task, numbered["train"], numbered["val"], numbered["test"])
     if sizes is not None:
         raise ValueError(f"sizes is for synthetic data sets; {name!r} is real")
     folder = Path(root).expanduser() if root is not None else task.folder()
     if not folder.is_dir():
         raise FileNotFoundError(f"no such data set folder: {folder}")
-    return _load_real(folder, task, on_error)
+    return _load_real(folder, task)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -21,11 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from textdiff.base.checkpoints import write_atomically
 from textdiff.data.batch import Batch
-
-if TYPE_CHECKING:
-    from textdiff.data.volumes.layouts import VolumeCase
-    from textdiff.data.volumes.volume import Volume
+from textdiff.data.volumes.cases import VolumeCase
+from textdiff.data.volumes.prompts import KINDS, prompt
+from textdiff.data.volumes.volume import Volume, normalised, to_grid
 
 IMAGE_CHANNELS = 4  # intensity and three place channels
 DIVISOR = 8  # sides of a window: stride 4 of the label latent, halved once in the denoiser
@@ -51,8 +51,6 @@ class Preprocessing:
 
     def image(self, volume: Volume) -> Volume:
         """The volume on the network's grid (RAS axes), intensities normalised."""
-        from textdiff.data.volumes.volume import Volume, normalised, to_grid
-
         grid = to_grid(volume, self.spacing, "image")
         return Volume(normalised(grid.array, self.window), grid.affine, grid.name)
 
@@ -64,12 +62,11 @@ class Preprocessing:
         networks' norms are from what they were in training (0.05 of Dice after 100 steps, in trials on validation volumes).
         """
         fits = [-(-side // DIVISOR) * DIVISOR for side in shape]
-        return tuple(fit if p < fit <= 1.25 * p else p for fit, p in zip(fits, self.patch, strict=True))
+        x, y, z = (fit if p < fit <= 1.25 * p else p for fit, p in zip(fits, self.patch, strict=True))
+        return x, y, z
 
     def labels(self, volume: Volume) -> Volume:
         """A label map on the same grid."""
-        from textdiff.data.volumes.volume import to_grid
-
         return to_grid(volume, self.spacing, "labels")
 
 
@@ -83,12 +80,7 @@ def signed_distances(labels: np.ndarray, num_classes: int, spacing: Sequence[flo
     """How far every voxel is from the surface of every structure, float32 ``[num_classes - 1, X, Y, Z]``.
 
     Positive inside; in units of ``limit`` mm and cut at -1 and 1, so that far away says only "far". A structure that is
-    not there is -1 everywhere, one that fills the volume 1. Computed only where the cut does not decide: in the box
-    around each structure, ``limit`` wider on every side.
-
-    Args:
-        labels: integers ``[X, Y, Z]``.
-        spacing: voxel sides in mm.
+    not there is -1 everywhere, one that fills the volume 1. ``labels`` integers ``[X, Y, Z]``; ``spacing`` in mm.
     """
     from scipy.ndimage import find_objects
 
@@ -161,8 +153,7 @@ class TrainingVolumes:
         distances: also give the signed distances, for networks with a label latent.
 
     Raises:
-        ValueError: no cases, an unknown kind, a label without a name, or what
-            :class:`textdiff.data.volumes.layouts.VolumeCase` raises.
+        ValueError: no cases, an unknown kind, a label without a name, or what :class:`VolumeCase` raises.
     """
 
     def __init__(
@@ -189,13 +180,10 @@ class TrainingVolumes:
         self.class_names, self.patch, self.prompts = tuple(class_names), tuple(patch), prompts
         self.single, self.augment, self.mirror, self.foreground = single, augment, mirror, foreground
         self.distances, self.seed = distances, seed
-        bar = tqdm(cases, desc="reading volumes", disable=not progress, leave=False)
-        self._gather(_prepared(case, preprocessing, cache) for case in bar)
-
-    def _gather(self, volumes: Iterable[tuple[Volume, Volume]]) -> None:
-        """Keeps all voxels in two tensors, which loading processes can share however many volumes there are."""
-        self.volumes, intensities, labels, start = [], [], [], 0
-        for image, label_map in volumes:
+        self.volumes: list[_Prepared] = []
+        intensities, labels, start = [], [], 0
+        for case in tqdm(cases, desc="reading volumes", disable=not progress, leave=False):
+            image, label_map = _on_grid(case, preprocessing, cache)
             if label_map.array.max() >= len(self.class_names):
                 largest, known = int(label_map.array.max()), len(self.class_names) - 1
                 raise ValueError(f"{label_map.name} has label {largest}, but class_names name labels up to {known}")
@@ -203,9 +191,10 @@ class TrainingVolumes:
             lowest = voxels.min()
             intensities.append(voxels - lowest)
             labels.append(torch.from_numpy(label_map.array.astype(np.uint8)).flatten())
-            foreground = _some_voxels(label_map.array)
-            self.volumes.append(_Prepared(start, image.array.shape, float(lowest), foreground, image.affine))
+            structures = _some_voxels(label_map.array)
+            self.volumes.append(_Prepared(start, image.shape, float(lowest), structures, image.affine))
             start += len(voxels)
+        # All voxels in two tensors, which loading processes can share however many volumes there are
         self._intensities, self._labels = torch.cat(intensities), torch.cat(labels)
 
     def __len__(self) -> int:
@@ -253,9 +242,8 @@ class TrainingVolumes:
 
     def _grid(self, volume: _Prepared, draw: np.random.Generator, generator: torch.Generator) -> Tensor:
         """Sampling positions ``[1, *patch, 3]`` in grid_sample's own coordinates and order (last axis first)."""
-        shape = np.array(volume.shape)
         warp = self.augment and draw.random() < WARPED
-        centre = self._centre(volume, shape, draw)
+        centre = self._centre(volume, draw)
         if not warp:  # on whole voxels: half a voxel off would blur the image and shift its labels
             half = (np.array(self.patch) - 1) / 2
             centre = np.round(centre - half) + half
@@ -267,11 +255,12 @@ class TrainingVolumes:
         if warp and draw.random() < 0.5:
             voxels = voxels + _bent(self.patch, generator)
         voxels = voxels @ torch.from_numpy(matrix.T).float() + torch.from_numpy(centre).float()
-        positions = (voxels + 0.5) / torch.from_numpy(shape).float() * 2 - 1
+        positions = (voxels + 0.5) / torch.tensor(volume.shape).float() * 2 - 1
         return positions.flip(-1)[None]
 
-    def _centre(self, volume: _Prepared, shape: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    def _centre(self, volume: _Prepared, draw: np.random.Generator) -> np.ndarray:
         """In voxels. Along an axis where the volume fits into the patch, its middle, give or take a few voxels."""
+        shape = np.array(volume.shape)
         slack = np.maximum(shape - np.array(self.patch), 0) / 2
         middle = (shape - 1) / 2
         if len(volume.foreground) and draw.random() < self.foreground:
@@ -293,20 +282,11 @@ class TrainingVolumes:
 
     def _sentence(self, names: list[str], volume: _Prepared, draw: np.random.Generator) -> str:
         """Findings are those of the whole volume: a patch does not know which side of the patient it is on."""
-        from textdiff.data.volumes.prompts import KINDS, prompt
-        from textdiff.data.volumes.volume import Volume
-
         if not self.prompts:
             return ""
         kind = str(draw.choice(KINDS)) if self.prompts == "mixed" else self.prompts
-        label_map = self._of(volume, self._labels).numpy()
-        findings = Volume(label_map, volume.affine) if kind == "report" else None
+        findings = Volume(self._of(volume, self._labels).numpy(), volume.affine)
         return prompt(kind, names, findings, self.class_names, variant=int(draw.integers(1_000)))
-
-
-def _prepared(case: VolumeCase, preprocessing: Preprocessing, cache: Path | None) -> tuple[Volume, Volume]:
-    """The case on the network's grid; from the cache where the same files were prepared the same way before."""
-    return _cached(case, preprocessing, cache) if cache else _on_grid(case, preprocessing)
 
 
 def _some_voxels(labels: np.ndarray) -> np.ndarray:
@@ -316,35 +296,30 @@ def _some_voxels(labels: np.ndarray) -> np.ndarray:
     return np.concatenate(some) if some else np.zeros((0, 3), int)
 
 
-def _cached(case: VolumeCase, preprocessing: Preprocessing, cache: Path) -> tuple[Volume, Volume]:
-    """:func:`_on_grid`, kept in ``cache`` under a name that follows the arrays and the settings."""
-    from textdiff.base.checkpoints import write_atomically
-    from textdiff.data.volumes.volume import Volume
-
-    numbering = str((case.values, sorted(case.masks.items())))  # other structures of the same files are other labels
-    about = [
-        str(preprocessing),
-        case.name,
-        numbering,
-        *(f"{p}{p.stat().st_size}{p.stat().st_mtime_ns}" for p in case.files),
-    ]
-    path = cache / f"{hashlib.sha256('|'.join(about).encode()).hexdigest()[:16]}.npz"
-    if path.is_file():
+def _on_grid(case: VolumeCase, preprocessing: Preprocessing, cache: Path | None) -> tuple[Volume, Volume]:
+    """Image and labels on the network's grid; kept in ``cache``, if given, under a name that follows files and settings."""
+    path = None
+    if cache:
+        numbering = str(
+            (case.values, sorted(case.masks.items()))
+        )  # other structures of the same files are other labels
+        files = [f"{file}{file.stat().st_size}{file.stat().st_mtime_ns}" for file in case.files]
+        about = "|".join([str(preprocessing), case.name, numbering, *files])
+        path = cache / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.npz"
+    if path and path.is_file():
         with np.load(path) as kept:
-            return tuple(Volume(kept[kind], kept["affine"], case.name) for kind in ("image", "labels"))
-    image, labels = _on_grid(case, preprocessing)
+            image, labels = (Volume(kept[kind], kept["affine"], case.name) for kind in ("image", "labels"))
+            return image, labels
+    image, labels = case.pair()
+    image, labels = preprocessing.image(image), preprocessing.labels(labels)
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
             np.savez(file, image=image.array, labels=labels.array, affine=image.affine)
 
-    write_atomically(path, write)
+    if path:
+        write_atomically(path, write)
     return image, labels
-
-
-def _on_grid(case: VolumeCase, preprocessing: Preprocessing) -> tuple[Volume, Volume]:
-    image, labels = case.pair()
-    return preprocessing.image(image), preprocessing.labels(labels)
 
 
 def _turned(draw: np.random.Generator) -> np.ndarray:
@@ -376,10 +351,7 @@ def sampled_labels(labels: Tensor, grid: Tensor, num_classes: int) -> np.ndarray
     """The class with the largest trilinear share at every position of ``grid``, uint8 ``[*patch]``; background outside.
 
     Equal to resampling one map per class and taking the largest, but only the eight voxels around a position vote.
-
-    Args:
-        labels: uint8 ``[X, Y, Z]``.
-        grid: positions ``[1, *patch, 3]`` as torch's grid_sample takes them.
+    ``labels`` uint8 ``[X, Y, Z]``; ``grid`` ``[1, *patch, 3]`` as torch's grid_sample takes it.
     """
     size, padded = torch.tensor(labels.shape), F.pad(labels, [1] * 6)
     # As grid_sample counts: from the edges of the volume, last axis first

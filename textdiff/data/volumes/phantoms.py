@@ -33,10 +33,6 @@ NOMINAL = (288.0, 288.0, 240.0)  # mm that the body is laid out in; other fields
 MIN_SIDE = 20  # voxels
 
 
-def _rng(stream: int, seed: int, index: int) -> np.random.Generator:
-    return np.random.default_rng([stream, seed, index])
-
-
 def _smooth_noise(rng: np.random.Generator, shape: Sequence[int], cells: int) -> np.ndarray:
     """Noise [X, Y, Z] float32 of about unit variance that varies over 1/cells of the volume."""
     from scipy.ndimage import zoom
@@ -202,17 +198,8 @@ def _gut(scene: _Scene, rng: np.random.Generator, inner: np.ndarray, texture: np
     hollow("bladder", scene.ball((0, 40, -112), (34, 26, 20)), 5, 999)
     scene.paint(scene.ball((0, 4, -114), (20, 15, 15)), 60, "prostate or uterus")
     sag = rng.uniform(-50, -20)
-    frame = [
-        (88, 0, -400),
-        (92, 2, -50),
-        (90, 16, -12),
-        (60, 56, -18),
-        (0, 66, sag),
-        (-55, 56, -6),
-        (-88, 14, 16),
-        (-94, -4, -20),
-        (-92, -6, -400),
-    ]
+    frame = [(88, 0, -400), (92, 2, -50), (90, 16, -12), (60, 56, -18), (0, 66, sag)]
+    frame += [(-55, 56, -6), (-88, 14, 16), (-94, -4, -20), (-92, -6, -400)]
     haustra = 2.5 * np.sin(z / 7) + 1.5 * texture
     stool = 40 + np.clip(60 * texture, -160, 60)
     hollow("colon", scene.tube(frame, [21, 19, 17, 15, 15]) + haustra, stool, rng.uniform(8, 22), wall=4.0)
@@ -285,7 +272,7 @@ def abdomen(
     index: int, seed: int, shape: tuple[int, ...], spacing: tuple[float, ...], structures: Sequence[str]
 ) -> tuple[Volume, Volume]:
     """Abdomen number `index`: HU, float32, and labels 1..K of `structures`, uint8; RAS, the origin at the middle of the volume."""
-    scene = _abdomen(shape, spacing, _rng(ABDOMEN_STREAM, seed, index))
+    scene = _abdomen(shape, spacing, np.random.default_rng([ABDOMEN_STREAM, seed, index]))
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = [-(size - 1) / 2 * step for size, step in zip(shape, spacing, strict=True)]
     table = np.array([0, *(_stands_for(name, structures) for name in DRAWN)], np.uint8)
@@ -293,20 +280,11 @@ def abdomen(
     return Volume(hu, affine), Volume(table[scene.labels], affine)
 
 
-def _check(n: int, start: int, shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
-    if n < 0 or start < 0:
-        raise ValueError(f"n and start must not be negative, got n={n}, start={start}")
-    if len(shape) != 3 or min(shape) < MIN_SIDE:
-        raise ValueError(f"phantoms need three sides of at least {MIN_SIDE} voxels, got {shape}")
-    if len(spacing) != 3 or min(spacing) <= 0:
-        raise ValueError(f"spacing must be three positive numbers (mm), got {spacing}")
-
-
 def abdomen_phantoms(
     n: int,
     seed: int,
-    shape: tuple[int, int, int] = (48, 48, 40),
-    spacing: tuple[float, float, float] = (6.0, 6.0, 6.0),
+    shape: tuple[int, ...] = (48, 48, 40),
+    spacing: tuple[float, ...] = (6.0, 6.0, 6.0),
     start: int = 0,
 ) -> list[VolumeCase]:
     """Make `n` CT volumes of an abdomen with labels of `ABDOMEN` and a sentence on the tumours.
@@ -316,15 +294,18 @@ def abdomen_phantoms(
     fifths of the cases have tumours in both kidneys, drawn by one rule. Some kidneys hold a cyst of water, labelled kidney.
     `report` is `prompt("report", ...)` of the tumours present, so it is made from the label; "no tumour." without any.
 
-    Args:
-        n: how many. seed: the same seed gives the same volumes; case i does not depend on n.
-        shape: voxels to the patient's right, front and head; at least 20 each. spacing: mm. The body is laid out for 288 x
-            288 x 240 mm and scaled to another field of view, sizes of tumours too.
-        start: index of the first case (splits use ranges that never overlap).
+    The same seed gives the same volumes, and case i does not depend on n. shape: voxels to the patient's right, front and
+    head; at least 20 each. spacing: mm. The body is laid out for 288 x 288 x 240 mm and scaled to another field of view,
+    sizes of tumours too. start: index of the first case (splits use ranges that never overlap).
 
     Raises ValueError for a negative number, too small a shape or a spacing that is not positive.
     """
-    _check(n, start, shape, spacing)
+    if n < 0 or start < 0:
+        raise ValueError(f"n and start must not be negative, got n={n}, start={start}")
+    if len(shape) != 3 or min(shape) < MIN_SIDE:
+        raise ValueError(f"phantoms need three sides of at least {MIN_SIDE} voxels, got {shape}")
+    if len(spacing) != 3 or min(spacing) <= 0:
+        raise ValueError(f"spacing must be three positive numbers (mm), got {spacing}")
     cases = []
     for index in range(start, start + n):
         image, labels = abdomen(index, seed, tuple(shape), tuple(spacing), ABDOMEN)

@@ -14,17 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from textdiff.data.volumes.wordings import (
-    LESIONS,
-    PARTS,
-    SHORT_NAMES,
-    SIDES,
-    UNSIDED,
-    WHOLE_HIPPOCAMPUS,
-    WORDINGS,
-    plain,
-    wording_of,
-)
+from textdiff.data.volumes import wordings
+from textdiff.data.volumes.wordings import LESIONS, SHORT_NAMES, SIDES, WORDINGS, plain, wording_of
 
 if TYPE_CHECKING:
     from textdiff.data.volumes.cases import VolumeCase
@@ -38,24 +29,18 @@ VARIANTS = {"class": 9, "anatomy": 2, "report": 2}  # wordings (times frames); a
 
 
 def prompt(
-    kind: str,
-    names: Sequence[str],
-    labels: Volume | None = None,
-    class_names: Sequence[str] = (),
-    variant: int = 0,
+    kind: str, names: Sequence[str], labels: Volume | None = None, class_names: Sequence[str] = (), variant: int = 0
 ) -> str:
     """A sentence that asks for some structures.
 
     Args:
-        kind: "class", their names ("anterior hippocampus and posterior hippocampus"; works for any name); "anatomy", a
-            description of each that is true of anybody; "report", findings of this patient MADE FROM THE LABEL: volume
-            (ml) of organs, number, size (mm: the largest extent along an axis of the volume), side and place of tumours
-            (and their volume in variant 1). Side: the middle of the volume is taken for the middle of the patient. A
-            report leaks the label: what is scored with it must say so and be kept apart.
+        kind: "class", their names (works for any name); "anatomy", a description of each that is true of anybody; "report",
+            findings of this patient MADE FROM THE LABEL: volume (ml) of organs, number, size (mm: the largest extent along
+            an axis of the volume), side and place of tumours. Side: the middle of the volume is taken for the middle of the
+            patient. A report leaks the label: what is scored with it must say so and be kept apart.
         names: one structure or more, for example ("left kidney", "left kidney tumour").
-        labels: label map, for "report" only; value i means class_names[i].
-        class_names: "background" first, for "report" only.
-        variant: which of several wordings, 0 or more; 0 is the canonical one. See `VARIANTS` for how many there are.
+        labels, class_names: for "report" only: the label map, whose value i means class_names[i] ("background" first).
+        variant: which of several wordings (`VARIANTS`; a higher one starts again); 0 is the canonical one.
 
     Raises ValueError for an unknown kind, no name, a negative variant, an anatomy prompt of a structure that has no
     description, or a report without label map or of a structure that class_names lacks.
@@ -67,8 +52,8 @@ def prompt(
     if variant < 0:
         raise ValueError(f"variant must not be negative, got {variant}")
     if kind == "class":
-        frame = FRAMES[variant // 3 % len(FRAMES)]
-        return frame.format(_listed([_name(name, variant % 3) for name in names]))
+        *others, last = [_name(name, variant % 3) for name in names]
+        return FRAMES[variant // 3 % len(FRAMES)].format(f"{', '.join(others)} and {last}" if others else last)
     if kind == "anatomy":
         return "; ".join(_description(name, variant % VARIANTS["anatomy"]) for name in names)
     if labels is None:
@@ -79,19 +64,11 @@ def prompt(
 def prompts_for(
     cases: Sequence[VolumeCase], class_names: Sequence[str], kind: str = "class", names: Sequence[str] = ()
 ) -> list[str]:
-    """The sentence of every case that asks for `names` (all structures if empty); "report" is made from its label.
-
-    Args:
-        class_names: "background" first. kind, names: as `prompt` takes them.
-    """
+    """The sentence of every case that asks for `names` (all structures of class_names if empty); see `prompt`."""
     wanted = list(names or class_names[1:])
     if kind != "report":
         return [prompt(kind, wanted)] * len(cases)
     return [prompt(kind, wanted, case.pair()[1], class_names) for case in cases]
-
-
-def _listed(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _name(name: str, index: int) -> str:
@@ -115,13 +92,13 @@ def _finding(name: str, labels: Volume, class_names: list[str], variant: int) ->
     own = labels.array == class_names.index(name)
     if not own.any():
         return f"{words}: none seen"
-    ml = own.sum() * abs(np.linalg.det(labels.affine[:3, :3])) / 1000
+    ml = own.sum() * labels.voxel_ml
     volume = f"{ml:.0f} ml" if ml >= 10 else f"{ml:.1f} ml"
     if not lesion:
         return f"{words} of {volume}" if variant == 0 else f"{words}, volume {volume}"
     count, largest = _largest_part(own)
-    size = f"{_extent(largest, labels.affine):.0f} mm"
-    side = _side(largest, labels) if organ in UNSIDED else ""
+    size = f"{((np.ptp(largest, axis=0) + 1) * labels.spacing).max():.0f} mm"
+    side = _side(largest, labels) if organ in wordings.UNSIDED else ""
     place = _place(organ, side, largest, labels, class_names)
     some, plural, which = ("", "", "") if count == 1 else (f"{count} ", "s", "the largest ")
     if variant == 0:
@@ -140,16 +117,17 @@ def _organ_and_lesion(name: str) -> tuple[str, str]:
 
 def _box(mask: np.ndarray) -> tuple[slice, ...]:
     """The smallest box that holds a mask with something in it."""
-    filled = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    return tuple(slice(int(where[0]), int(where[-1]) + 1) for where in filled)
+    from scipy.ndimage import find_objects
+
+    return find_objects(mask.astype(np.uint8))[0]
 
 
 def _largest_part(mask: np.ndarray) -> tuple[int, np.ndarray]:
     """How many connected parts (sharing a corner is enough) a mask has, and the voxels [N, 3] of the largest."""
-    from scipy import ndimage
+    from scipy.ndimage import label
 
     box = _box(mask)
-    parts, count = ndimage.label(mask[box], structure=np.ones((3, 3, 3)))
+    parts, count = label(mask[box], structure=np.ones((3, 3, 3)))
     largest = np.argwhere(parts == np.bincount(parts.ravel())[1:].argmax() + 1)
     return count, largest + [along.start for along in box]
 
@@ -157,12 +135,6 @@ def _largest_part(mask: np.ndarray) -> tuple[int, np.ndarray]:
 def _world(voxels: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Voxel indices [N, 3] -> mm, RAS+ [N, 3]."""
     return voxels @ affine[:3, :3].T + affine[:3, 3]
-
-
-def _extent(voxels: np.ndarray, affine: np.ndarray) -> float:
-    """Largest extent (mm) of voxels [N, 3] along an axis of the volume."""
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    return float(((np.ptp(voxels, axis=0) + 1) * spacing).max())
 
 
 def _side(voxels: np.ndarray, labels: Volume) -> str:
@@ -183,7 +155,7 @@ def _half(labels: Volume, side: str) -> np.ndarray:
 def _place(organ: str, side: str, lesion: np.ndarray, labels: Volume, class_names: list[str]) -> str:
     """The part of its organ in which a lesion (voxels [N, 3]) lies, or "" where there is no organ to go by."""
     base = organ.removeprefix("left ").removeprefix("right ")
-    if organ not in class_names or base not in PARTS:
+    if organ not in class_names or base not in wordings.PARTS:
         return ""
     whole = labels.array == class_names.index(organ)
     whole[tuple(lesion.T)] = True
@@ -191,7 +163,7 @@ def _place(organ: str, side: str, lesion: np.ndarray, labels: Volume, class_name
         whole &= _half(labels, side)
     corners = np.array([[along.start, along.stop - 1] for along in _box(whole)])
     ends = _world(np.stack(np.meshgrid(*corners), axis=-1).reshape(-1, 3), labels.affine)
-    axis, bounds, parts = PARTS[base]
+    axis, bounds, parts = wordings.PARTS[base]
     low, high = ends[:, axis].min(), ends[:, axis].max()
     share = (_world(lesion, labels.affine)[:, axis].mean() - low) / max(high - low, 1e-6)
     return parts[int(np.searchsorted(bounds, share))]
@@ -229,11 +201,10 @@ class _Mention:
 def named_structures(text: str, known: Sequence[str]) -> tuple[str, ...]:
     """Which of the `known` structures a sentence asks for, in the order of `known`; () if none.
 
-    Understands the wordings of all three kinds of prompts, US and UK spelling, plurals and capitals. "Liver tumour" names the
-    tumour, not the liver (and nothing if only the liver is known); so does "a mass in the right lobe of the liver", while
-    "liver with a tumour" names both. "Left kidney" names "kidney" where sides are not told apart; "kidneys" names both
-    sides where they are; "tumour" alone names every known tumour. What is only a landmark ("below the liver") or is
-    excluded ("without the spleen") is not named.
+    Understands the wordings of all three kinds of prompts, US and UK spelling, plurals and capitals. "Liver tumour" and "a
+    mass in the right lobe of the liver" name the tumour, not the liver; "liver with a tumour" names both. "Left kidney"
+    names "kidney" where sides are not told apart; "kidneys" both sides where they are; "tumour" alone every known tumour.
+    What is only a landmark ("below the liver") or is excluded ("without the spleen") is not named.
     """
     named = {name for mention in _mentions(text, tuple(known)) for name in mention.names}
     return tuple(name for name in known if name in named)
@@ -253,15 +224,15 @@ def swap_structures(text: str, a: str, b: str) -> str:
         organ, lesion = _organ_and_lesion(target)
         if mention.organ is not None and lesion:
             mention, target = mention.organ, organ
-        words = _aswording_of(target, mention.slot)
+        words = _in_wording(target, mention.slot)
         words = words.capitalize() if text[mention.start].isupper() else words
         text = text[: mention.start] + words + text[mention.end :]
     return text
 
 
-def _aswording_of(name: str, slot: int) -> str:
+def _in_wording(name: str, slot: int) -> str:
     wording = wording_of(name)
-    texts = () if wording is None else (*wording.names, *wording.anatomy, *wording.also)
+    texts = () if wording is None else wording.texts
     return texts[slot] if 0 < slot < len(texts) else plain(name)
 
 
@@ -270,8 +241,8 @@ def _phrases(known: tuple[str, ...]) -> tuple[re.Pattern[str], tuple[_Mention, .
     """A pattern whose group i is the i-th phrase, longest first, and what each phrase means."""
     phrases: dict[str, _Mention] = {}
 
-    def add(text: str, *names: str, slot: int = -1, **kind) -> None:
-        phrases.setdefault(text, _Mention(0, 0, names, slot, **kind))
+    def add(text: str, *names: str, slot: int = -1, adjective: bool = False) -> None:
+        phrases.setdefault(text, _Mention(0, 0, names, slot, adjective=adjective))
 
     for name in known:
         if wording_of(name) is None:
@@ -281,7 +252,7 @@ def _phrases(known: tuple[str, ...]) -> tuple[re.Pattern[str], tuple[_Mention, .
                 if words.split()[0] in SIDES:
                     add(words.split(maxsplit=1)[-1], words.split(maxsplit=1)[-1])
     for name, wording in WORDINGS.items():
-        for slot, words in enumerate((*wording.names, *wording.anatomy, *wording.also)):
+        for slot, words in enumerate(wording.texts):
             add(words, name, slot=slot)
         if wording.adjective:
             add(wording.adjective, name, adjective=True)
@@ -293,7 +264,7 @@ def _phrases(known: tuple[str, ...]) -> tuple[re.Pattern[str], tuple[_Mention, .
             for first, second in (SIDES, SIDES[::-1]):
                 add(f"{first} and {second} {name}", *both)
                 add(f"{first} and the {second} {name}", *both)
-    for words in WHOLE_HIPPOCAMPUS:
+    for words in wordings.WHOLE_HIPPOCAMPUS:
         add(words, *SHORT_NAMES)
     if set(known) <= set(SHORT_NAMES):
         for name in known:
@@ -307,10 +278,8 @@ def _phrases(known: tuple[str, ...]) -> tuple[re.Pattern[str], tuple[_Mention, .
 
 def _flexible(words: str) -> str:
     """A pattern for a phrase in US or UK spelling, singular or plural, with any punctuation between its words."""
-    spelled = [
-        re.escape(word).replace("tumour", "tumou?rs?").replace("oesoph", "o?esoph")
-        for word in re.findall(r"[\w]+", words)
-    ]
+    british = " ".join(re.findall(r"\w+", words))
+    spelled = british.replace("tumour", "tumou?rs?").replace("oesoph", "o?esoph").split()
     if not spelled[-1].endswith("s?"):
         spelled[-1] += "(?:es)?" if spelled[-1].endswith("s") else "s?"
     return r"[\s,/()-]+".join(spelled)
@@ -353,28 +322,22 @@ def _bound(text: str, found: list[_Mention], known: tuple[str, ...]) -> Iterator
         if not mention.lesion:
             if after and after.lesion and re.fullmatch(QUALIFIERS, between, re.IGNORECASE):
                 taken.add(index + 1)
-                yield _lesion_of(mention, after, mention.start, after.end)
+                yield _Mention(mention.start, after.end, _with(after.lesion, mention), organ=mention)
             elif not mention.adjective:
                 yield mention
             continue
         same_sentence = not SENTENCE_END.search(between)
         if after and not after.lesion and not after.adjective and same_sentence and PLACED.search(between):
             taken.add(index + 1)
-            yield _lesion_of(after, mention, mention.start, after.end)
+            yield _Mention(mention.start, after.end, _with(mention.lesion, after), organ=after)
             continue
-        before = found[index - 1] if index else None
-        if (
-            before is not None
-            and not before.lesion
-            and not SENTENCE_END.search(text[before.end : mention.start])
-            and not NOT_MEANT.search(text[: before.start])
-        ):
-            names = tuple(f"{name} {mention.lesion}" for name in before.names)
-        else:
-            names = tuple(name for name in map(plain, known) if _organ_and_lesion(name)[1] == mention.lesion)
+        names = tuple(name for name in map(plain, known) if _organ_and_lesion(name)[1] == mention.lesion)
+        if index and not found[index - 1].lesion:
+            before = found[index - 1]
+            apart = SENTENCE_END.search(text[before.end : mention.start]) or NOT_MEANT.search(text[: before.start])
+            names = names if apart else _with(mention.lesion, before)
         yield replace(mention, names=names)
 
 
-def _lesion_of(organ: _Mention, lesion: _Mention, start: int, end: int) -> _Mention:
-    names = tuple(f"{name} {lesion.lesion}" for name in organ.names)
-    return _Mention(start, end, names, slot=0, organ=organ)
+def _with(lesion: str, organ: _Mention) -> tuple[str, ...]:
+    return tuple(f"{name} {lesion}" for name in organ.names)

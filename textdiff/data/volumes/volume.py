@@ -8,17 +8,25 @@ runs to the patient's left. So the liver, which lies on the right, has the large
 from __future__ import annotations
 
 import gzip
+import itertools
 import warnings
 import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from textdiff.base.checkpoints import write_atomically
+
+if TYPE_CHECKING:
+    import nibabel
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 WHOLE = 1e-3  # how far a stored label may lie from a whole number
 SHIFT = 0.1  # how far two volumes of a pair, or DICOM slices from their places, may lie apart; in voxels
 PERCENTILES = (0.5, 99.5)
+Place = tuple[tuple[int, int, int], np.ndarray]  # shape and affine
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM and ITK count x and y the other way
 
 
@@ -70,7 +78,7 @@ class Volume:
 # --- reading -------------------------------------------------------------------------------------------
 
 
-def _open_nifti(path: Path):
+def _open_nifti(path: Path) -> nibabel.Nifti1Image:
     """The image behind a NIfTI file; its voxels are not read yet."""
     import nibabel
     from nibabel.filebasedimages import ImageFileError
@@ -85,24 +93,20 @@ def _open_nifti(path: Path):
             "convert other formats first, for example with dcm2niix"
         )
     try:
-        return nibabel.load(path)
+        image: Any = nibabel.load(path)  # by its header; the stubs know only that it is some image
+        return image
     except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, WrapStructError) as error:
         raise ValueError(f"cannot read {path}: not a NIfTI file, or damaged ({error})") from error
 
 
 def _shape(shape: tuple[int, ...], where: object) -> tuple[int, int, int]:
     """Shape without trailing axes of length one; ValueError unless it is that of one volume."""
-    stored = shape
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) != 3:
+    if len(shape) < 3 or set(shape[3:]) - {1}:
         kind = "several volumes or channels" if len(shape) > 3 else "a flat picture"
-        raise ValueError(f"{where}: expected one volume [X, Y, Z], got shape {tuple(stored)}: {kind}")
-    if min(shape) < 2:
-        raise ValueError(
-            f"{where}: shape {tuple(shape)} is a single slice; at least 2 slices are needed along each axis"
-        )
-    x, y, z = shape
+        raise ValueError(f"{where}: expected one volume [X, Y, Z], got shape {tuple(shape)}: {kind}")
+    x, y, z = shape[:3]
+    if min(x, y, z) < 2:
+        raise ValueError(f"{where}: shape {(x, y, z)} is a single slice; at least 2 slices are needed along each axis")
     return x, y, z
 
 
@@ -122,32 +126,23 @@ def _read_nifti(path: Path, dtype: type | None) -> Volume:
         array = image.get_fdata(dtype=dtype, caching="unchanged") if dtype else np.asanyarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(f"cannot read {path}: truncated or damaged ({error})") from error
-    try:
-        return Volume(array.reshape(shape), image.affine, str(path))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _check_finite(array: np.ndarray, where: object) -> None:
     if not (np.isfinite(array.min()) and np.isfinite(array.max())):  # both pass a NaN on
         count = int(array.size - np.isfinite(array).sum())
-        raise ValueError(f"{where}: {count} of {array.size} voxels are NaN or infinite")
+        raise ValueError(f"{path}: {count} of {array.size} voxels are NaN or infinite")
+    return Volume(array.reshape(shape), image.affine, str(path))
 
 
 def read_image(path: str | Path) -> Volume:
     """Read grey values as float32: HU for CT, what the scanner wrote for MR.
 
-    Args:
-        path: a NIfTI file (.nii, .nii.gz), or a folder with the slices of one DICOM series.
+    path: a NIfTI file (.nii, .nii.gz), or a folder with the slices of one DICOM series.
 
-    Raises FileNotFoundError; ValueError that names the file: not readable, truncated, flat or with several
-    volumes (a last axis of length one is dropped), one slice only, NaN or infinite voxels, the same value
-    everywhere; for DICOM also two series in the folder, missing or tilted slices. ImportError when DICOM
-    support is not installed.
+    Raises FileNotFoundError; ValueError that names the file: not readable, truncated, flat or with several volumes (a last
+    axis of length one is dropped), one slice only, NaN or infinite voxels, the same value everywhere; for DICOM also two
+    series in the folder, missing or tilted slices. ImportError when DICOM support is not installed.
     """
     path = Path(path).expanduser()
     volume = _read_dicom(path) if path.is_dir() else _read_nifti(path, np.float32)
-    _check_finite(volume.array, path)
     if volume.array.min() == volume.array.max():
         raise ValueError(f"{path}: every voxel has the same value ({volume.array.flat[0]:g}): the image is empty")
     return volume
@@ -156,28 +151,23 @@ def read_image(path: str | Path) -> Volume:
 def read_labels(path: str | Path) -> Volume:
     """Read a label map (NIfTI) as int16, values 0 and up; whole numbers stored as floats are accepted.
 
-    Raises FileNotFoundError; ValueError as `read_image` does (a map that is 0 everywhere is allowed), and for
-    values that are not whole, negative or above 32767.
+    Raises as `read_image` does (a map that is 0 everywhere is allowed), and for values not whole or not in 0..32767.
     """
     path = Path(path).expanduser()
     volume = _read_nifti(path, None)
     array = volume.array
-    _check_finite(array, path)
     if array.min() < -WHOLE or array.max() > np.iinfo(np.int16).max:
         raise ValueError(f"{path}: labels must lie in 0..32767, got {array.min():g}..{array.max():g}")
-    if array.dtype.kind == "f":
-        whole = np.rint(array)
-        broken = np.abs(array - whole) > WHOLE
-        if broken.any():
-            raise ValueError(
-                f"{path}: labels must be whole numbers, but {int(broken.sum())} voxels are not (for example "
-                f"{array[broken][0]:g}). Is it an image or a probability map, or a label map resampled linearly?"
-            )
-        array = whole
-    return replace(volume, array=array.astype(np.int16))
+    whole = np.rint(array) if array.dtype.kind == "f" else array
+    if whole is not array and (broken := np.abs(array - whole) > WHOLE).any():
+        raise ValueError(
+            f"{path}: labels must be whole numbers, but {int(broken.sum())} voxels are not (for example "
+            f"{array[broken][0]:g}). Is it an image or a probability map, or a label map resampled linearly?"
+        )
+    return replace(volume, array=whole.astype(np.int16))
 
 
-def read_place(path: str | Path) -> tuple[tuple[int, int, int], np.ndarray]:
+def read_place(path: str | Path) -> Place:
     """Shape and affine of a NIfTI file, in RAS order, from its header alone. Errors name the file."""
     from nibabel import orientations
 
@@ -229,10 +219,8 @@ def _looks_like_dicom(path: Path) -> bool:
     """By suffix or by the mark in its preamble; a DICOMDIR, which holds no picture, is none."""
     if not path.is_file() or path.name.upper() == "DICOMDIR" or path.name.startswith("."):
         return False
-    if path.suffix.lower() == ".dcm":
-        return True
     with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        return path.suffix.lower() == ".dcm" or file.read(132)[128:] == b"DICM"
 
 
 def _check_slices(positions: np.ndarray, affine: np.ndarray, folder: Path) -> None:
@@ -252,15 +240,11 @@ def _check_slices(positions: np.ndarray, affine: np.ndarray, folder: Path) -> No
 
 def _corners(shape: tuple[int, ...]) -> np.ndarray:
     """Indices of the eight corner voxels as homogeneous columns, [4, 8]."""
-    last = np.array(shape) - 1
-    corners = [[x, y, z, 1] for x in (0, last[0]) for y in (0, last[1]) for z in (0, last[2])]
-    return np.array(corners, dtype=np.float64).T
+    return np.array([*itertools.product(*((0, side - 1) for side in shape), (1,))], dtype=np.float64).T
 
 
-def check_places(
-    image: tuple[tuple[int, ...], np.ndarray], labels: tuple[tuple[int, ...], np.ndarray], name: str
-) -> None:
-    """`check_pair` for (shape, affine) alone."""
+def check_places(image: Place, labels: Place, name: str) -> None:
+    """`check_pair` for shapes and affines alone."""
     (shape, affine), (label_shape, label_affine) = image, labels
     if shape != label_shape:
         raise ValueError(f"{name}: the image has shape {shape} but its labels {label_shape}; they must be equal")
@@ -304,8 +288,8 @@ def askew(volume: Volume, degrees: float, axes: str) -> Volume:
 def to_grid(volume: Volume, spacing: tuple[float, float, float] | None, kind: str = "image") -> Volume:
     """Bring a volume to RAS axes and voxels of `spacing` mm.
 
-    The array is turned to the nearest RAS order, never rotated by an angle. The new box has the same centre
-    and, to half a voxel, the same size. Images are read off linearly, labels at the nearest voxel.
+    The array is turned to the nearest RAS order, never rotated by an angle. The new box has the same centre and, to half a
+    voxel, the same size. Images are read off linearly, labels at the nearest voxel.
 
     Args:
         spacing: mm along right, front, head; None keeps the volume's own.
@@ -320,61 +304,43 @@ def to_grid(volume: Volume, spacing: tuple[float, float, float] | None, kind: st
     if spacing is not None and (len(spacing) != 3 or not all(0 < step < np.inf for step in spacing)):
         raise ValueError(f"spacing must be three positive numbers (mm), got {spacing!r}")
     volume = turned(volume)
-    dtype = np.float32 if kind == "image" else volume.array.dtype
+    array = np.ascontiguousarray(volume.array, np.float32 if kind == "image" else volume.array.dtype)
     if spacing is None or np.allclose(spacing, volume.spacing, rtol=1e-4):
-        return replace(volume, array=np.ascontiguousarray(volume.array, dtype=dtype))
+        return replace(volume, array=array)
     size, scale = np.array(volume.shape), np.array(spacing) / volume.spacing
     new_size = np.maximum(1, np.rint(size / scale)).astype(int)
     first = (size - 1) / 2 - scale * (new_size - 1) / 2
-    array = affine_transform(
-        volume.array.astype(dtype, copy=False),
-        scale,
-        offset=first,
-        output_shape=tuple(new_size),
-        order=1 if kind == "image" else 0,
-        mode="nearest",
-    )
+    order = 1 if kind == "image" else 0
+    array = affine_transform(array, scale, first, output_shape=tuple(new_size), order=order, mode="nearest")
     step = np.diag([*scale, 1.0])
     step[:3, 3] = first
     return replace(volume, array=array, affine=volume.affine @ step)
 
 
-def from_grid(volume: Volume, like: Volume, order: int = 0) -> Volume:
-    """Bring a map on a grid, as `to_grid` makes it, back to `like`'s voxel order, shape and affine.
+def from_grid(labels: Volume, like: Volume) -> Volume:
+    """Bring a label map on a grid, as `to_grid` makes it, back to `like`'s voxel order, shape and affine: the nearest voxel.
 
-    Memory beyond the two arrays does not grow with them.
-
-    Args:
-        volume: label map (or, with order=1, a map of numbers).
-        like: where to bring it; its voxels are not looked at.
-        order: 0 takes the nearest voxel and keeps the dtype, 1 interpolates linearly.
-
-    Raises ValueError when `like` reaches beyond the grid.
+    Raises ValueError when `like`, whose voxels are not looked at, reaches beyond the grid.
     """
     from scipy.ndimage import affine_transform
 
-    back = np.linalg.inv(volume.affine) @ like.affine
+    back = np.linalg.inv(labels.affine) @ like.affine
     reach = (back @ _corners(like.shape))[:3]
-    if (reach.min(1) < -1).any() or (reach.max(1) > np.array(volume.shape)).any():
+    if (reach.min(1) < -1).any() or (reach.max(1) > np.array(labels.shape)).any():
         raise ValueError(
-            f"{like.name or 'volume'}: it reaches beyond the grid of {volume.name or 'the labels'} (shape "
-            f"{volume.shape}, spacing {np.round(volume.spacing, 3).tolist()} mm); was the grid made from it?"
+            f"{like.name or 'volume'}: it reaches beyond the grid of {labels.name or 'the labels'} (shape "
+            f"{labels.shape}, spacing {np.round(labels.spacing, 3).tolist()} mm); was the grid made from it?"
         )
-    if order == 0 and volume.shape == like.shape and np.allclose(back, np.eye(4), atol=1e-4):
-        return replace(volume, affine=like.affine, name=like.name)
-    array = np.empty(like.shape, volume.array.dtype)
-    affine_transform(volume.array, back[:3, :3], back[:3, 3], output=array, order=order, mode="nearest")
+    array = np.empty(like.shape, labels.array.dtype)
+    affine_transform(labels.array, back[:3, :3], back[:3, 3], output=array, order=0, mode="nearest")
     return Volume(array, like.affine, like.name)
 
 
 def normalised(array: np.ndarray, window: tuple[float, float] | None) -> np.ndarray:
     """Grey values as a network takes them, float32.
 
-    Args:
-        window: (lowest, highest) HU, clipped and scaled to [-1, 1]; None, for MR, whose numbers have no
-            unit: clipped to the 0.5th and 99.5th percentile, then mean 0 and standard deviation 1.
-
-    Raises ValueError for a window that is not rising.
+    window: (lowest, highest) HU, clipped and scaled to [-1, 1]; None, for MR, whose numbers have no unit: clipped to the
+    0.5th and 99.5th percentile, then mean 0 and standard deviation 1. Raises ValueError for a window that is not rising.
     """
     if window is not None:
         low, high = window
@@ -393,15 +359,14 @@ def widest_planes(labels: np.ndarray) -> tuple[int, int, int]:
     Each structure counts by the share of its own widest cut, however large it is. The middle of each axis if there is none.
     """
     names = np.unique(labels[labels > 0])
+    if names.size == 0:
+        return labels.shape[0] // 2, labels.shape[1] // 2, labels.shape[2] // 2
 
-    def widest(axis: int) -> int:
-        if names.size == 0:
-            return labels.shape[axis] // 2
-        others = tuple(other for other in range(3) if other != axis)
+    def widest(*others: int) -> int:
         profiles = [(labels == name).sum(axis=others) for name in names]
         return int(np.sum([profile / profile.max() for profile in profiles], axis=0).argmax())
 
-    return widest(0), widest(1), widest(2)
+    return widest(1, 2), widest(0, 2), widest(0, 1)
 
 
 # --- writing -------------------------------------------------------------------------------------------
@@ -409,8 +374,6 @@ def widest_planes(labels: np.ndarray) -> tuple[int, int, int]:
 
 def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     import nibabel
-
-    from textdiff.base.checkpoints import write_atomically
 
     if not path.name.lower().endswith(NIFTI_SUFFIXES):
         raise ValueError(f"{path}: volumes are written as .nii.gz or .nii")
@@ -421,11 +384,12 @@ def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
-            if path.name.lower().endswith(".gz"):  # no time and no name inside: same voxels, same bytes
-                with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
-                    image.to_stream(packed)
-            else:
+            if path.suffix.lower() != ".gz":
                 image.to_stream(file)
+                return
+            # No time and no name inside: same voxels, same bytes
+            with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
+                image.to_stream(packed)
 
     write_atomically(path, write)
 
@@ -433,7 +397,6 @@ def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
 def write_labels(path: str | Path, labels: Volume) -> None:
     """Write a label map as NIfTI (.nii.gz, .nii), uint8, or uint16 when a label is above 255; whole or not at all.
 
-    The place goes into qform and sform, so that viewers lay it over the image.
     Raises ValueError for another suffix, or labels that are not whole or not in 0..65535.
     """
     array = labels.array

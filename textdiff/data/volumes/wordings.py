@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 SIDES = ("left", "right")
 LESIONS = {
@@ -19,28 +18,28 @@ class Wording:
     """How a structure is spoken of. Wording i of one structure corresponds to wording i of any other."""
 
     names: tuple[str, str, str]  # the first is the structure's own name
-    anatomy: tuple[str, str]  # true of anybody; tells the structures of a task apart
+    description: str  # true of anybody; tells the structures of a task apart
+    other_description: str
     also: tuple[str, ...] = ()  # understood, never written: parts and rarer names
     adjective: str = ""  # names the structure only before a lesion: "hepatic lesion" but not "hepatic artery"
 
+    @property
+    def anatomy(self) -> tuple[str, str]:
+        """Both descriptions."""
+        return self.description, self.other_description
 
-def _sided(wording: Wording, left: dict[str, str], right: dict[str, str]) -> Iterator[Wording]:
-    """The left and the right one of a pair, "{side}" and the words of `left` and `right` filled in."""
-    for side, words in zip(SIDES, (left, right), strict=True):
-        fill = {"side": side} | words
-        texts = {part: tuple(text.format(**fill) for text in getattr(wording, part)) for part in ("names", "anatomy")}
-        also = tuple(text.format(**fill) for text in wording.also)
-        yield replace(wording, **texts, also=also, adjective=wording.adjective.format(**fill))
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that is understood, the structure's own name first."""
+        return (*self.names, *self.anatomy, *self.also)
 
 
 def _tumour(organ: str, short: str, third: str, also: tuple[str, ...] = ()) -> Wording:
     """A tumour of `organ`, where `short` says what organ that is and `third` is the third name."""
     return Wording(
         (f"{organ} tumour", f"tumour of the {organ}", third),
-        (
-            f"an abnormal growth in the {organ}, the {short}",
-            f"a lump in or on the {organ}, of another shade than the rest",
-        ),
+        f"an abnormal growth in the {organ}, the {short}",
+        f"a lump in or on the {organ}, of another shade than the rest",
         also,
     )
 
@@ -49,18 +48,14 @@ def _tumour(organ: str, short: str, third: str, also: tuple[str, ...] = ()) -> W
 _WORDINGS = (
     Wording(
         ("anterior hippocampus", "hippocampal head", "head of the hippocampus"),
-        (
-            "the front part of the hippocampus, its large round head",
-            "the thick end of the hippocampus, in front of its body",
-        ),
+        "the front part of the hippocampus, its large round head",
+        "the thick end of the hippocampus, in front of its body",
         ("anterior part of the hippocampus", "front of the hippocampus", "hippocampus anterior"),
     ),
     Wording(
         ("posterior hippocampus", "hippocampal body and tail", "body and tail of the hippocampus"),
-        (
-            "the rear part of the hippocampus, its body and tail",
-            "the elongated part of the hippocampus, behind its head",
-        ),
+        "the rear part of the hippocampus, its body and tail",
+        "the elongated part of the hippocampus, behind its head",
         (
             *("posterior part of the hippocampus", "back of the hippocampus", "hippocampus posterior"),
             *("hippocampal body", "hippocampal tail", "body of the hippocampus", "tail of the hippocampus"),
@@ -68,144 +63,121 @@ _WORDINGS = (
     ),
     Wording(
         ("liver", "liver tissue", "hepatic parenchyma"),
-        (
-            "the large organ in the upper right abdomen, under the diaphragm",
-            "the largest organ of the abdomen, above the right kidney",
-        ),
+        "the large organ in the upper right abdomen, under the diaphragm",
+        "the largest organ of the abdomen, above the right kidney",
         ("liver parenchyma", "hepatic tissue"),
         "hepatic",
     ),
     Wording(
         ("pancreas", "pancreatic tissue", "pancreatic parenchyma"),
-        (
-            "the elongated gland behind the stomach, with head, body and tail",
-            "the gland across the spine, its head in the curve of the duodenum",
-        ),
+        "the elongated gland behind the stomach, with head, body and tail",
+        "the gland across the spine, its head in the curve of the duodenum",
         ("pancreatic gland",),
         "pancreatic",
     ),
     Wording(
         ("colon", "large bowel", "large intestine"),
-        (
-            "the wide bowel with ascending, transverse and descending part",
-            "the bowel around the small bowel, with gas in it",
-        ),
+        "the wide bowel with ascending, transverse and descending part",
+        "the bowel around the small bowel, with gas in it",
         (),
         "colonic",
     ),
     Wording(
         ("kidney", "kidney tissue", "renal parenchyma"),
-        ("the bean shaped organ on each side of the spine", "one of the two organs that make urine"),
+        "the bean shaped organ on each side of the spine",
+        "one of the two organs that make urine",
         ("kidney parenchyma", "renal tissue"),
         "renal",
     ),
-    *_sided(
+    *(
         Wording(
-            ("{side} kidney", "kidney on the {side} side", "{side} renal parenchyma"),
-            (
-                "the bean shaped organ on the {side} side of the spine, below the {above}",
-                "the one of the two organs that make urine behind the {bowel} colon",
-            ),
-            ("{side} kidney tissue", "{side} kidney parenchyma"),
-            "{side} renal",
-        ),
-        {"above": "spleen", "bowel": "descending"},
-        {"above": "liver", "bowel": "ascending"},
+            (f"{side} kidney", f"kidney on the {side} side", f"{side} renal parenchyma"),
+            f"the bean shaped organ on the {side} side of the spine, below the {above}",
+            f"the one of the two organs that make urine behind the {bowel} colon",
+            (f"{side} kidney tissue", f"{side} kidney parenchyma"),
+            f"{side} renal",
+        )
+        for side, above, bowel in (("left", "spleen", "descending"), ("right", "liver", "ascending"))
     ),
     Wording(
         ("spleen", "spleen tissue", "splenic parenchyma"),
-        (
-            "the organ in the upper left abdomen, behind the stomach",
-            "the oval organ above the left kidney, at the tail of the pancreas",
-        ),
+        "the organ in the upper left abdomen, behind the stomach",
+        "the oval organ above the left kidney, at the tail of the pancreas",
         ("splenic tissue",),
         "splenic",
     ),
     Wording(
         ("gallbladder", "gall bladder", "vesica biliaris"),
-        (
-            "the small bag of bile under the liver",
-            "the pear shaped bag at the lower edge of the right lobe of the liver",
-        ),
+        "the small bag of bile under the liver",
+        "the pear shaped bag at the lower edge of the right lobe of the liver",
     ),
     Wording(
         ("stomach", "stomach with its content", "gastric wall and lumen"),
-        (
-            "the hollow organ of the upper left abdomen, in front of the pancreas",
-            "the wide bag that leads out of the oesophagus into the duodenum",
-        ),
+        "the hollow organ of the upper left abdomen, in front of the pancreas",
+        "the wide bag that leads out of the oesophagus into the duodenum",
         (),
         "gastric",
     ),
     Wording(
         ("aorta", "aortic vessel", "main artery of the body"),
-        (
-            "the large artery in front of the spine, left of the vena cava",
-            "the round vessel that takes blood out of the heart",
-        ),
+        "the large artery in front of the spine, left of the vena cava",
+        "the round vessel that takes blood out of the heart",
         ("abdominal aorta", "descending aorta"),
         "aortic",
     ),
     Wording(
         ("oesophagus", "gullet", "oesophageal tube"),
-        ("the tube down the chest, behind the heart, into the stomach", "the muscular tube behind the trachea"),
+        "the tube down the chest, behind the heart, into the stomach",
+        "the muscular tube behind the trachea",
         (),
         "oesophageal",
     ),
     Wording(
         ("inferior vena cava", "lower caval vein", "ivc"),
-        (
-            "the large vein in front of the spine, right of the aorta",
-            "the vein that takes blood of the lower body to the heart",
-        ),
+        "the large vein in front of the spine, right of the aorta",
+        "the vein that takes blood of the lower body to the heart",
         ("inferior caval vein", "vena cava inferior"),
     ),
     Wording(
         ("portal and splenic vein", "portal vein and splenic vein", "portal vein with splenic vein"),
-        (
-            "the vein behind the pancreas that takes blood of the bowel to the liver",
-            "the vessel that runs along the pancreas into the hilum of the liver",
-        ),
+        "the vein behind the pancreas that takes blood of the bowel to the liver",
+        "the vessel that runs along the pancreas into the hilum of the liver",
         ("portal vein", "splenic vein", "hepatic portal vein"),
     ),
     Wording(
         ("duodenum", "duodenal loop", "first part of the small bowel"),
-        (
-            "the c shaped bowel around the head of the pancreas",
-            "the short bowel that follows the stomach, right of the spine",
-        ),
+        "the c shaped bowel around the head of the pancreas",
+        "the short bowel that follows the stomach, right of the spine",
         (),
         "duodenal",
     ),
     Wording(
         ("small bowel", "small intestine", "jejunum and ileum"),
-        (
-            "the many thin loops of bowel in the middle of the abdomen",
-            "the long narrow bowel between duodenum and colon",
-        ),
+        "the many thin loops of bowel in the middle of the abdomen",
+        "the long narrow bowel between duodenum and colon",
     ),
     Wording(
         ("adrenal gland", "suprarenal gland", "adrenal"),
-        ("the small y shaped gland above each kidney", "one of the two thin glands that sit on the kidneys"),
+        "the small y shaped gland above each kidney",
+        "one of the two thin glands that sit on the kidneys",
     ),
-    *_sided(
+    *(
         Wording(
-            ("{side} adrenal gland", "{side} suprarenal gland", "{side} adrenal"),
-            ("the small y shaped gland above the {side} kidney", "the thin gland {place}"),
-        ),
-        {"place": "between the left kidney, the spleen and the aorta"},
-        {"place": "between the right kidney, the liver and the vena cava"},
+            (f"{side} adrenal gland", f"{side} suprarenal gland", f"{side} adrenal"),
+            f"the small y shaped gland above the {side} kidney",
+            f"the thin gland between the {side} kidney, the {organ} and the {vessel}",
+        )
+        for side, organ, vessel in (("left", "spleen", "aorta"), ("right", "liver", "vena cava"))
     ),
     Wording(
         ("bladder", "urinary bladder", "vesica urinaria"),
-        ("the round bag of urine in the front of the pelvis", "the hollow organ low in the pelvis that holds urine"),
+        "the round bag of urine in the front of the pelvis",
+        "the hollow organ low in the pelvis that holds urine",
     ),
     Wording(
         ("prostate or uterus", "uterus or prostate", "prostate gland or womb"),
-        (
-            "the solid organ in the middle of the pelvis, under or behind the bladder",
-            "the gland below the bladder of a man, the womb of a woman",
-        ),
+        "the solid organ in the middle of the pelvis, under or behind the bladder",
+        "the gland below the bladder of a man, the womb of a woman",
         ("prostate", "uterus", "prostate gland", "womb", "prostate and uterus", "prostate uterus"),
     ),
     _tumour("liver", "large organ under the diaphragm", "hepatic lesion", ("hcc",)),
@@ -219,10 +191,8 @@ _WORDINGS = (
     ),
     Wording(
         ("kidney cyst", "cyst of the kidney", "renal cyst"),
-        (
-            "a round pocket of fluid in or on the kidney",
-            "a thin sac of clear fluid in the kidney, darker than the rest",
-        ),
+        "a round pocket of fluid in or on the kidney",
+        "a thin sac of clear fluid in the kidney, darker than the rest",
     ),
 )
 WORDINGS: dict[str, Wording] = {wording.names[0]: wording for wording in _WORDINGS}

@@ -105,13 +105,6 @@ def test_shuffled_moves_every_sentence_that_can_move():
     assert len({tuple(shuffled(captions, seed)) for seed in range(20)}) > 5
 
 
-def test_shuffled_with_a_majority_sentence_moves_as_many_as_possible():
-    captions = ["a"] * 7 + ["b"] * 3
-    moved = shuffled(captions, 0)
-    assert sum(new != old for new, old in zip(moved, captions, strict=True)) == 6
-    assert shuffled([], 0) == []
-
-
 def test_vocabulary_covers_every_sentence():
     words = set(vocabulary())
     for caption in all_captions():
@@ -150,11 +143,6 @@ def test_same_count_names_as_many_areas_elsewhere(captions, seed):
         assert other in captions and kind(other) == kind(own)
         could_differ = any(kind(caption) == kind(own) and caption != own for caption in captions)
         assert (other != own) == could_differ
-
-
-def test_same_count_depends_on_the_seed():
-    captions = [caption for caption in all_captions() if kind(caption) == "areas: two"]
-    assert len({tuple(same_count(captions, seed)) for seed in range(10)}) == 10
 
 
 def test_a_reading_test_exchanges_sentences_in_four_ways():

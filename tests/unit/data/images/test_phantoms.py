@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 
 import numpy as np
 import pytest
@@ -48,14 +47,6 @@ def test_same_seed_same_pictures_whatever_the_number(make):
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_making_is_fast(make):
-    make(1, seed=0, size=128)
-    start = time.process_time()
-    make(10, seed=0, size=128)
-    assert (time.process_time() - start) / 10 < 0.1  # about 15 ms; the bound allows for a busy machine
-
-
-@pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("arguments", [{"n": -1}, {"start": -1}, {"size": 31}])
 def test_impossible_arguments_are_refused(make, arguments):
     with pytest.raises(ValueError, match=str(next(iter(arguments.values())))):
@@ -67,13 +58,8 @@ def place_shares(mask: np.ndarray, place: str) -> tuple[float, float]:
     half = mask.shape[0] // 2
     inside = np.ones(mask.shape, bool)
     for word in place.split():
-        cut = {
-            "upper": np.s_[half:],
-            "lower": np.s_[:half],
-            "left": np.s_[:, half:],
-            "right": np.s_[:, :half],
-        }[word]
-        inside[cut] = False
+        cuts = {"upper": np.s_[half:], "lower": np.s_[:half], "left": np.s_[:, half:], "right": np.s_[:, :half]}
+        inside[cuts[word]] = False
     return mask[inside].mean(), mask[~inside].mean()
 
 
@@ -101,11 +87,6 @@ def test_nuclei_are_darker_than_the_tissue(nuclei):
         assert image[mask == 1].mean() < image[mask == 0].mean() - 30
 
 
-def centre_of_areas(mask: np.ndarray) -> tuple[float, float]:
-    rows, columns = np.nonzero(mask)
-    return rows.mean() / mask.shape[0], columns.mean() / mask.shape[1]
-
-
 def test_chest_sentences_name_side_count_and_place(chest):
     counts, places = set(), {area: [] for area in AREAS}
     for case in chest:
@@ -113,7 +94,7 @@ def test_chest_sentences_name_side_count_and_place(chest):
         assert areas and len(areas) <= MAX_TARGETS
         counts.add(len(areas))
         if len(areas) == 1:
-            places[next(iter(areas))].append(centre_of_areas(case.mask()))
+            places[next(iter(areas))].append(np.mean(np.nonzero(case.mask()), axis=1) / 64)
     assert counts == {1, 2, 3}
     for (level, side), centres in places.items():
         for row, column in centres:
@@ -137,24 +118,18 @@ def test_only_the_sentence_tells_target_from_look_alike(monkeypatch):
 
 
 def test_every_film_has_look_alikes_of_about_the_targets_size():
-    counted, others = [], []
+    counted, others, often = [], [], dict.fromkeys(AREAS, 0)
     for case in chest_phantoms(200, seed=3, size=48):
         _, shadows = synthetic._film_with_opacities(48, synthetic._rng(synthetic.CHEST_STREAM, 3, int(case.name[-8:])))
         areas = parse_chest_caption(case.caption)
         assert areas < set(shadows) and len(shadows) - len(areas) <= MAX_TARGETS
         for area, shadow in shadows.items():
             (counted if area in areas else others).append(int((shadow >= 0.5).sum()))
+            often[area] += area in areas
+    assert max(often.values()) < 1.5 * min(often.values())
     assert 0.8 < len(counted) / len(others) < 1.25
     assert 0.9 < np.mean(counted) / np.mean(others) < 1.1
     assert min(counted + others) >= 4
-
-
-def test_every_area_counts_about_equally_often():
-    counted = dict.fromkeys(AREAS, 0)
-    for case in chest_phantoms(400, seed=11, size=32):
-        for area in parse_chest_caption(case.caption):
-            counted[area] += 1
-    assert max(counted.values()) < 1.5 * min(counted.values())
 
 
 def test_load_dataset_gives_splits_that_do_not_overlap():

@@ -71,11 +71,6 @@ def test_axes_and_spacing_are_the_arrays_own(axes):
     assert volume.spacing == pytest.approx([letters[axis] for axis in axes])
 
 
-def test_x_grows_to_the_patients_right():
-    volume = Volume(np.zeros((2, 2, 2)), np.eye(4))
-    assert volume.axes == "RAS"
-
-
 @pytest.mark.parametrize(
     ("array", "affine", "message"),
     [
@@ -278,13 +273,6 @@ def test_a_damaged_slice_is_said(tmp_path):
         read_image(tmp_path / "series")
 
 
-def test_slices_of_two_sizes_are_said(tmp_path):
-    save_dicom(tmp_path / "series", grey((4, 5, 3)), rising(3))
-    save_dicom(tmp_path / "series", grey((6, 5, 4)), rising(4)[3:], start=1)
-    with pytest.raises(ValueError, match="series: "):
-        read_image(tmp_path / "series")
-
-
 def test_without_simpleitk_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
     with pytest.raises(ImportError, match=r'pip install "textdiff\[dicom\]"'):
@@ -321,28 +309,19 @@ def test_a_small_error_of_spacing_counts_where_it_adds_up():
 
 @pytest.mark.parametrize("axes", AXES)
 @pytest.mark.parametrize("spacing", [None, (1.5, 1.5, 1.5), (0.5, 0.6, 0.7), (2.0, 0.8, 5.0)])
-def test_images_keep_their_place_on_any_grid(axes, spacing):
+@pytest.mark.parametrize("degrees", [0, 20])
+def test_images_keep_their_place_on_any_grid(axes, spacing, degrees):
     """The ramp x + 2y - 3z is read off at the same world places, whatever the order and grid."""
-    grid = to_grid(stored(axes), spacing)
+    volume = stored(axes, degrees=degrees)
+    grid = to_grid(volume, spacing)
     assert grid.axes == "RAS" and grid.array.dtype == np.float32
     assert grid.spacing == pytest.approx(spacing or (1.0, 0.8, 2.5))
     x, y, z = worlds(grid)
     expected = (x + 2 * y - 3 * z).reshape(grid.shape)
-    corners = worlds(stored(axes)).min(1), worlds(stored(axes)).max(1)
-    inside = ((worlds(grid).T >= corners[0]) & (worlds(grid).T <= corners[1])).all(1).reshape(grid.shape)
+    index = (np.linalg.inv(volume.affine) @ [x, y, z, np.ones_like(x)])[:3].T
+    inside = ((index >= 0) & (index <= np.array(volume.shape) - 1)).all(1).reshape(grid.shape)
     assert inside.any()  # beyond the outermost voxel centres values are repeated
     assert np.allclose(grid.array[inside], expected[inside], atol=1e-3)
-
-
-@pytest.mark.parametrize("axes", AXES)
-def test_an_oblique_volume_is_turned_by_quarters_only(axes):
-    volume = stored(axes, degrees=20)
-    grid = to_grid(volume, (1.5, 1.5, 1.5))
-    assert grid.spacing == pytest.approx((1.5, 1.5, 1.5)) and grid.axes == "RAS"
-    x, y, z = worlds(grid)
-    expected = (x + 2 * y - 3 * z).reshape(grid.shape)
-    assert np.allclose(grid.array[1:-1, 1:-1, 1:-1], expected[1:-1, 1:-1, 1:-1], atol=1e-3)
-    assert from_grid(grid, volume, order=1).array[3, 4, 3] == pytest.approx(volume.array[3, 4, 3], abs=1e-3)
 
 
 def ball(axes: str, spacing=(0.8, 0.8, 2.5), radius: float = 14.0) -> Volume:
@@ -374,9 +353,6 @@ def test_a_coarser_grid_than_the_volume_still_has_a_voxel():
 def test_spacing_must_be_positive(spacing):
     with pytest.raises(ValueError, match=r"three positive numbers \(mm\)"):
         to_grid(stored("RAS"), spacing)
-
-
-def test_kind_must_be_known():
     with pytest.raises(ValueError, match='"image" or "labels", got \'mask\''):
         to_grid(stored("RAS"), None, "mask")
 
@@ -385,18 +361,6 @@ def test_a_grid_made_from_another_volume_is_refused():
     volume = stored("LPS")
     with pytest.raises(ValueError, match="ramp: it reaches beyond the grid"):
         from_grid(to_grid(volume, None), moved(volume, 4.0))
-
-
-def test_the_way_back_needs_little_more_than_its_result():
-    import tracemalloc
-
-    like = Volume(np.zeros((160, 160, 160), np.uint8), np.diag([0.5, 0.5, 0.5, 1.0]))
-    grid = to_grid(like, (1.0, 1.0, 1.0), "labels")
-    tracemalloc.start()
-    from_grid(grid, like)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 1.5 * like.array.nbytes
 
 
 # --- grey values ---------------------------------------------------------------------------------------
@@ -519,7 +483,6 @@ REAL = {  # file: axes, values
     "KiTS19_labels/case_00061/segmentation.nii.gz": ("IPL", {0, 1, 2}),
     "KiTS19_labels/case_00015/segmentation.nii.gz": ("IPL", {0, 1, 2}),  # uint16
     "AMOS22_labels/amos_0013.nii.gz": ("LAS", set(range(16))),
-    "CHAOS_CT_liver/case_003/liver.nii.gz": ("LPS", {0, 1}),
     "TotalSegmentator_samples/ct_full_3mm/organs/kidney_left.nii.gz": ("RAS", {0, 1}),  # float64
     "TotalSegmentator_samples/mr_small_3mm/seg_multilabel_mr.nii.gz": ("LPS", None),
 }
@@ -556,31 +519,15 @@ def test_real_labels_keep_their_volume_and_place(data_root, name):
     assert from_grid(grid, labels).axes == axes
 
 
-@pytest.mark.parametrize(
-    ("name", "right", "left"),
-    [
-        ("AMOS22_labels/amos_0013.nii.gz", (2, 6), (3, 1)),  # kidney and liver; kidney and spleen
-        ("TotalSegmentator_samples/ct_full_3mm/seg_multilabel_v1.nii.gz", (2, 5), (3, 1)),
-        ("TotalSegmentator_samples/ct_small_3mm/seg_multilabel_v2.nii.gz", (2, 5), (3, 1)),
-        ("TotalSegmentator_samples/mr_small_3mm/seg_multilabel_mr.nii.gz", (2, 5), (3, 1)),
-    ],
-)
-def test_liver_and_right_kidney_lie_on_the_right(data_root, name, right, left):
+@pytest.mark.parametrize("name", ["AMOS22_labels/amos_0013", "TotalSegmentator_samples/mr_small_3mm/seg_multilabel_mr"])
+def test_liver_and_right_kidney_lie_on_the_right(data_root, name):
     """x grows to the patient's right, before and after the grid; the array index does on the grid only."""
-    labels = read_labels(real(data_root, name))
+    labels = read_labels(real(data_root, f"{name}.nii.gz"))
+    right, left = [2, 6 if "AMOS" in name else 5], [3, 1]  # kidney and liver; kidney and spleen
     grid = to_grid(labels, (3.0, 3.0, 3.0), "labels")
     for volume in (labels, grid, Volume(grid.array, np.diag([3.0, 3.0, 3.0, 1.0]))):  # the last: by index alone
         x = places(volume)[1][:, 0]
-        assert x[list(right)].min() > x[list(left)].max() + 50
-
-
-def test_single_masks_agree_with_the_multi_label_file(data_root):
-    folder = real(data_root, "TotalSegmentator_samples/ct_full_3mm")
-    whole = read_labels(folder / "seg_multilabel_v1.nii.gz")
-    for name, value in {"kidney_left": 3, "kidney_right": 2, "liver": 5, "pancreas": 10, "colon": 57}.items():
-        mask = read_labels(folder / "organs" / f"{name}.nii.gz")
-        check_pair(whole, mask, name)
-        assert np.array_equal(mask.array > 0, whole.array == value)
+        assert x[right].min() > x[left].max() + 50
 
 
 def test_a_real_dicom_series_lies_on_its_labels(data_root):
@@ -593,16 +540,6 @@ def test_a_real_dicom_series_lies_on_its_labels(data_root):
     check_pair(image, labels, "dicom")
     liver = image.array[labels.array == 5]
     assert 40 < np.median(liver) < 200 and liver.std() < 40
-
-
-def test_a_real_ct_lies_on_its_labels(data_root):
-    folder = real(data_root, "CHAOS_CT_liver/case_003")
-    image, labels = read_image(folder / "ct.nii.gz"), read_labels(folder / "liver.nii.gz")
-    check_pair(image, labels, "case_003")
-    grid, mask = to_grid(image, (3.0, 3.0, 3.0)), to_grid(labels, (3.0, 3.0, 3.0), "labels")
-    assert np.mean(grid.array[mask.array > 0]) == pytest.approx(141, abs=5)
-    middle = (grid.affine @ [*(np.array(grid.shape) - 1) / 2, 1])[0]
-    assert places(mask)[1][1, 0] > middle + 30
 
 
 def test_a_volume_laid_askew_keeps_its_voxels_and_says_where_they_are():
