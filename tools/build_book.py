@@ -379,13 +379,7 @@ def _jupyter_book(source: Path, target: Path) -> Path:
     Raises BookFailed with the warnings.
     """
     target.mkdir(parents=True, exist_ok=True)
-    command = [
-        str(Path(sys.executable).with_name("jupyter-book")),
-        "build",
-        str(source),
-        "--path-output",
-        str(target),
-    ]
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source), "--path-output", str(target)]
     command += ["--warningiserror", "--keep-going"]
     log = target / "build.log"
     with open(log, "w", encoding="utf-8") as stream:

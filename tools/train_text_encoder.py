@@ -56,34 +56,11 @@ SIZES = ["tiny", "small", "medium-sized", "large", "very large"]
 FINDINGS = ["tumour", "tumor", "mass", "lesion", "cyst", "nodule", "metastasis"]
 PLURALS = {"metastasis": "metastases", "mass": "masses", "opacity": "opacities"}
 ORGAN_PARTS = {
-    "left kidney": [
-        "upper pole",
-        "lower pole",
-        "middle third",
-        "cortex",
-        "hilum",
-        "anterior part",
-        "posterior part",
-    ],
-    "right kidney": [
-        "upper pole",
-        "lower pole",
-        "middle third",
-        "cortex",
-        "hilum",
-        "anterior part",
-        "posterior part",
-    ],
+    "left kidney": ["upper pole", "lower pole", "middle third", "cortex", "hilum", "anterior part", "posterior part"],
+    "right kidney": ["upper pole", "lower pole", "middle third", "cortex", "hilum", "anterior part", "posterior part"],
     "liver": ["left lobe", "right lobe", "caudate lobe", "dome", *(f"segment {n}" for n in range(1, 9))],
     "pancreas": ["head", "neck", "body", "tail", "uncinate process"],
-    "colon": [
-        "ascending part",
-        "transverse part",
-        "descending part",
-        "sigmoid part",
-        "left flexure",
-        "right flexure",
-    ],
+    "colon": ["ascending part", "transverse part", "descending part", "sigmoid part", "left flexure", "right flexure"],
     "spleen": ["upper pole", "lower pole", "hilum"],
     "hippocampus": ["anterior part", "posterior part", "head", "body", "tail"],
     "left lung": ["upper lobe", "lower lobe", "lingula", "apex", "base"],
@@ -91,28 +68,9 @@ ORGAN_PARTS = {
 }
 CLASSES = [
     *ORGAN_PARTS,
-    *(
-        "gall bladder",
-        "gallbladder",
-        "stomach",
-        "duodenum",
-        "aorta",
-        "inferior vena cava",
-        "oesophagus",
-        "bladder",
-    ),
+    *("gall bladder", "gallbladder", "stomach", "duodenum", "aorta", "inferior vena cava", "oesophagus", "bladder"),
     *("prostate", "uterus", "heart", "trachea", "small bowel", "portal vein", "left adrenal gland"),
-    *(
-        "right adrenal gland",
-        "kidney",
-        "lung",
-        "lungs",
-        "kidneys",
-        "brain",
-        "nuclei",
-        "nucleus",
-        "background",
-    ),
+    *("right adrenal gland", "kidney", "lung", "lungs", "kidneys", "brain", "nuclei", "nucleus", "background"),
 ]
 
 
@@ -192,11 +150,7 @@ def finding(rng: random.Random) -> str:
     organ = rng.choice(list(ORGAN_PARTS))
     count = rng.choice([1, 1, 1, 2, 2, 3])
     parts = rng.sample(ORGAN_PARTS[organ], count)
-    noun, size, centimetres = (
-        rng.choice(FINDINGS),
-        rng.choice(SIZES),
-        f"{rng.randint(0, 9)}.{rng.randint(0, 9)} cm",
-    )
+    noun, size, centimetres = (rng.choice(FINDINGS), rng.choice(SIZES), f"{rng.randint(0, 9)}.{rng.randint(0, 9)} cm")
     if count > 1:
         places = listed([f"one in the {part}" for part in parts])
         return rng.choice(

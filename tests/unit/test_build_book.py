@@ -90,63 +90,52 @@ def test_a_notebook_runs_again_when_a_change_can_affect_it(root, change, again):
     assert build_book.execute(path, root).fresh is again
 
 
-@pytest.fixture
-def watched(small) -> tuple[Path, dict[str, str], Path]:
-    """The small package with the recorder beside it, and an environment that uses both."""
-    shutil.copy(small / "tools/site_recorder.py", small / "sitecustomize.py")
-    log = small / "reads.txt"
-    return small, os.environ | {"PYTHONPATH": str(small), "TEXTDIFF_READS": str(log)}, log
-
-
 READING = {
     "import": ("import textdiff.a", Reads(("__init__.py", "a.py"))),
     "file": ("import textdiff as t; open(t.__path__[0] + '/records/first/config.json')", Reads(("__init__.py",), ("records/first",))),
     "folder": ("import os, textdiff as t; os.listdir(t.__path__[0] + '/records')", Reads(("__init__.py",), (), ("records",))),
     "pattern": ("import pathlib, textdiff as t; list(pathlib.Path(t.__path__[0]).glob('*/*.x'))", Reads(("__init__.py",), (), (".", "records"))),
-    "fork": ("import os; os.fork() or __import__('textdiff.b')", Reads(("__init__.py", "b.py"))),
+    "fork": ("import os; os.fork() and os.wait() or __import__('textdiff.b')", Reads(("__init__.py", "b.py"))),
     "child": ("import subprocess, sys; subprocess.run([sys.executable, '-c', 'import textdiff.b'])", Reads(("__init__.py", "b.py"))),
     "written": ("import textdiff as t; open(t.__path__[0] + '/records/new', 'w')", Reads(("__init__.py",))),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("code", "reads"), READING.values(), ids=READING)
-def test_what_a_process_reads_of_the_package_is_recorded(watched, code, reads):
-    folder, environment, log = watched
+def test_what_a_process_reads_of_the_package_is_recorded(small, code, reads):
+    shutil.copy(small / "tools/site_recorder.py", small / "sitecustomize.py")
+    log = small / "reads.txt"
+    environment = os.environ | {"PYTHONPATH": str(small), "TEXTDIFF_READS": str(log)}
     for _ in ("from source", "from compiled copies"):
         log.unlink(missing_ok=True)
-        subprocess.run([sys.executable, "-c", code], env=environment, cwd=folder.parent, check=True)
+        subprocess.run([sys.executable, "-c", code], env=environment, cwd=small.parent, check=True)
         assert Reads.from_log(log) == reads
 
 
-def test_only_what_a_change_can_affect_runs_again_from_an_installed_package(small):
-    write(small, "00_x", "import textdiff.a\nprint(textdiff.__file__)")
-    write(small, "01_y", "import os, textdiff\nos.listdir(textdiff.__path__[0] + '/records'), os.getcwd() + '/x'")
-    paths = build_book.sources(small)
+def test_a_notebook_runs_with_the_installed_package_and_again_when_a_change_can_affect_it(small):
+    write(small, "00_x", "import os, textdiff.a\nprint(textdiff.__file__, os.getcwd() + '/x')")
+    (path,) = build_book.sources(small)
 
-    def fresh() -> list[str]:
-        return [path.stem for path, outcome in build_book.execute_all(paths, small).items() if outcome.fresh]
+    def fresh() -> bool:
+        return build_book.execute_all([path], small)[path].fresh
 
-    assert fresh() == ["00_x", "01_y"]
-    first, second = (nbformat.read(small / f"_build/executed/{path.name}", 4).cells[-1] for path in paths)
-    assert first.outputs[0].text.strip() == "textdiff/__init__.py", "it ran with another copy of the package"
-    assert second.outputs[0].data["text/plain"] == "(['first'], 'x')", "this machine's folders are cut"
-    assert fresh() == []
-    (small / "textdiff/a.py").write_text("one = 2\n")
-    assert fresh() == ["00_x"]
+    assert fresh() and not fresh()
+    shown = nbformat.read(small / f"_build/executed/{path.name}", 4).cells[-1].outputs[0].text
+    assert shown.split() == ["textdiff/__init__.py", "x"], "this machine's folders are cut, or another package ran"
     add(small, "textdiff/records/second/config.json")
-    assert fresh() == ["01_y"]
+    assert not fresh()
+    (small / "textdiff/a.py").write_text("one = 2\n")
+    assert fresh()
 
 
-def test_a_notebook_that_does_not_use_the_installed_package_fails(root, monkeypatch):
+def test_a_package_that_is_not_used_or_cannot_be_installed_is_told(root, monkeypatch):
     monkeypatch.setattr(build_book, "_papermill", lambda *arguments: Reads())
     with pytest.raises(build_book.NotebookFailed, match="00_x.ipynb: it did not import the textdiff"):
         build_book.execute(root / "notebooks/00_x.ipynb", root)
-
-
-def test_a_package_that_cannot_be_installed_is_told(small):
-    (small / "pyproject.toml").write_text("[project]\n")
+    monkeypatch.undo()
+    (root / "pyproject.toml").write_text("[project]\n")
     with pytest.raises(build_book.PackageFailed, match="could not be installed:\n.*packages"):
-        build_book.install(small)
+        build_book.install(root)
 
 
 def edit(root: Path, index: int, source: str) -> None:
@@ -155,20 +144,14 @@ def edit(root: Path, index: int, source: str) -> None:
     nbformat.write(notebook, root / "notebooks/00_x.ipynb")
 
 
-def test_changed_prose_is_shown_without_a_run(root):
+def test_changed_prose_is_shown_without_a_run_and_a_failed_run_is_not_kept(root, monkeypatch):
     path = root / "notebooks/00_x.ipynb"
     build_book.execute(path, root)
     edit(root, 0, "# Another title")
     executed = build_book.execute(path, root)
-    assert not executed.fresh
     shown = build_book.readable(nbformat.read(path, 4), nbformat.read(executed.path, 4))
-    assert shown.cells[0].source == "# Another title"
+    assert not executed.fresh and shown.cells[0].source == "# Another title"
     assert shown.cells[1].outputs[0].text == "results"
-
-
-def test_a_failed_run_is_not_kept(root, monkeypatch):
-    path = root / "notebooks/00_x.ipynb"
-    build_book.execute(path, root)
     edit(root, 1, "1 / 0")
 
     def fail(*arguments):
@@ -176,27 +159,18 @@ def test_a_failed_run_is_not_kept(root, monkeypatch):
 
     monkeypatch.setattr(build_book, "_papermill", fail)
     for _ in range(2):
-        outcome = build_book.execute_all([path], root)[path]
-        assert isinstance(outcome, build_book.NotebookFailed)
+        assert isinstance(build_book.execute_all([path], root)[path], build_book.NotebookFailed)
     with pytest.raises(build_book.NotebookFailed, match="ZeroDivisionError"):
         build_book.build(root)
 
 
 def test_injected_cell_is_left_out_and_figures_are_described():
-    source = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell("mode = 'demo'"), nbformat.v4.new_code_cell("figure")]
-    )
-    picture = nbformat.v4.new_output(
-        "display_data", data={"image/png": "aGk="}, metadata={"image/png": {"alt": "A line.", "caption": "Loss."}}
-    )
-    executed = nbformat.v4.new_notebook(
-        cells=[
-            nbformat.v4.new_code_cell("mode = 'demo'"),
-            nbformat.v4.new_code_cell("mode = 'demo'", metadata={"tags": ["injected-parameters"]}),
-            nbformat.v4.new_code_cell("figure", outputs=[picture]),
-        ]
-    )
-    first, second = build_book.readable(source, executed).cells
+    code, notebook = nbformat.v4.new_code_cell, nbformat.v4.new_notebook
+    words = {"image/png": {"alt": "A line.", "caption": "Loss."}}
+    picture = nbformat.v4.new_output("display_data", data={"image/png": "aGk="}, metadata=words)
+    injected = code("mode = 'demo'", metadata={"tags": ["injected-parameters"]})
+    executed = notebook(cells=[code("mode = 'demo'"), injected, code("figure", outputs=[picture])])
+    first, second = build_book.readable(notebook(cells=[code("mode = 'demo'"), code("figure")]), executed).cells
     assert first.outputs == []
     assert second.metadata.mystnb == {"image": {"alt": "A line."}, "figure": {"caption": "Loss."}}
 

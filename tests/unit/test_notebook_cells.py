@@ -57,6 +57,7 @@ def test_cells_are_written_once_and_follow_the_setting(root):
     assert main(root, check=True) == ["notebooks/13_x.ipynb", "pyproject.toml"]
     main(root, check=False)
     title, setup, *_ = read(root).cells
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in read(root).cells[1:])
     target = "(https://colab.research.google.com/github/two/textdiff/blob/main/notebooks/13_x.ipynb)"
     assert title.source.startswith("# Title\n") and title.source.count(target) == 1
     assert "one/textdiff" not in title.source + setup.source
@@ -70,11 +71,6 @@ def test_lists_of_choices_follow_the_config_class(root):
     assert read(root).cells[2].source == PARAMETERS.replace('"unet", "gone"', '"textdiff", "unet"')
     more = {"Small": {"model": ("textdiff", "unet", "unetpp")}}
     assert main(root, True, more) == ["notebooks/13_x.ipynb"], "a stale list must be told"
-
-
-def test_outputs_are_removed(root):
-    main(root, check=False)
-    assert all(cell.outputs == [] and cell.execution_count is None for cell in read(root).cells[1:])
 
 
 def test_a_notebook_without_a_title_is_named(root):
@@ -100,27 +96,21 @@ def setup_cell(root, monkeypatch):
     return run
 
 
-def test_setup_installs_only_where_the_package_is_missing(setup_cell):
+def test_setup_installs_only_where_the_package_is_missing(setup_cell, root):
     assert setup_cell(found=True) == [("load_ext", "textdiff.colab")]
     (_, kept), (pip, install), last = setup_cell(found=False)
     assert pip == "pip" and last == ("load_ext", "textdiff.colab")
     assert install == 'install -q -c kept.txt "textdiff @ git+https://github.com/one/textdiff@main"'
-    assert kept.endswith("> kept.txt")
-
-
-def test_setup_keeps_the_versions_that_colab_has(setup_cell, tmp_path):
-    _, kept = setup_cell(found=False)[0]
-    fake = tmp_path / "pip"
-    fake.write_text("#!/bin/sh\nprintf 'numpy==2.0.1\\nnumpydoc==1\\ntorch==2.6.0+cu124\\ntorchvision==0.21\\n'\n")
-    fake.chmod(0o755)
-    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    subprocess.run(f"pip {kept}", shell=True, cwd=tmp_path, env=environment, check=True)
-    assert (tmp_path / "kept.txt").read_text().split() == ["numpy==2.0.1", "torch==2.6.0+cu124"]
-
-
-def test_setup_fits_five_lines_and_a_page(root):
     lines = [line for line in notebook_cells.setup_code(root).splitlines() if line]
     assert len(lines) <= 5 and max(map(len, lines)) <= 88
+    # The versions that Colab has are kept
+    (root / "pip").write_text(
+        "#!/bin/sh\nprintf 'numpy==2.0.1\\nnumpydoc==1\\ntorch==2.6.0+cu124\\ntorchvision==0.21\\n'\n"
+    )
+    (root / "pip").chmod(0o755)
+    environment = os.environ | {"PATH": f"{root}:{os.environ['PATH']}"}
+    subprocess.run(f"pip {kept}", shell=True, cwd=root, env=environment, check=True)
+    assert (root / "kept.txt").read_text().split() == ["numpy==2.0.1", "torch==2.6.0+cu124"]
 
 
 def test_a_session_is_not_stopped_where_all_is_as_installed(capsys):

@@ -1,19 +1,15 @@
 """Does the model know when it is wrong? In: probabilities, or an uncertainty map, and the truth. Out: expected calibration
 error, reliability table, and how well uncertainty points at errors.
 
-Nearly every voxel of a volume is background that any model gets right and is sure of; counted over whole volumes,
-calibration and error detection look excellent whatever happens at the structures. `near_foreground` gives the region
-to restrict them to; every function takes it as `region`.
+Nearly every voxel of a volume is background that any model gets right and is sure of: restrict the scores to
+`near_foreground`; every function takes it as `region`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd
+from scipy.ndimage import binary_dilation
 
 TOLERANCE = 1e-3  # how far the probabilities of a voxel may sum from 1
 MARGIN = 2  # voxels
@@ -23,9 +19,7 @@ class Reliability:
     """Confidence against accuracy, gathered voxel by voxel over as many cases as are added, in memory of a few numbers.
 
     A voxel's confidence is the probability of its most probable class; it is right when that class is the true one.
-
-    Args:
-        bins: equal parts of the confidence's range 0..1.
+    `bins`: equal parts of the confidence's range 0..1.
     """
 
     def __init__(self, bins: int = 15) -> None:
@@ -68,20 +62,11 @@ class Reliability:
 
     def table(self) -> pd.DataFrame:
         """One row per bin: `low`, `high` (of the confidence), `n` (voxels), mean `confidence`, `accuracy`; nan where n is 0."""
-        import pandas as pd
-
         voxels, confidence, right = self._sums
         edges = np.arange(self.bins + 1) / self.bins
+        table = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "n": voxels.astype(np.int64)})
         known = np.where(voxels > 0, voxels, np.nan)
-        return pd.DataFrame(
-            {
-                "low": edges[:-1],
-                "high": edges[1:],
-                "n": voxels.astype(np.int64),
-                "confidence": confidence / known,
-                "accuracy": right / known,
-            }
-        )
+        return table.assign(confidence=confidence / known, accuracy=right / known)
 
 
 def entropy(probabilities: np.ndarray) -> np.ndarray:
@@ -102,8 +87,6 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
 
 def near_foreground(pred: np.ndarray, target: np.ndarray | None = None, margin: int = MARGIN) -> np.ndarray:
     """Mask of what is foreground in `pred` or in `target`, widened by `margin` voxels (six neighbours a step)."""
-    from scipy.ndimage import binary_dilation
-
     mask = np.asarray(pred) > 0
     if target is not None:
         mask = mask | (np.asarray(target) > 0)
@@ -111,16 +94,11 @@ def near_foreground(pred: np.ndarray, target: np.ndarray | None = None, margin: 
 
 
 def error_detection(uncertainty: np.ndarray, wrong: np.ndarray, region: np.ndarray | None = None) -> dict[str, float]:
-    """How well uncertainty tells wrong voxels from right ones.
-
-    Args:
-        uncertainty: one number per voxel, larger where less sure.
-        wrong: bool, the same shape: where the label is not the true one.
-        region: mask of the voxels that count.
+    """How well `uncertainty` (one number per voxel, larger where less sure) tells `wrong` voxels (bool) from right ones.
 
     Returns `error_auroc` (chance that a wrong voxel is less sure than a right one; 0.5 is guessing), `error_auprc`
-    (average precision; guessing gives `error_share`) and `error_share` (wrong voxels among all). nan where there is
-    nothing to tell apart: no voxels, all right or all wrong.
+    (average precision; guessing gives `error_share`) and `error_share` (wrong voxels among all); nan where there is
+    nothing to tell apart: no voxels in the `region`, all right or all wrong.
     """
     uncertainty, wrong = np.asarray(uncertainty), np.asarray(wrong)
     if uncertainty.shape != wrong.shape or wrong.dtype != bool:
@@ -135,28 +113,21 @@ def error_detection(uncertainty: np.ndarray, wrong: np.ndarray, region: np.ndarr
     share = float(mistake.mean()) if mistake.size else float("nan")
     if mistake.all() or not mistake.any():
         return {"error_auroc": float("nan"), "error_auprc": float("nan"), "error_share": share}
-    caught, alarms = _caught_and_false(score, mistake)
-    recall, false_rate = caught / caught[-1], alarms / alarms[-1]
-    precision = caught[1:] / (caught[1:] + alarms[1:])
-    return {
-        "error_auroc": float((np.diff(false_rate) * (recall[1:] + recall[:-1]) / 2).sum()),
-        "error_auprc": float((np.diff(recall) * precision).sum()),
-        "error_share": share,
-    }
-
-
-def _caught_and_false(score: np.ndarray, mistake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mistakes and others above each threshold, from 0 to all; equal scores stand or fall together."""
     order = np.argsort(-score, kind="stable")
     score, mistake = score[order], mistake[order]
-    last_of_equals = np.flatnonzero(np.append(np.diff(score) != 0, True))
-    caught = np.cumsum(mistake)[last_of_equals]
-    return np.append(0, caught), np.append(0, last_of_equals + 1 - caught)
+    # Mistakes and others above each threshold, from 0 to all; equal scores stand or fall together.
+    last = np.flatnonzero(np.append(np.diff(score) != 0, True))
+    caught = np.append(0, np.cumsum(mistake)[last])
+    alarms = np.append(0, last + 1) - caught
+    recall, precision = caught / caught[-1], caught[1:] / (caught[1:] + alarms[1:])
+    auroc = (np.diff(alarms / alarms[-1]) * (recall[1:] + recall[:-1]) / 2).sum()
+    auprc = (np.diff(recall) * precision).sum()
+    return {"error_auroc": float(auroc), "error_auprc": float(auprc), "error_share": share}
 
 
-def case_uncertainty(uncertainty: np.ndarray, pred: np.ndarray, margin: int = MARGIN) -> float:
+def case_uncertainty(uncertainty: np.ndarray, pred: np.ndarray) -> float:
     """One number for a whole case, without its truth: mean uncertainty in and around what was marked; nan if nothing was."""
-    near = near_foreground(pred, margin=margin)
+    near = near_foreground(pred)
     return float(np.asarray(uncertainty)[near].mean(dtype=np.float64)) if near.any() else float("nan")
 
 
@@ -164,28 +135,21 @@ def uncertainty_against_dice(per_case: pd.DataFrame) -> float:
     """Spearman's rank correlation, over cases, of the columns `uncertainty` and `dice`: -1 where the less sure cases are
     the worse ones without exception. Cases without uncertainty are left out; nan with fewer than 3, or where one column is constant.
     """
-    both = per_case[["uncertainty", "dice"]].dropna()
-    ranks = both.rank()
-    if len(both) < 3 or (ranks.nunique() < 2).any():
-        return float("nan")
-    return float(np.corrcoef(ranks["uncertainty"], ranks["dice"])[0, 1])
+    both = per_case[["uncertainty", "dice"]].astype(float)
+    return float(both.corr(method="spearman", min_periods=3).loc["uncertainty", "dice"])
 
 
 def _region(region: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    if region is None:
-        return np.ones(shape, dtype=bool)
-    region = np.asarray(region)
+    region = np.ones(shape, dtype=bool) if region is None else np.asarray(region)
     if region.shape != shape or region.dtype != bool:
         raise ValueError(f"the region has shape {region.shape} and type {region.dtype}: expected bool of shape {shape}")
     return region
 
 
 def _check_probabilities(chances: np.ndarray) -> None:
-    if chances.size == 0:
-        return
     total = chances.sum(axis=0, dtype=np.float64)
     # Written so that nan fails too
-    if not (chances.min() >= -TOLERANCE and np.abs(total - 1).max() <= TOLERANCE):
+    if chances.size and not (chances.min() >= -TOLERANCE and np.abs(total - 1).max() <= TOLERANCE):
         raise ValueError(
             f"these are no probabilities: values {chances.min():.3g}..{chances.max():.3g}, sums over the classes "
             f"{total.min():.3g}..{total.max():.3g} (take the softmax of logits first)"

@@ -7,20 +7,16 @@ the truth is always the mask as it was drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from textdiff.data.cases import Case
 from textdiff.data.images.transforms import ImageSpec
 from textdiff.evaluation.metrics import case_scores
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
-    from textdiff.data.cases import Case
 
 
 def score_cases(
@@ -39,20 +35,18 @@ def score_cases(
 
     Args:
         model: on `device`; takes float images ``[B, 3, S, S]`` in [-1, 1] (``S = spec.image_size``) and a list of captions,
-            gives logits ``[B, spec.num_classes, h, w]``. These are resized bilinearly to `eval_size` and to the native size,
-            then argmax is taken. Its train/eval state is left as it was.
+            gives logits ``[B, spec.num_classes, h, w]``, which are resized bilinearly to `eval_size` and to the native size
+            before argmax. Its train/eval state is left as it was.
         spec: how images become tensors, and masks the truth at `eval_size`.
         captions: replace the cases' own, one per case (shuffled, empty or swapped captions).
         class_names: of all classes, background first.
 
-    Returns a DataFrame: `case`, `caption` (as given to the model), `dice`, `iou` (0..1), `intersection`, `predicted`, `actual`
-    (pixels), the same with `_native`, and columns per class where there are more than two.
+    Returns one row per case: `case`, `caption` (as given to the model), `dice`, `iou` (0..1), `intersection`, `predicted`,
+    `actual` (pixels), the same with `_native`, and columns per class where there are more than two.
 
     Raises ValueError for no cases, captions that are not one per case, labels without a class, or a model with other classes
     than `spec`; FloatingPointError when the model gives nan or infinity.
     """
-    import pandas as pd
-
     if len(cases) == 0:
         raise ValueError("there are no cases to score")
     if captions is not None and len(captions) != len(cases):

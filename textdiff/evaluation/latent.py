@@ -7,21 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from textdiff.data.volumes.cases import VolumeCase
 from textdiff.data.volumes.patches import TrainingVolumes
 from textdiff.evaluation.metrics import case_scores
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from textdiff.data.volumes.cases import VolumeCase
-    from textdiff.models.textdiffseg import TextDiffSeg
+from textdiff.models.textdiffseg import TextDiffSeg
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 WAYS = ("decoded as it is", "denoised in one step")
@@ -30,39 +26,24 @@ WAYS = ("decoded as it is", "denoised in one step")
 class LatentStudy:
     """The clean latents of whole volumes, and what the model's decoder and denoiser make of them.
 
-    Args:
-        model: with text and label encoder.
-        cases: volumes no larger than the model's window; all structures are asked for.
-        seed: of the noise.
-
-    Attributes:
-        batch: the volumes, their labels, distances and sentences (:class:`textdiff.data.volumes.patches.VolumeBatch`).
-        names: the structures.
-        latent: ``[B, channels, X/4, Y/4, Z/4]``.
-        decoded: probabilities ``[B, num_classes, X, Y, Z]`` of the clean latent.
-
-    Raises:
-        ValueError: a model without text or label encoder: an ablation.
+    `model`: with text and label encoder (ValueError without); `cases`: volumes no larger than its window, asked for all
+    structures; `seed`: of the noise. Attributes: `batch` (:class:`textdiff.data.volumes.patches.VolumeBatch`), `names` (the
+    structures), `latent` ``[B, channels, X/4, Y/4, Z/4]``, `decoded` (its probabilities ``[B, num_classes, X, Y, Z]``).
     """
 
     def __init__(self, model: TextDiffSeg, cases: Sequence[VolumeCase], seed: int = 0) -> None:
-        if model.text is None or not any(True for _ in model.label_encoder.parameters()):
+        if model.text is None or model.fuse is None or not list(model.label_encoder.parameters()):
             raise ValueError("this asks about a model with text and label encoder, not about an ablation")
         volumes = TrainingVolumes(
-            cases,
-            model.class_names,
-            model.preprocessing,
-            patch=model.preprocessing.patch,
-            single=0.0,
-            augment=False,
-            foreground=0.0,
-            distances=True,
-            seed=seed,
-            progress=False,
-        )
-        self.model, self.text, self.names, self.seed = model, model.text, list(model.class_names[1:]), seed
+            cases, model.class_names, model.preprocessing, patch=model.preprocessing.patch, single=0.0, augment=False,
+            foreground=0.0, distances=True, seed=seed, progress=False,
+        )  # fmt: skip
+        self.model, self.text, self.fuse, self.seed = model, model.text, model.fuse, seed
+        self.names = list(model.class_names[1:])
         self.batch = volumes.collate([volumes.sample(number) for number in range(len(cases))]).to(model.device)
-        self.latent, self.decoded = model.autoencoded(self.batch.labels, self._distances, self.batch.images)
+        assert self.batch.distances is not None  # they were asked for
+        self.distances = self.batch.distances
+        self.latent, self.decoded = model.autoencoded(self.batch.labels, self.distances, self.batch.images)
 
     @cached_property
     def maps(self) -> list[Tensor]:
@@ -77,8 +58,6 @@ class LatentStudy:
 
     def dice(self, probabilities: Tensor, labels: Tensor | None = None) -> pd.DataFrame:
         """Dice (0..1) with the true labels (or `labels`): one row per volume, nan where it lacks the structure."""
-        import pandas as pd
-
         truth = (self.batch.labels if labels is None else labels).cpu().numpy()
         found = probabilities.argmax(dim=1).cpu().numpy()
         rows = [
@@ -89,20 +68,16 @@ class LatentStudy:
 
     def one_alone(self) -> pd.DataFrame:
         """Mean Dice of every structure (columns), decoded from the latent of one alone (rows)."""
-        import pandas as pd
-
         rows = {}
         for label, name in enumerate(self.names, start=1):
             only = torch.where(self.batch.labels == label, self.batch.labels, 0)
-            distances = torch.full_like(self._distances, -1.0)
-            distances[:, label - 1] = self._distances[:, label - 1]
+            distances = torch.full_like(self.distances, -1.0)
+            distances[:, label - 1] = self.distances[:, label - 1]
             rows[name] = self.dice(self.model.autoencoded(only, distances, self.batch.images)[1]).mean()
         return pd.DataFrame(rows).T.rename_axis(index="latent of", columns="Dice of")
 
     def exchanged(self, shares: Sequence[float] = SHARES) -> pd.DataFrame:
         """Each volume's image with a growing share of the next one's latent: mean Dice with either's labels."""
-        import pandas as pd
-
         rows: dict[str, dict[float, float]] = {"own labels": {}, "the other volume's labels": {}}
         for share in shares:
             mixed = torch.lerp(self.latent, self.latent.roll(1, dims=0), share)
@@ -113,8 +88,6 @@ class LatentStudy:
 
     def channels(self) -> pd.DataFrame:
         """How well each structure's share of a cell is told: by the nearest channel (correlation), and by all (R²)."""
-        import pandas as pd
-
         onehot = F.one_hot(self.batch.labels, len(self.names) + 1).movedim(-1, 1)[:, 1:].float()
         shares = F.avg_pool3d(onehot, 4).movedim(1, -1).reshape(-1, len(self.names)).cpu().numpy()
         cells = self.latent.movedim(1, -1).reshape(-1, self.latent.shape[1]).cpu().numpy()
@@ -137,22 +110,17 @@ class LatentStudy:
     @torch.no_grad()
     def guess(self, noised: Tensor, step: int) -> Tensor:
         """The clean latent as the denoiser guesses it in one step, with image and sentence: the model's forward pass by hand."""
-        assert self.model.fuse is not None  # a model with text has it
         tokens, mask = (part.to(self.model.device) for part in self.text(self.batch.prompts))
-        fused = self.model.fuse(self.maps[-1], tokens, mask)
+        fused = self.fuse(self.maps[-1], tokens, mask)
         padding = self.text.max_length - tokens.shape[1]
         context = F.pad(tokens * mask[..., None], (0, 0, 0, padding))
         output = self.model.denoiser(torch.cat([noised, fused], dim=1), self._at(step), context=context)
         return self.model.diffusion.clean(output, noised, self._at(step))
 
     def restored(self, noised: Mapping[int, Tensor]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """What can be brought back from noised latents.
-
-        Returns the mean Dice by way (`WAYS`, rows) and noise step (columns), and per noise step the share of the latent's
-        amplitude that is left and the squared errors of the noised latent and of the guess.
+        """What can be brought back from noised latents: the mean Dice by way (`WAYS`, rows) and noise step (columns), and per
+        noise step the share of the latent's amplitude that is left and the squared errors of the noised latent and of the guess.
         """
-        import pandas as pd
-
         dice: dict[str, dict[int, float]] = {way: {} for way in WAYS}
         errors = {}
         for step, latent in noised.items():
@@ -168,11 +136,6 @@ class LatentStudy:
     def amplitude(self, step: int) -> float:
         """The share of the latent's amplitude that is left at a noise step."""
         return float(self.model.diffusion.alphas_cumprod[step].sqrt())
-
-    @property
-    def _distances(self) -> Tensor:
-        assert self.batch.distances is not None  # asked for above
-        return self.batch.distances
 
     def _at(self, step: int) -> Tensor:
         return torch.full((len(self.latent),), step, device=self.model.device)

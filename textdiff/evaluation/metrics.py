@@ -1,5 +1,4 @@
-"""Scores of segmentations. In: label maps (prediction and truth). Out: Dice and IoU of an image, and of a set
-of images.
+"""Scores of segmentations. In: label maps (prediction and truth). Out: Dice and IoU of an image, and of a set of images.
 
 Conventions (TextDiff's public code, which follows LViT's): foreground classes only,
 IoU = (I + 1e-5) / (U + 1e-5), Dice = 2 IoU / (1 + IoU), so a pair without any foreground scores 1. Two ways
@@ -10,15 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+import torch
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import torch
-
-    LabelMap = np.ndarray | torch.Tensor
+LabelMap = np.ndarray | torch.Tensor
 
 SMOOTH = 1e-5
 COUNTS = ("intersection", "predicted", "actual")
@@ -27,10 +23,9 @@ COUNTS = ("intersection", "predicted", "actual")
 def case_counts(pred: LabelMap, target: LabelMap, num_classes: int = 2) -> np.ndarray:
     """Count the pixels of every foreground class.
 
-    `pred` and `target` are label maps of one shape (any number of dimensions) with values 0..num_classes-1, 0
-    being background. Returns int64 [num_classes - 1, 3]: intersection, predicted, actual, in pixels; row 0 is
-    class 1. Raises ValueError for shapes that differ, empty maps, values that are no whole labels or out of
-    range.
+    `pred` and `target`: label maps of one shape with values 0..num_classes-1, 0 being background. Returns int64
+    [num_classes - 1, 3]: intersection, predicted, actual; row 0 is class 1. Raises ValueError for shapes that
+    differ, empty maps, and values that are no whole labels or out of range.
     """
     if num_classes < 2:
         raise ValueError(
@@ -41,8 +36,7 @@ def case_counts(pred: LabelMap, target: LabelMap, num_classes: int = 2) -> np.nd
         raise ValueError(f"the prediction has shape {pred.shape} and the truth {target.shape}: they must be equal")
     pairs = np.bincount((target * num_classes + pred).ravel(), minlength=num_classes**2)
     confusion = pairs.reshape(num_classes, num_classes)
-    counts = np.stack([confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)], axis=1)
-    return counts[1:]
+    return np.stack([confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)], axis=1)[1:]
 
 
 def _labels(values: LabelMap, what: str, num_classes: int) -> np.ndarray:
@@ -62,9 +56,7 @@ def _labels(values: LabelMap, what: str, num_classes: int) -> np.ndarray:
 
 
 def iou_of_counts(counts: np.ndarray) -> np.ndarray:
-    """IoU in 0..1 from counts [..., 3] (intersection, predicted, actual); 1 where prediction and truth are
-    both empty.
-    """
+    """IoU in 0..1 from counts [..., 3] (intersection, predicted, actual); 1 where prediction and truth are both empty."""
     intersection, predicted, actual = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
     return (intersection + SMOOTH) / (predicted + actual - intersection + SMOOTH)
 
@@ -83,10 +75,10 @@ def case_scores(
 ) -> dict[str, float | int]:
     """Score one image: `dice` and `iou` (means over the foreground classes) and the summed pixel counts.
 
-    Label maps as in `case_counts`. With more than one foreground class, every score and count also comes per
-    class as `dice_<class>` and so on; `class_names` names all classes, background first (default: their
-    numbers). `suffix` goes behind each score's name ("_native" gives `dice_native`, `dice_native_<class>`).
-    Raises ValueError as `case_counts` does, and when the names are not as many as the classes.
+    With more than one foreground class every score and count also comes per class, as `dice_<class>` and so on;
+    `class_names` names all classes, background first (default: their numbers). `suffix` goes behind each score's
+    name ("_native" gives `dice_native`, `dice_native_<class>`). Raises ValueError as `case_counts` does, and when
+    the names are not as many as the classes.
     """
     counts = case_counts(pred, target, num_classes)
     names = list(class_names) if class_names is not None else [str(label) for label in range(num_classes)]
@@ -106,8 +98,8 @@ def case_scores(
 def bootstrap_interval(values: Sequence[float], n_resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the mean: images are drawn with replacement `n_resamples` times.
 
-    The order of `values` does not matter; the same seed gives the same interval. One value says nothing about
-    spread: (nan, nan). Raises ValueError for no values or values that are not finite.
+    The same seed gives the same interval, in whatever order the values come; (nan, nan) for a single value.
+    Raises ValueError for no values or values that are not finite.
     """
     scores = np.sort(np.asarray(values, dtype=np.float64).ravel())
     if scores.size == 0:
@@ -123,34 +115,44 @@ def bootstrap_interval(values: Sequence[float], n_resamples: int = 2000, seed: i
     return float(low), float(high)
 
 
+def check_table(per_case: pd.DataFrame, needed: Sequence[str], maker: str) -> None:
+    """Raises ValueError for a per-case table without rows or without columns that `maker` gives."""
+    missing = [name for name in needed if name not in per_case.columns]
+    if missing:
+        raise ValueError(f"the per-case table lacks the columns {missing}: make it with textdiff.evaluation.{maker}")
+    if len(per_case) == 0:
+        raise ValueError("the per-case table has no rows: there is nothing to summarise")
+
+
+def summary_of_dice(per_case: pd.DataFrame, endings: Sequence[str], suffix: str = "") -> dict[str, float]:
+    """Means of `dice` and `iou` over cases, the bootstrap interval, and `_pooled`: from the counts of all cases together.
+
+    `suffix` stands behind every name. `endings`: of the columns of the counts; the pooled scores are means over them.
+    """
+    totals = np.array([[per_case[f"{count}{end}"].sum() for count in COUNTS] for end in endings])
+    pooled = iou_of_counts(totals)
+    low, high = bootstrap_interval(per_case[f"dice{suffix}"])
+    return {f"{score}{suffix}": float(per_case[f"{score}{suffix}"].mean()) for score in ("dice", "iou")} | {
+        f"dice{suffix}_pooled": float(dice_of_iou(pooled).mean()),
+        f"iou{suffix}_pooled": float(pooled.mean()),
+        f"dice{suffix}_ci_low": low,
+        f"dice{suffix}_ci_high": high,
+    }
+
+
 def summarise(per_case: pd.DataFrame) -> dict[str, float | int]:
     """Summarise a per-case table (`evaluation.images.score_cases`) as flat numbers in 0..1.
 
-    `dice`, `iou`: means over images; `dice_pooled`, `iou_pooled`: from the pixel counts of all images
-    together (mean over classes where there are several); the same with `_native` at the images' own size;
-    `dice_ci_low`, `dice_ci_high` and `dice_native_ci_low`, `dice_native_ci_high`: 95 % bootstrap over images;
-    `n`: images; `dice_<class>` where there are several foreground classes. Raises ValueError for an empty
-    table or missing columns.
+    `n`: images; `dice`, `iou`: means over images; `dice_pooled`, `iou_pooled`: from the pixels of all images together
+    (mean over classes where there are several); `dice_ci_low`, `dice_ci_high`: 95 % bootstrap over images; the same with
+    `_native` at the images' own size; `dice_<class>` where there are several foreground classes. Raises ValueError
+    as `check_table` does.
     """
     needed = [f"{name}{suffix}" for suffix in ("", "_native") for name in ("dice", "iou", *COUNTS)]
-    missing = [name for name in needed if name not in per_case.columns]
-    if missing:
-        raise ValueError(
-            f"the per-case table lacks the columns {missing}: make it with textdiff.evaluation.images.score_cases"
-        )
-    if len(per_case) == 0:
-        raise ValueError("the per-case table has no rows: there is nothing to summarise")
+    check_table(per_case, needed, "images.score_cases")
     classes = [m[1] for m in (re.fullmatch(r"intersection_(?!native)(.+)", str(c)) for c in per_case.columns) if m]
     summary: dict[str, float | int] = {"n": len(per_case)}
     for suffix in ("", "_native"):
-        endings = [f"{suffix}_{name}" for name in classes] or [suffix]
-        totals = np.array([[per_case[f"{count}{end}"].sum() for count in COUNTS] for end in endings])
-        pooled = iou_of_counts(totals)
-        summary[f"dice{suffix}"] = float(per_case[f"dice{suffix}"].mean())
-        summary[f"iou{suffix}"] = float(per_case[f"iou{suffix}"].mean())
-        summary[f"dice{suffix}_pooled"] = float(dice_of_iou(pooled).mean())
-        summary[f"iou{suffix}_pooled"] = float(pooled.mean())
-        low, high = bootstrap_interval(per_case[f"dice{suffix}"])
-        summary |= {f"dice{suffix}_ci_low": low, f"dice{suffix}_ci_high": high}
+        summary |= summary_of_dice(per_case, [f"{suffix}_{name}" for name in classes] or [suffix], suffix)
         summary |= {f"dice{suffix}_{name}": float(per_case[f"dice{suffix}_{name}"].mean()) for name in classes}
     return summary

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,10 +21,8 @@ from textdiff.base.parsing import numbers
 from textdiff.evaluation.metrics import case_scores
 from textdiff.models.features import DiffusionFeatures
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 Labelled = tuple[Tensor, Tensor]  # image [3, S, S] in [-1, 1] and labels [h, w], any class above 0 being foreground
+Places = Sequence[Sequence[int]]  # for each tap, the indices of the maps that it reads
 
 
 @dataclass(frozen=True)
@@ -66,23 +65,17 @@ def probe(
     """Dice of a linear classifier of single pixels on every tap, fitted on each draw and measured on the same test images.
 
     Ridge regression from a pixel's standardised features (bilinear between map pixels; those of several blocks and steps side by
-    side) to foreground or not; the threshold is the one with the best Dice on the pixels that were fitted. Features are
-    computed image by image: in memory are the drawn pixels of one draw and the maps of one image.
+    side) to foreground or not; the threshold is the one with the best Dice on the pixels that were fitted. In memory are the
+    drawn pixels of one draw and the maps of one image.
 
     Args:
         features: network, noise and precision; its own blocks and steps do not matter. The images are on its device.
         draws: the labelled images to fit on, one sequence per draw.
         pixels: drawn from all images of a draw together, the same places for every tap; draw ``d`` uses ``seed + d``.
 
-    Returns:
-        one row per tap and draw: ``blocks``, ``noise_steps`` (text, "1,4,7"), ``draw``, ``dice`` (0..1, mean over the test images).
-
-    Raises:
-        ValueError: no draw, no image to fit or to measure on, too few pixels, or drawn pixels that are all foreground or all
-            background.
+    Returns one row per tap and draw: ``blocks``, ``noise_steps`` (text, "1,4,7"), ``draw``, ``dice`` (0..1, mean over ``test``).
+    Raises ValueError for no draw, no image to fit or to measure on, too few pixels, or pixels that are all of one kind.
     """
-    import pandas as pd
-
     sizes = [len(images) for images in draws]
     if not sizes or not min(sizes) or not len(test):
         raise ValueError(f"images to fit on, by draw: {sizes}, to measure on: {len(test)}; each must be at least one")
@@ -117,9 +110,8 @@ def by_block_and_step(table: pd.DataFrame, of_draws: str = "mean") -> pd.DataFra
 def dice_by_block_and_step(
     features: DiffusionFeatures, images: Tensor, masks: Tensor, n_fit: int, pixels: int = 4000, seed: int = 0
 ) -> pd.DataFrame:
-    """:func:`probe` of each block at each step of ``features``, fitted on the first ``n_fit`` images, measured on the others.
-
-    ``images [N, 3, S, S]`` in [-1, 1], ``masks [N, h, w]``. Returns Dice as :func:`by_block_and_step` does.
+    """:func:`probe` of each block at each step of ``features``, fitted on the first ``n_fit`` of ``images [N, 3, S, S]`` in
+    [-1, 1] with ``masks [N, h, w]``, measured on the others. Returns Dice as :func:`by_block_and_step` does.
     """
     if len(images) != len(masks):
         raise ValueError(f"{len(images)} images but {len(masks)} masks: give one mask per image")
@@ -148,15 +140,10 @@ class Plane:
 
 
 def fit_plane(x: Sequence[Tensor], y: Tensor, ridge: float = 1e-3) -> Plane:
-    """Least squares from pixels' features to foreground or not.
+    """Least squares from pixels' features ``[n, C_k]``, one tensor per map, to ``y [n]``, float64, 1 where foreground, else 0.
 
-    Args:
-        x: features ``[n, C_k]`` at n pixels, one tensor per map.
-        y: 1 where the pixel is foreground, else 0, float64 ``[n]``.
-        ridge: penalty on the squared weights, relative to the features' unit variance.
-
-    Raises:
-        ValueError: pixels that are all foreground or all background.
+    ``ridge``: penalty on the squared weights, relative to the features' unit variance. Raises ValueError for pixels that are
+    all foreground or all background.
     """
     if y.min() == y.max():
         raise ValueError("the drawn pixels are all foreground or all background: draw more pixels or other images")
@@ -184,20 +171,19 @@ def drawn_pixels(maps: Sequence[Tensor], truth: Tensor, place: Tensor) -> tuple[
     height, width = truth.shape
     row, column = place // width, place % width
     grid = torch.stack([(column + 0.5) / width, (row + 0.5) / height], dim=-1)[None, :, None] * 2 - 1
-    kept: dict[str, Any] = {"mode": "bilinear", "padding_mode": "border", "align_corners": False}
-    x = [F.grid_sample(one, grid.to(one.dtype), **kept)[0, :, :, 0].T for one in maps]
+    x = [
+        F.grid_sample(one, grid.to(one.dtype), mode="bilinear", padding_mode="border", align_corners=False)[
+            0, :, :, 0
+        ].T
+        for one in maps
+    ]
     return x, truth.flatten()[place].double()
 
 
 def _fit(
-    features: DiffusionFeatures,
-    places: Sequence[Sequence[int]],
-    images: Sequence[Labelled],
-    pixels: int,
-    seed: int,
-    bar: tqdm,
+    features: DiffusionFeatures, places: Places, images: Sequence[Labelled], pixels: int, seed: int, bar: tqdm
 ) -> list[Plane]:
-    """One plane for each of ``places``, the indices of the maps that it reads."""
+    """One plane for each of ``places``."""
     generator = torch.Generator().manual_seed(seed)
     drawn = []
     for image, mask in images:
@@ -211,11 +197,7 @@ def _fit(
 
 
 def _measure(
-    features: DiffusionFeatures,
-    places: Sequence[Sequence[int]],
-    planes: Sequence[Sequence[Plane]],
-    test: Sequence[Labelled],
-    bar: tqdm,
+    features: DiffusionFeatures, places: Places, planes: Sequence[Sequence[Plane]], test: Sequence[Labelled], bar: tqdm
 ) -> list[list[float]]:
     """Mean Dice over ``test`` of every plane, ``[draw][tap]``."""
     total = [[0.0] * len(places) for _ in planes]
@@ -232,8 +214,6 @@ def _measure(
 def _best_threshold(scores: Tensor, y: Tensor) -> float:
     """The threshold above which marking pixels gives the best Dice with ``y``."""
     ordered, order = scores.sort(descending=True)
-    found = y[order].cumsum(0)
     marked = torch.arange(1, len(y) + 1, device=y.device)
-    best = int((2 * found / (marked + y.sum())).argmax())
-    following = ordered[min(best + 1, len(ordered) - 1)]
-    return float((ordered[best] + following) / 2)
+    best = int((2 * y[order].cumsum(0) / (marked + y.sum())).argmax())
+    return float((ordered[best] + ordered[min(best + 1, len(ordered) - 1)]) / 2)

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from textdiff.data.cases import Case, Dataset
 from textdiff.data.images.captions import named_side
 from textdiff.data.images.transforms import mask_at
 from textdiff.evaluation.metrics import case_scores
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from textdiff.data.cases import Case, Dataset
-    from textdiff.models.textdiff import TextDiff
+from textdiff.models.textdiff import TextDiff
 
 
 def sentence_counts(data: Dataset) -> pd.DataFrame:
     """How often each sentence occurs: one row per sentence, columns train, val, test; the most frequent of training first."""
-    import pandas as pd
-
     counts = {name: pd.Series([case.caption for case in getattr(data, name)]) for name in ("train", "val", "test")}
     table = pd.DataFrame({name: captions.value_counts() for name, captions in counts.items()}).fillna(0).astype(int)
     return table.sort_values("train", ascending=False, kind="stable").rename_axis("sentence")
@@ -44,11 +38,9 @@ def side_agreement(cases: Sequence[Case]) -> tuple[int, int]:
 def mask_rules(cases: Sequence[Case], size: int) -> pd.DataFrame:
     """What the two rules of reducing a mask do at ``size`` pixels: one row per case.
 
-    Columns: ``native``, ``area``, ``dilated``, the shares (0..1) of foreground at the mask's own size and under each rule, and
-    ``dice`` between the two reduced masks.
+    ``native``, ``area``, ``dilated``: shares (0..1) of foreground at the mask's own size and under each rule; ``dice`` between
+    the two reduced masks.
     """
-    import pandas as pd
-
     rows = []
     for case in cases:
         mask = case.mask()

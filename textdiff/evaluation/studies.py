@@ -10,32 +10,29 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
+from textdiff.data.volumes.cases import VolumeCase
 from textdiff.data.volumes.patches import place_channels
 from textdiff.data.volumes.prompts import KINDS, named_structures, prompt, prompts_for, swap_structures
-from textdiff.data.volumes.volume import widest_planes
+from textdiff.data.volumes.volume import Volume, widest_planes
 from textdiff.evaluation.calibration import Reliability
-from textdiff.evaluation.volumes import column, score_volumes
+from textdiff.evaluation.volumes import Segment, column, score_volumes
 from textdiff.models.diffusion import Sampler, Sampling
 from textdiff.models.inference import Prediction, predict_volume
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from textdiff.data.volumes.layouts import VolumeCase
-    from textdiff.data.volumes.volume import Volume
-    from textdiff.evaluation.volumes import Segment
-    from textdiff.models.textdiffseg import TextDiffSeg
+from textdiff.models.textdiffseg import TextDiffSeg
 
 LONG = 100  # sampling steps; more are measured on fewer volumes
 SAMPLED = ("case", "dice", "seconds", "uncertainty", "ece", "error_auroc", "error_auprc", "error_share")
 ALL = "all"  # what is asked for where a sentence names every structure
 
 Way = tuple[Sampler, int, int]  # sampler, sampling steps, samples
+Labels = Callable[[Volume, str], Volume]  # what a sentence asks for, marked
+Look = tuple[np.ndarray, np.ndarray, str, list[str], np.ndarray]
 
 
 def sampling_study(
@@ -44,17 +41,15 @@ def sampling_study(
     """Every case segmented in every way, all structures asked for at once.
 
     Ways with more than `LONG` steps see the first `max_long` cases only. Returns a table with one row per case and way (the
-    columns of `SAMPLED`, `sampler`, `sampling_steps`, `samples`; uncertainty is counted near true or marked structures), and
-    for every way the table of `calibration.Reliability` over its cases.
+    columns of `SAMPLED`, `sampler`, `sampling_steps`, `samples`), and for every way the table of `calibration.Reliability`.
     """
-    import pandas as pd
-
     tables, reliability = [], {}
     for way in dict.fromkeys(ways):
         sampler, steps, samples = way
         some, gathered = cases[: max_long if steps > LONG else None], Reliability()
         segment = partial(_segment, model, way, seed, uncertainty=True, probabilities=True)
-        table = _scored(segment, model, some, prompts_for(some, model.class_names), gathered)
+        prompts = prompts_for(some, model.class_names)
+        table = _scored(segment, model, some, prompts=prompts, reliability=gathered)
         tables.append(table[list(SAMPLED)].assign(sampler=sampler, sampling_steps=steps, samples=samples))
         reliability[way] = gathered.table()
     return pd.concat(tables, ignore_index=True), reliability
@@ -70,17 +65,14 @@ def prompt_study(
     """Every case asked for all structures at once and for each alone, in every kind of sentence.
 
     "report" sentences are made from the true labels and leak them. Returns one row per case, kind, question and structure:
-    `case`, `prompt`, `kind`, `asked` (a structure, or `ALL`), `structure` (the one that is scored), `dice` (0..1),
-    `actual_ml`, `predicted_ml`.
+    `case`, `prompt`, `kind`, `asked` (a structure, or `ALL`), `structure` (the scored one), `dice` (0..1), `actual_ml`, `predicted_ml`.
     """
-    import pandas as pd
-
     names, parts = list(model.class_names[1:]), []
     segment = partial(_segment, model, ("ddim", sampling_steps, 1), seed)
     questions = {ALL: names} | ({name: [name] for name in names} if len(names) > 1 else {})
     for kind in kinds:
         for asked, named in questions.items():
-            table = _scored(segment, model, cases, prompts_for(cases, model.class_names, kind, named))
+            table = _scored(segment, model, cases, prompts=prompts_for(cases, model.class_names, kind, named))
             for name in names:
                 scores = {score: table[f"{score}_{column(name)}"] for score in ("dice", "actual_ml", "predicted_ml")}
                 parts.append(table[["case", "prompt"]].assign(kind=kind, asked=asked, structure=name, **scores))
@@ -95,17 +87,8 @@ def _segment(model: TextDiffSeg, way: Way, seed: int, image: Volume, text: str, 
     return found if more else found.labels
 
 
-def _scored(
-    segment: Segment,
-    model: TextDiffSeg,
-    cases: Sequence[VolumeCase],
-    prompts: Sequence[str],
-    reliability: Reliability | None = None,
-) -> pd.DataFrame:
-    names = model.class_names
-    return score_volumes(
-        segment, cases, prompts=prompts, class_names=names, surfaces=False, reliability=reliability, progress=False
-    )
+def _scored(segment: Segment, model: TextDiffSeg, cases: Sequence[VolumeCase], **more: Any) -> pd.DataFrame:
+    return score_volumes(segment, cases, class_names=model.class_names, surfaces=False, progress=False, **more)
 
 
 def by_question(answers: pd.DataFrame, statistic: str = "mean") -> dict[str, pd.DataFrame]:
@@ -133,19 +116,12 @@ def prompt_metrics(answers: pd.DataFrame) -> dict[str, float]:
 
 
 def answers_to(
-    segment: Callable[[Volume, str], Volume],
-    image: Volume,
-    truth: Volume,
-    texts: Sequence[str],
-    class_names: Sequence[str],
+    segment: Labels, image: Volume, truth: Volume, texts: Sequence[str], class_names: Sequence[str]
 ) -> pd.DataFrame:
-    """What is marked in one volume under sentences of any kind.
+    """What is marked in one volume under sentences of any kind: one row per sentence, and a last one with the truth.
 
-    One row per sentence and a last one with the truth: `sentence`, `understood by rules` (`named_structures`), `warned` (that the
-    sentence names nothing known), and of every structure `<name> (ml)`.
+    `sentence`, `understood by rules` (`named_structures`), `warned` (that it names nothing known), `<structure> (ml)`.
     """
-    import pandas as pd
-
     names, rows = list(class_names[1:]), []
     for text in texts:
         with warnings.catch_warnings(record=True) as said:
@@ -176,9 +152,7 @@ def share_asked(labels: Volume, class_names: Sequence[str], asked: Sequence[str]
     return float((asked_only(labels, class_names, asked).array > 0).sum() / marked) if marked else float("nan")
 
 
-def each_asked(
-    segment: Callable[[Volume, str], Volume], case: VolumeCase, class_names: Sequence[str]
-) -> dict[str, Volume]:
+def each_asked(segment: Labels, case: VolumeCase, class_names: Sequence[str]) -> dict[str, Volume]:
     """What is marked in one volume when all structures are asked for (`ALL`), and when each is asked for alone, by its name."""
     names, image = list(class_names[1:]), case.image()
     questions = {ALL: names} | {name: [name] for name in names}
@@ -189,7 +163,7 @@ def two_sentences(text: str, truth: Volume | None, class_names: Sequence[str]) -
     """A sentence and another that asks for something else, each with the structures that it names.
 
     `text`: the first; "" for the name of the largest structure of the truth (of all where there is none). In the second, the first
-    structure that it names is exchanged for the largest (or first) one that it does not name, where that is possible.
+    structure that it names is exchanged for the largest one that it does not name, where that is possible.
     """
     known = class_names[1:]
     amounts = dict.fromkeys(known, 0.0) if truth is None else dict(zip(known, _amounts(truth, known), strict=True))
@@ -212,14 +186,12 @@ def worst_middle_best(
     return {name: (cases[place], float(table["dice"][place])) for name, place in places.items()}
 
 
-def look(
-    model: TextDiffSeg, image: Volume, labels: Volume, text: str
-) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
+def look(model: TextDiffSeg, image: Volume, labels: Volume, text: str) -> Look:
     """Which word is looked at where, in the axial slice in which the structures, each counted alike, are widest.
 
-    Of a volume larger than the model's window, the window around the structures is taken. Returns the slice (uint8
-    [H, W, 3]), its true labels [H, W], the words' pieces, and their attention, float32 [L, H/4, W/4] in 0..1, all `hung`.
-    Raises ValueError for a model that does not read.
+    Of a volume larger than the model's window, the window around the structures is taken. Returns a row of
+    `figures.images.words_over_images`, all `hung`: the slice (uint8 [H, W, 3]), its true labels [H, W], the sentence, its words'
+    pieces, and their attention, float32 [L, H/4, W/4] in 0..1. Raises ValueError for a model that does not read.
     """
     if model.text is None:
         raise ValueError("this model does not read: it has no attention to words")
@@ -233,29 +205,20 @@ def look(
     shown = grey[..., level]
     shown = 255 * (shown - shown.min()) / max(float(np.ptp(shown)), 1e-6)
     picture = np.repeat(hung(shown.astype(np.uint8))[..., None], 3, axis=-1)
-    return picture, hung(truth[..., level]), words, hung(maps[..., level * maps.shape[-1] // grey.shape[-1]])
+    return picture, hung(truth[..., level]), text, words, hung(maps[..., level * maps.shape[-1] // grey.shape[-1]])
 
 
-def looks(
-    model: TextDiffSeg, image: Volume, labels: Volume, texts: Sequence[str]
-) -> list[tuple[np.ndarray, np.ndarray, str, list[str], np.ndarray]]:
-    """`look` for several sentences, as rows of `figures.images.words_over_images`: the sentence stands in the middle."""
-    rows = [(*look(model, image, labels, text), text) for text in texts]
-    return [(picture, truth, text, words, weights) for picture, truth, words, weights, text in rows]
+def looks(model: TextDiffSeg, image: Volume, labels: Volume, texts: Sequence[str]) -> list[Look]:
+    """`look` for several sentences."""
+    return [look(model, image, labels, text) for text in texts]
 
 
 def _window(shape: Sequence[int], marks: np.ndarray, model: TextDiffSeg) -> tuple[slice, ...]:
     """A box of sides that the model takes, no larger than its window, around the middle of what is marked."""
     found = np.argwhere(marks > 0)
     middle = found.mean(axis=0) if len(found) else np.array(shape) / 2
-    sides = [
-        min(patch, side // model.divisor * model.divisor)
-        for patch, side in zip(model.preprocessing.patch, shape, strict=True)
-    ]
-    starts = [
-        int(np.clip(round(centre - side / 2), 0, whole - side))
-        for centre, side, whole in zip(middle, sides, shape, strict=True)
-    ]
+    sides = np.minimum(model.preprocessing.patch, np.array(shape) // model.divisor * model.divisor)
+    starts = np.clip(np.round(middle - sides / 2), 0, shape - sides).astype(int)
     return tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
 
 

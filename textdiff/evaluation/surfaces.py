@@ -13,6 +13,8 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from scipy.ndimage import find_objects
 
 from textdiff.evaluation.metrics import case_counts
 
@@ -24,15 +26,10 @@ def surface_distances(
 ) -> dict[str, np.ndarray]:
     """Distances between predicted and true surface of every structure.
 
-    Args:
-        pred, target: label maps of one shape (any number of axes), values 0..num_classes-1.
-        spacing: size of a voxel along each axis, mm.
-        num_classes: background included.
-
-    Returns {"hd95_mm": float64 [num_classes - 1], "assd_mm": the same}; nan where a structure is in neither map, the
-    diagonal of the volume where it is in one only.
-
-    Raises ValueError for a spacing that is not one positive number per axis, and as `metrics.case_counts` does.
+    `pred`, `target`: label maps of one shape, values 0..num_classes-1; `spacing`: mm of a voxel along each axis. Returns
+    {"hd95_mm": float64 [num_classes - 1], "assd_mm": the same}; nan where a structure is in neither map, the diagonal of the
+    volume where it is in one only. Raises ValueError for a spacing that is not one positive number per axis, and as
+    `metrics.case_counts` does.
     """
     pred, target = np.asarray(pred), np.asarray(target)
     box = foreground_box(pred, target)
@@ -54,7 +51,6 @@ def surface_distances(
 
 def _of_one(pred: np.ndarray, target: np.ndarray, spacing: np.ndarray) -> tuple[float, float]:
     """HD95 and ASSD of two masks, neither empty."""
-    import torch
     from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 
     box = foreground_box(pred, target)
@@ -74,9 +70,4 @@ def foreground_box(pred: np.ndarray, target: np.ndarray) -> tuple[slice, ...]:
     """
     if pred.shape != target.shape:
         raise ValueError(f"the prediction has shape {pred.shape} and the truth {target.shape}: they must be equal")
-    mask = (pred != 0) | (target != 0)
-    if not mask.any():
-        return (slice(0, 1),) * mask.ndim
-    axes = range(mask.ndim)
-    lines = [np.flatnonzero(mask.any(axis=tuple(other for other in axes if other != axis))) for axis in axes]
-    return tuple(slice(line[0], line[-1] + 1) for line in lines)
+    return find_objects(((pred != 0) | (target != 0)).astype(np.uint8), 1)[0] or (slice(0, 1),) * pred.ndim

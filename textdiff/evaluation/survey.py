@@ -9,22 +9,16 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from textdiff.data.volumes.patches import VolumeBatch
 from textdiff.data.volumes.prompts import KINDS, VARIANTS, named_structures, prompt
-from textdiff.data.volumes.volume import from_grid, read_image, to_grid, turned, write_image
+from textdiff.data.volumes.volume import Volume, from_grid, read_image, to_grid, turned, write_image
 from textdiff.evaluation.metrics import case_scores
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from textdiff.data.volumes.patches import VolumeBatch
-    from textdiff.data.volumes.volume import Volume
-
-    Pairs = Sequence[tuple[Volume, Volume]]
-
+Pairs = Sequence[tuple[Volume, Volume]]
 LONGER = 1  # the wording of "report" sentences that tells the volume in ml
 
 
@@ -40,8 +34,6 @@ def orders_of_axes(image: Volume, labels: Volume, orders: Sequence[str] = ("RAS"
     The place is a voxel of the first structure. One row per order: `array` (shape), `index of the place`, `mm`, `grey value`, and
     `turned to RAS`: whether the array is then that of the first file.
     """
-    import pandas as pd
-
     marked = np.argwhere(labels.array == np.unique(labels.array)[1])
     place = labels.affine @ [*marked[len(marked) // 2], 1]
     rows, first = {}, None
@@ -65,8 +57,6 @@ def orders_of_axes(image: Volume, labels: Volume, orders: Sequence[str] = ("RAS"
 
 def overview(pairs: Pairs, names: Sequence[str]) -> pd.DataFrame:
     """Shape, spacing (mm), axes, lowest and highest grey value, and each structure's volume (ml): one row per pair."""
-    import pandas as pd
-
     rows = []
     for image, labels in pairs:
         amounts = np.bincount(labels.array.ravel(), minlength=len(names) + 1)[1:] * labels.voxel_ml
@@ -89,30 +79,21 @@ def coarse_dice(
     One row per structure, one column per factor by which the sides of a voxel grow; the mean over the maps that have the
     structure, nan where none has it.
     """
-    import pandas as pd
-
-    scores: dict[str, dict[str, list[float]]] = {
-        name: {f"{factor:g} times": [] for factor in factors} for name in names
-    }
+    rows = []
     for one in labels:
         x, y, z = to_grid(one, None, "labels").spacing
         for factor in factors:
             back = from_grid(to_grid(one, (factor * x, factor * y, factor * z), "labels"), one)
             for label, name in enumerate(names, start=1):
-                if (one.array == label).any():
-                    dice = case_scores(back.array == label, one.array == label)["dice"]
-                    scores[name][f"{factor:g} times"].append(dice)
-    means = {
-        name: {factor: np.mean(values) if values else np.nan for factor, values in row.items()}
-        for name, row in scores.items()
-    }
-    return pd.DataFrame.from_dict(means, orient="index").rename_axis(index="structure", columns="side of a voxel")
+                held = one.array == label
+                dice = case_scores(back.array == label, held)["dice"] if held.any() else np.nan
+                rows.append({"structure": name, "side of a voxel": f"{factor:g} times", "dice": dice})
+    table = pd.DataFrame(rows).groupby(["structure", "side of a voxel"], sort=False)["dice"].mean().unstack()
+    return table[[f"{factor:g} times" for factor in factors]].reindex(pd.Index(names, name="structure"))
 
 
 def patch_table(batch: VolumeBatch, class_names: Sequence[str]) -> pd.DataFrame:
     """Each patch of a batch: its sentence, what is labelled, and from where to where it reaches (-1 to 1) in the volume."""
-    import pandas as pd
-
     rows = []
     for image, labels, sentence in zip(batch.images, batch.labels, batch.prompts, strict=True):
         held = [class_names[label] for label in labels.unique().tolist() if label]
@@ -130,8 +111,6 @@ def leakage(labels: Sequence[Volume], names: Sequence[str]) -> pd.DataFrame:
     `different ones` of the `sentences` that ask each label map for each of its structures, and the mean relative `error of the
     volume, told blind`: from the ml in the sentence where it tells them, else by the mean of all.
     """
-    import pandas as pd
-
     rows = {}
     for kind in KINDS:
         written, errors = [], []
@@ -153,8 +132,6 @@ def leakage(labels: Sequence[Volume], names: Sequence[str]) -> pd.DataFrame:
 
 def wordings(labels: Volume, names: Sequence[str], asked: Sequence[str], most: int = 3) -> pd.DataFrame:
     """The first `most` wordings of every kind of sentence that asks for the structures `asked`; indexed by kind and wording."""
-    import pandas as pd
-
     lines = [
         (kind, variant, prompt(kind, asked, labels, ("background", *names), variant))
         for kind in KINDS

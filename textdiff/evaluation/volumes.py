@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from tqdm import tqdm
 
+from textdiff.data.volumes.cases import VolumeCase
 from textdiff.data.volumes.volume import Volume, check_pair
 from textdiff.evaluation.calibration import (
     Reliability,
@@ -21,17 +23,11 @@ from textdiff.evaluation.calibration import (
     near_foreground,
     uncertainty_against_dice,
 )
-from textdiff.evaluation.metrics import COUNTS, bootstrap_interval, case_counts, dice_of_iou, iou_of_counts
+from textdiff.evaluation.metrics import COUNTS, case_counts, check_table, dice_of_iou, iou_of_counts, summary_of_dice
 from textdiff.evaluation.surfaces import DISTANCES, foreground_box, surface_distances
+from textdiff.models.inference import Prediction
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from textdiff.data.volumes.layouts import VolumeCase
-    from textdiff.models.inference import Prediction
-
-    Segment = Callable[[Volume, str], Volume | Prediction]
-
+Segment = Callable[[Volume, str], Volume | Prediction]
 OVERLAPS = ("dice", "iou")
 CERTAINTY = ("uncertainty", "ece", "error_auroc", "error_auprc", "error_share")
 
@@ -58,21 +54,18 @@ def score_volumes(
             :class:`textdiff.models.inference.Prediction`, whose uncertainty and probabilities are then scored too.
         prompts: one per case. Say in the record where they come from: those made from the labels leak them.
         class_names: all classes, background first.
-        surfaces: also measure distances; they take longest, so leave them out while a model is being chosen.
+        surfaces: also measure distances, which takes longest.
         reliability: gathers the probabilities of all cases, near true or predicted foreground.
 
-    Returns a DataFrame with one row per case: `case`, `prompt`, `dice`, `iou` (0..1), `hd95_mm`, `assd_mm` (means over the
-    structures; nan distances left out), `missed` and `invented` (structures that are only in the truth, only in the
-    prediction), `seconds` (of `segment`), and of every structure `dice_<structure>`, ..., `intersection_`, `predicted_`,
-    `actual_` (voxels), `predicted_ml_`, `actual_ml_`. With uncertainty: `uncertainty` (`calibration.case_uncertainty`),
-    `error_auroc`, `error_auprc`, `error_share`, with probabilities `ece`, all near true or predicted foreground.
+    Returns one row per case: `case`, `prompt`, `dice`, `iou` (0..1), `hd95_mm`, `assd_mm` (means over the structures; nan
+    distances left out), `missed` and `invented` (structures that are only in the truth, only in the prediction), `seconds` (of
+    `segment`), and of every structure `dice_<structure>`, ..., `intersection_`, `predicted_`, `actual_` (voxels),
+    `predicted_ml_`, `actual_ml_`. With uncertainty also `uncertainty` (`calibration.case_uncertainty`), `error_auroc`,
+    `error_auprc`, `error_share`, with probabilities `ece`, all near true or predicted foreground.
 
-    Raises ValueError for no cases, prompts that are not one per case, labels on another grid than the image, labels that have
-    no class, and `reliability` without probabilities. Errors name the case.
+    Raises ValueError, naming the case, for no cases, prompts that are not one per case, labels on another grid than the image,
+    labels that have no class, and `reliability` without probabilities.
     """
-    import pandas as pd
-    from tqdm import tqdm
-
     if len(cases) == 0:
         raise ValueError("there are no cases to score")
     if len(class_names) < 2:
@@ -101,8 +94,6 @@ def _overlap_and_distance(
     pred: np.ndarray, target: np.ndarray, image: Volume, class_names: Sequence[str], surfaces: bool
 ) -> dict[str, float | int]:
     """Scores of every structure and their means."""
-    import pandas as pd
-
     box = foreground_box(pred, target)
     counts = case_counts(pred[box], target[box], len(class_names))
     iou = iou_of_counts(counts)
@@ -129,7 +120,8 @@ def _certainty(
         raise ValueError("reliability needs probabilities, but the segmenter returns none")
     if isinstance(result, Volume):
         return {}
-    labels, scores = result.labels.array, {}
+    labels = result.labels.array
+    scores: dict[str, float | int] = {}
     near = near_foreground(labels, target)
     if result.uncertainty is not None:
         uncertainty = result.uncertainty.array
@@ -147,29 +139,16 @@ def _certainty(
 def summarise_volumes(per_case: pd.DataFrame) -> dict[str, float | int]:
     """Summarise a per-case table (`score_volumes`) as flat numbers.
 
-    `n` (cases); `dice`, `iou` (0..1), `hd95_mm`, `assd_mm`: means over cases; `dice_ci_low`, `dice_ci_high`: 95 %
-    bootstrap over cases; `dice_pooled`, `iou_pooled`: from the voxels of all cases together, mean over structures;
-    `missed`, `invented`: structures in all; `seconds`: mean per case; of every structure `dice_<structure>`, `iou_`,
-    `hd95_mm_`, `assd_mm_` (means over cases). Where the table has them: distances, means of the
-    columns of `CERTAINTY`, and `dice_vs_uncertainty` (`calibration.uncertainty_against_dice`). A distance without any value is nan.
-
-    Raises ValueError for an empty table or missing columns.
+    `n` (cases), what `metrics.summary_of_dice` gives (pooled: mean over structures), `missed`, `invented`: structures in all;
+    `seconds`: mean per case; of every structure `dice_<structure>`, `iou_`, and means of the distances and of the columns of
+    `CERTAINTY` where the table has them, with `dice_vs_uncertainty` (`calibration.uncertainty_against_dice`).
     """
-    missing = [name for name in (*OVERLAPS, "missed", "invented", "seconds") if name not in per_case.columns]
-    if missing:
-        raise ValueError(
-            f"the table lacks the columns {missing}: make it with textdiff.evaluation.volumes.score_volumes"
-        )
-    if len(per_case) == 0:
-        raise ValueError("the per-case table has no rows: there is nothing to summarise")
+    check_table(per_case, (*OVERLAPS, "missed", "invented", "seconds"), "volumes.score_volumes")
     structures = [name.removeprefix("intersection_") for name in per_case.columns if name.startswith("intersection_")]
     scores = [name for name in (*OVERLAPS, *DISTANCES) if name in per_case.columns]
-    low, high = bootstrap_interval(per_case["dice"])
-    pooled = iou_of_counts(np.array([[per_case[f"{count}_{name}"].sum() for count in COUNTS] for name in structures]))
     summary: dict[str, float | int] = {"n": len(per_case)}
+    summary |= summary_of_dice(per_case, [f"_{name}" for name in structures])
     summary |= {score: float(per_case[score].mean()) for score in (*scores, "seconds")}
-    summary |= {"dice_ci_low": low, "dice_ci_high": high}
-    summary |= {"dice_pooled": float(dice_of_iou(pooled).mean()), "iou_pooled": float(pooled.mean())}
     summary |= {name: int(per_case[name].sum()) for name in ("missed", "invented")}
     summary |= {f"{score}_{name}": float(per_case[f"{score}_{name}"].mean()) for name in structures for score in scores}
     summary |= {name: float(per_case[name].mean()) for name in CERTAINTY if name in per_case.columns}

@@ -6,33 +6,23 @@ Every slice is hung as radiologists hang it: front up, the patient's right on th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
+from textdiff.data.volumes.patches import VolumeBatch
 from textdiff.data.volumes.volume import Volume, normalised, to_grid
 from textdiff.evaluation.studies import hung
 from textdiff.figures.images import pca_rgb, samples_grid
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from textdiff.data.volumes.patches import VolumeBatch
-
-    Window = tuple[float, float] | None
-
+Window = tuple[float, float] | None
 SPREAD = 3.0  # standard deviations of MR grey values from black to white, either way
 
 
 def axial_grid(slices: Mapping[str, np.ndarray], columns: int, caption: str = "") -> Figure:
-    """Slices by title: floats [X, Y] from -1 (black) to 1 (white), or colours uint8 [X, Y, 3]."""
-    return samples_grid([_picture(one) for one in slices.values()], list(slices), columns, caption)
-
-
-def _picture(array: np.ndarray) -> np.ndarray:
-    if array.ndim == 3:
-        return np.moveaxis(hung(np.moveaxis(array, -1, 0)), 0, -1)
-    return hung(array).astype(np.float32)
+    """Slices by title: floats [X, Y] from -1 (black) to 1 (white), or [3, X, Y], red, green and blue from 0 to 1."""
+    pictures = [hung(one if one.ndim == 2 else 2 * one - 1) for one in slices.values()]
+    return samples_grid(pictures, list(slices), columns, caption)
 
 
 def _level(labels: np.ndarray) -> int:
@@ -62,10 +52,7 @@ def patches_and_places(batch: VolumeBatch, window: Window) -> Figure:
 
 
 def encoder_inputs(batch: VolumeBatch, names: Sequence[str], window: Window, shown: int = 3) -> Figure:
-    """What the label encoder is given of the first volume: one-hot maps and signed distances of its largest structures.
-
-    Raises ValueError for a batch that was made without distances.
-    """
+    """What the label encoder is given of the first volume: one-hot maps and signed distances of its largest structures."""
     if batch.distances is None:
         raise ValueError("the batch has no signed distances: make its volumes with distances=True")
     labels, image = batch.labels[0].cpu().numpy(), batch.images[0, 0].cpu().numpy()
@@ -83,5 +70,5 @@ def encoder_inputs(batch: VolumeBatch, names: Sequence[str], window: Window, sho
 def latent_colours(latents: Mapping[str, np.ndarray], columns: int = 5) -> Figure:
     """The middle slice of latents [channels, X, Y, Z], by title; their three main directions as red, green and blue."""
     colours = pca_rgb([one[:, :, :, one.shape[-1] // 2] for one in latents.values()])
-    shown = {title: (255 * one).astype(np.uint8) for title, one in zip(latents, colours, strict=True)}
+    shown = {title: np.moveaxis(one, -1, 0) for title, one in zip(latents, colours, strict=True)}
     return axial_grid(shown, columns, "Slices of the latent as colours, clean and noised.")

@@ -6,16 +6,15 @@ Scores are drawn in percent. What has not been run is drawn too, as a place that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from textdiff.figures.style import NOT_RUN, described, figure, findings, looks, say_not_run, wrapped
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def loss_curve(history: pd.DataFrame | Sequence[Mapping[str, float]], along: str = "epoch") -> Figure:
@@ -24,16 +23,13 @@ def loss_curve(history: pd.DataFrame | Sequence[Mapping[str, float]], along: str
     Columns of `history` with "loss" in their name go left, those with "dice" or "iou" (0..1) right. Raises ValueError for an
     empty history, one without `along` or one without losses.
     """
-    import pandas as pd
-
     table = pd.DataFrame(history)
-    if along not in table.columns or len(table) == 0:
-        raise ValueError(f"a history needs rows and a column {along!r}; its columns are {list(table.columns)}")
-    numeric = [c for c in table.select_dtypes("number").columns if c != along and table[c].notna().any()]
-    losses = [name for name in numeric if "loss" in name]
-    scores = [name for name in numeric if "dice" in name or "iou" in name]
-    if not losses:
-        raise ValueError(f"the history has no column with 'loss' in its name; its columns are {list(table.columns)}")
+    numeric = table.select_dtypes("number").dropna(axis=1, how="all").drop(columns=along, errors="ignore")
+    losses, scores = (list(numeric.filter(regex=words)) for words in ("loss", "dice|iou"))
+    if along not in table or len(table) == 0 or not losses:
+        raise ValueError(
+            f"a history needs rows, a column {along!r} and one with 'loss' in its name; its columns are {list(table.columns)}"
+        )
     panels = [(losses, "loss"), (scores, "score (0 to 1)")][: 2 if scores else 1]
     fig, axes = figure(1, len(panels), (4.6 * len(panels), 3.2))
     said = []
@@ -58,9 +54,9 @@ def dice_heatmap(
     """Dice by row and column, in percent; cells without a run are hatched and say so.
 
     `mean`: shares 0..1 (`signed`: differences, -1..1), nan where not run; its index and column names label the axes.
-    `spread`: standard deviations, written under the means where they are known. `limits`: ends of the colour scale as shares,
-    by default the table's own; a signed scale is symmetrical about zero. Raises ValueError for values out of range, and for a
-    spread with other rows or columns.
+    `spread`: standard deviations, written under the means. `limits`: ends of the colour scale as shares, by default the
+    table's own; a signed scale is symmetrical about zero. Raises ValueError for values out of range, and for a spread with other
+    rows or columns.
     """
     import seaborn as sns
 
@@ -87,26 +83,17 @@ def dice_heatmap(
     )  # fmt: skip
     missing = np.argwhere(mean.isna().to_numpy())
     for row, column in missing:
-        _hatch(axis, column, row)
+        axis.add_patch(Rectangle((column, row), 1, 1, facecolor="white", edgecolor="0.7", hatch="///", linewidth=0))
+        centred: Any = {"ha": "center", "va": "center", "fontsize": "x-small", "backgroundcolor": "white"}
+        axis.text(column + 0.5, row + 0.5, NOT_RUN, **centred)
     axis.set(xlabel=mean.columns.name or "", ylabel=mean.index.name or "")
     axis.tick_params(length=0, rotation=0)
     said = []
     if len(known):
-        ends = [
-            f"{written.loc[at].splitlines()[0]} at {' and '.join(map(str, at))}"
-            for at in (known.idxmin(), known.idxmax())
-        ]
-        said = [f"From {ends[0]} to {ends[1]}", f"cells not run yet: {len(missing)}"][: 2 if len(missing) else 1]
+        ends = (f"{written.loc[at].split()[0]} at {at[0]} and {at[1]}" for at in (known.idxmin(), known.idxmax()))
+        said = [f"From {' to '.join(ends)}"] + [f"cells not run yet: {len(missing)}"] * (len(missing) > 0)
     alt = f"Table of {unit}, {mean.index.name or 'rows'} by {mean.columns.name or 'columns'}"
     return described(fig, findings(alt, said), caption or f"{unit}.")
-
-
-def _hatch(axis: Axes, column: int, row: int) -> None:
-    from matplotlib.patches import Rectangle
-
-    axis.add_patch(Rectangle((column, row), 1, 1, facecolor="white", edgecolor="0.7", hatch="///", linewidth=0))
-    place = (column + 0.5, row + 0.5)
-    axis.text(*place, NOT_RUN, ha="center", va="center", fontsize="x-small", backgroundcolor="white")
 
 
 def _series(
@@ -118,8 +105,7 @@ def _series(
     """
     points = values.groupby(along).agg(["mean", "std"])
     axis.errorbar(points.index * aside, points["mean"], points["std"], capsize=3, label=label or None, **look)
-    one = {"color": look["color"], "marker": look["marker"]}
-    axis.scatter(along * aside, values, s=12, alpha=0.5, linewidths=0, **one)
+    axis.scatter(along * aside, values, s=12, alpha=0.5, linewidths=0, color=look["color"], marker=look["marker"])
     return points["mean"]
 
 
@@ -134,14 +120,12 @@ def _logarithmic(axis: Axes, places: Sequence[int], names: Mapping[int, str] | N
 
 
 def label_efficiency_curve(runs: pd.DataFrame, what: str = "images") -> Figure:
-    """Test Dice against the number of labelled images, on a logarithmic axis: one line per row of a grid.
+    """Test Dice against the number of labelled `what`, on a logarithmic axis: one line per row of a grid.
 
     `runs`: one row per run, as `report.rows.grid_records` gives them: `row` (the line's name), `n_labels` ("all" is drawn to
     the right of the numbers) and `test/dice` (0..1). Points are means over the runs of a row and number, bars their
-    sample standard deviation, small marks the runs. `what`: the word for what is labelled.
+    sample standard deviation, small marks the runs.
     """
-    import pandas as pd
-
     runs = runs.reindex(columns=["row", "n_labels", "test/dice"]).dropna().astype({"test/dice": float})
     counts = pd.to_numeric(runs["n_labels"], errors="coerce")
     behind = 2 * int(counts.max()) if counts.notna().any() else 1
@@ -164,8 +148,7 @@ def label_efficiency_curve(runs: pd.DataFrame, what: str = "images") -> Figure:
 def pretraining_curve(runs: pd.DataFrame, controls: Mapping[str, float]) -> Figure:
     """Dice of frozen features against the iterations of their pre-training; untrained networks are level lines.
 
-    `runs`: one row per backbone and draw of labelled images, with `iterations` and `dice` (0..1); the line joins means over
-    draws. `controls`: Dice (0..1) by name.
+    `runs`: one row per backbone and draw of labelled images, with `iterations` and `dice` (0..1). `controls`: Dice by name.
     """
     fig, (axis,) = figure(1, 1, (6.4, 3.4))
     said, series = [], looks()
@@ -184,10 +167,9 @@ def pretraining_curve(runs: pd.DataFrame, controls: Mapping[str, float]) -> Figu
 
 
 def steps_curve(scores: pd.DataFrame) -> Figure:
-    """Dice, and seconds per volume, against the number of sampling steps: one line per sampler.
+    """Dice, and seconds per volume, against the number of sampling steps: one line per sampler, mean and standard deviation.
 
-    `scores`: `sampling_steps`, `dice` (0..1), `seconds`, and, where there are several, `sampler`. Of several rows with the same
-    sampler and steps, mean and sample standard deviation are drawn.
+    `scores`: `sampling_steps`, `dice` (0..1), `seconds`, and, where there are several, `sampler`.
     """
     fig, axes = figure(1, 2, (9.2, 3.4))
     said, table = [], scores if "sampler" in scores.columns else scores.assign(sampler="")
@@ -207,8 +189,8 @@ def steps_curve(scores: pd.DataFrame) -> Figure:
 def reliability_curve(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Accuracy against confidence, and below how many voxels have that confidence.
 
-    `tables`: of `calibration.Reliability.table`, by name. On the diagonal the model is right as often as it says; below it, it
-    is overconfident. The legend gives each expected calibration error.
+    `tables`: of `calibration.Reliability.table`, by name. Below the diagonal the model is overconfident. The legend gives each
+    expected calibration error.
     """
     fig, (upper, lower) = figure(2, 1, (5.2, 5.6))
     said = []
@@ -234,10 +216,10 @@ def reliability_curve(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def worth_of_switches(worth: Mapping[str, pd.DataFrame], base: str) -> Figure:
-    """What each switch, set alone, changes in the Dice: a dot and its interval per way of scoring.
+    """What each switch, set alone, changes in the Dice: a dot and its interval per way of scoring; upright marks are the draws.
 
     `worth`: {way of scoring: table of `report.tables.differences`}, all with the same rows; `base`: the row that they are
-    compared with, which is not drawn. Small upright marks are the draws. A row without a run says so.
+    compared with, which is not drawn.
     """
     rows = [label for label in next(iter(worth.values())).index if label != base]
     fig, said = _dots(worth, rows, f"points of test Dice above “{base}”")
@@ -245,7 +227,7 @@ def worth_of_switches(worth: Mapping[str, pd.DataFrame], base: str) -> Figure:
     return described(fig, alt, "Difference in test Dice, 95 % paired bootstrap interval over images, and single draws.")
 
 
-def reading_dots(losses: pd.DataFrame, caption: str = "") -> Figure:
+def reading_dots(losses: pd.DataFrame) -> Figure:
     """Points of Dice lost with another sentence: a dot and its interval per model and kind of sentence.
 
     `losses`: of `report.images.reading_losses`, in the order to be drawn; models and sentences without a run are left out.
@@ -255,7 +237,7 @@ def reading_dots(losses: pd.DataFrame, caption: str = "") -> Figure:
     tables = {one: losses[losses["reading"] == one].set_index("row") for one in readings}
     fig, said = _dots(tables, rows, "points of Dice lost")
     alt = findings("Points of Dice lost with another sentence", said)
-    return described(fig, alt, caption or "Points of Dice lost with another sentence, 95 % paired bootstrap interval.")
+    return described(fig, alt, "Points of Dice lost with another sentence, 95 % paired bootstrap interval.")
 
 
 def _dots(tables: Mapping[str, pd.DataFrame], rows: Sequence[str], label: str) -> tuple[Figure, list[str]]:
@@ -269,12 +251,13 @@ def _dots(tables: Mapping[str, pd.DataFrame], rows: Sequence[str], label: str) -
     said = []
     for k, ((name, table), look) in enumerate(zip(tables.items(), looks(), strict=False)):
         for row, one in enumerate(table.loc[label] for label in rows):
-            height = row + 0.6 / len(tables) * (k - (len(tables) - 1) / 2)
             if one["cases"]:
-                axis.plot([100 * one["low"], 100 * one["high"]], [height] * 2, color=look["color"], linewidth=2)
-                axis.plot([100 * one["difference"]], [height], look["marker"], color=look["color"], markersize=7)
-                axis.plot([100 * draw for draw in one["draws"]], [height] * len(one["draws"]), "k|", markersize=7)
-                said.append(f"{rows[row]}, {name}: {100 * one['difference']:+.1f}")
+                height = row + 0.6 / len(tables) * (k - (len(tables) - 1) / 2)
+                low, high, mean = (100 * one[part] for part in ("low", "high", "difference"))
+                axis.plot([low, high], [height] * 2, color=look["color"], linewidth=2)
+                axis.plot([mean], [height], look["marker"], color=look["color"], markersize=7)
+                axis.plot(100 * np.array(one["draws"]), [height] * len(one["draws"]), "k|", markersize=7)
+                said.append(f"{rows[row]}, {name}: {mean:+.1f}")
         axis.plot([], [], look["marker"], color=look["color"], label=name)
     for row, label in enumerate(rows):
         if not any(table.loc[label, "cases"] for table in tables.values()):

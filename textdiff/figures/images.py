@@ -7,37 +7,25 @@ any class above 0 counting as foreground.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
 
+from textdiff.data.cases import Case
 from textdiff.evaluation.metrics import case_scores
-from textdiff.figures.style import (
-    FALSE_ALARM,
-    HIT,
-    MISS,
-    PREDICTED,
-    TRUE,
-    described,
-    figure,
-    frameless,
-    legend,
-    tiles,
-    wrapped,
-)
+from textdiff.figures import style
+from textdiff.figures.style import PREDICTED, TRUE, described, figure, frameless, tiles, wrapped
 
-if TYPE_CHECKING:
-    import torch
-    from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
-
-    from textdiff.data.cases import Case
-
-    Picture = np.ndarray | torch.Tensor
-    WordMaps = tuple[Picture, Picture | None, str, Sequence[str], Picture]
-
-MEANINGS = {"found": HIT, "marked, but not in the truth": FALSE_ALARM, "missed": MISS}
+Picture = np.ndarray | torch.Tensor
+WordMaps = tuple[Picture, Picture | None, str, Sequence[str], Picture]  # image, truth, sentence, words, attention
+TILE = 160  # pixels
+MEANINGS = {"found": style.HIT, "marked, but not in the truth": style.FALSE_ALARM, "missed": style.MISS}
 
 
 def show_cases(cases: Sequence[Case], columns: int = 4) -> Figure:
@@ -49,11 +37,8 @@ def show_cases(cases: Sequence[Case], columns: int = 4) -> Figure:
         axis.set_title(wrapped(case.name, 28))
         axis.set_xlabel(wrapped(case.caption, 34), fontsize="small")
     names = ", ".join(case.name for case in cases)
-    return described(
-        fig,
-        f"{len(cases)} images ({names}), each with the outline of its true mask in yellow and its caption beneath.",
-        "Images, true masks (yellow outline) and captions.",
-    )
+    alt = f"{len(cases)} images ({names}), each with the outline of its true mask in yellow and its caption beneath."
+    return described(fig, alt, "Images, true masks (yellow outline) and captions.")
 
 
 def samples_grid(
@@ -70,9 +55,7 @@ def samples_grid(
     return described(fig, f"Grid of {len(images)} images{named}.", caption or "Images.")
 
 
-def compare_masks(
-    image: Picture, truth: Picture, predictions: Mapping[str, Picture], columns: int = 4, caption: str = ""
-) -> Figure:
+def compare_masks(image: Picture, truth: Picture, predictions: Mapping[str, Picture], columns: int = 4) -> Figure:
     """The image with its true outline, then one panel per prediction: found, missed and wrongly marked pixels, and the Dice.
 
     Each prediction has the truth's size (the Dice is counted there).
@@ -82,27 +65,35 @@ def compare_masks(
     axes[0].imshow(picture)
     _outline(axes[0], _fit(truth, picture))
     axes[0].set_title("image and truth")
-    said = []
+    true, faded, said = np.asarray(truth) > 0, 0.4 + 0.6 * picture.mean(axis=-1, keepdims=True), []
     for axis, (name, prediction) in zip(axes[1:], predictions.items(), strict=True):
-        _draw_comparison(axis, picture, truth, prediction)
+        # A faded grey picture under strong colours: the colours keep the legend's look on dark tissue too.
+        shown, marked = np.repeat(faded, 3, axis=-1), np.asarray(prediction) > 0
+        for colour, where in zip(MEANINGS.values(), (true & marked, ~true & marked, true & ~marked), strict=True):
+            place = _fit(where, picture)
+            shown[place] = 0.25 * shown[place] + 0.75 * np.array(to_rgb(colour))
+        axis.imshow(shown)
         axis.set_title(f"{wrapped(name, 26)}\nDice {_binary_dice(truth, prediction):.3f}")
-        said.append(f"{name}: {_agreement(truth, prediction)}")
-    legend(fig, MEANINGS)
+        found = (
+            f"{(true & marked).sum() / true.sum():.0%} of the true area is found"
+            if true.any()
+            else "the truth is empty"
+        )
+        wrong = f"{(marked & ~true).sum() / max(1, marked.sum()):.0%} of the marked area is wrong"
+        said.append(f"{name}: {found}, {wrong if marked.any() else 'nothing is marked'}")
+    style.legend(fig, MEANINGS)
     alt = f"An image with its true mask, and predictions compared with it. {'; '.join(said)}."
-    return described(fig, alt, caption or "Predictions compared with the truth.")
+    return described(fig, alt, "Predictions compared with the truth.")
 
 
 def qualitative_grid(
-    rows: Sequence[tuple[str, Picture, Picture, Mapping[str, Picture]]],
-    pixels: int = 160,
-    window: float = 1.0,
-    caption: str = "",
+    rows: Sequence[tuple[str, Picture, Picture, Mapping[str, Picture]]], window: float = 1.0
 ) -> Figure:
     """One row per image: the image, its truth, and every model's outline with the Dice of the whole image.
 
     `rows`: label at the side, image, truth, predictions by model name, each of the truth's size. A tile shows the middle
-    `window` (0..1) of each side, brought to at most `pixels` a side: a small picture, not a copy. Raises ValueError for no
-    rows, a window outside 0..1, or rows that differ in their models.
+    `window` (0..1) of each side: a small picture, not a copy. Raises ValueError for no rows, a window outside 0..1, or rows that
+    differ in their models.
     """
     if not rows:
         raise ValueError("there is nothing to draw: the list is empty")
@@ -115,44 +106,37 @@ def qualitative_grid(
     said = []
     for line, (label, image, truth, predictions) in zip(axes.reshape(len(rows), -1), rows, strict=True):
         scores = [f"Dice {100 * _binary_dice(truth, one):.1f}" for one in predictions.values()]
-        _draw_tiles(line, as_picture(image), truth, predictions, pixels, window)
-        for axis, score in zip(line, ["", "", *scores], strict=True):
+        for axis, mask, score in zip(line, [None, None, *predictions.values()], ["", "", *scores], strict=True):
+            _draw_tile(axis, as_picture(image), None if axis is line[0] else truth, mask, window)
             axis.set_title(score, fontsize="small")
         line[0].set_ylabel(label, fontsize="small")
         said.append(f"{label}: {', '.join(f'{name} {score}' for name, score in zip(names, scores, strict=True))}")
     for axis, name in zip(axes, ["image", "truth", *names], strict=False):
         axis.set_title(f"{wrapped(name, 16)}\n{axis.get_title()}".strip(), fontsize="small")
-    legend(fig, {"truth": TRUE, "prediction": PREDICTED})
+    style.legend(fig, {"truth": TRUE, "prediction": PREDICTED})
     alt = f"{len(rows)} images, each with its true outline and the outlines of {', '.join(names)}. {'; '.join(said)}."
-    return described(fig, alt, caption or "Outlines of truth and prediction.")
+    return described(fig, alt, "Outlines of truth and prediction.")
 
 
-def _draw_tiles(
-    line: np.ndarray,
-    picture: np.ndarray,
-    truth: Picture,
-    predictions: Mapping[str, Picture],
-    pixels: int,
-    window: float,
-) -> None:
-    """The image, the image with its truth, and with the truth and each prediction."""
-    middle = _middle(picture, window)
-    height, width = middle.shape[:2]
-    for axis, mask in zip(line, [None, None, *predictions.values()], strict=True):
-        axis.imshow(_reduced(middle, pixels), extent=(-0.5, width - 0.5, height - 0.5, -0.5))
-        frameless(axis)
-        if axis is not line[0]:
-            _outline(axis, _middle(_fit(truth, picture), window))
-        if mask is not None:
-            _outline(axis, _middle(_fit(mask, picture), window), PREDICTED)
+def _draw_tile(axis: Axes, picture: np.ndarray, truth: Picture | None, mask: Picture | None, window: float) -> None:
+    """The middle of a picture, brought to at most `TILE` pixels a side (antialiased), with outlines."""
+    height, width = (max(1, round(side * window)) for side in picture.shape[:2])
+    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+    middle = np.s_[top : top + height, left : left + width]
+    tile = Image.fromarray((picture[middle] * 255).round().astype(np.uint8))
+    tile.thumbnail((TILE, TILE))
+    axis.imshow(np.asarray(tile) / 255, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+    frameless(axis)
+    for labels, colour in ((truth, TRUE), (mask, PREDICTED)):
+        if labels is not None:
+            _outline(axis, _fit(labels, picture)[middle], colour)
 
 
 def pca_rgb(features: Sequence[Picture]) -> list[np.ndarray]:
     """Turn feature maps [C, h, w], all of one C, into pictures float [h, w, 3] in 0..1 by PCA.
 
     Each map is centred on its own mean, then three components are fitted on all maps together: a colour means the same
-    departure from the mean in each. The range is the 2nd to 98th percentile of all maps. With fewer than three channels the
-    last colours stay 0.
+    departure from the mean in each, from the 2nd to the 98th percentile. With fewer channels the last colours stay 0.
     """
     maps = [np.asarray(one, dtype=np.float64) for one in features]
     flat = [one.reshape(one.shape[0], -1).T for one in maps]
@@ -172,8 +156,7 @@ def pca_rgb(features: Sequence[Picture]) -> list[np.ndarray]:
 def block_step_grid(features: Mapping[int, Mapping[int, Picture]], image: Picture | None = None) -> Figure:
     """Feature pictures: one row per decoder block, one column per noise step, colours from `pca_rgb` (comparable in a row).
 
-    `features`: {block: {step: map [C, h, w]}}, the same steps for every block; `image`, if given, stands left of each row.
-    Raises ValueError when the blocks do not have the same steps.
+    `features`: {block: {step: map [C, h, w]}}, the same steps for every block (ValueError if not); `image` stands left of each row.
     """
     steps = list(next(iter(features.values()), {}))
     if not steps or any(list(row) != steps for row in features.values()):
@@ -191,13 +174,10 @@ def block_step_grid(features: Mapping[int, Mapping[int, Picture]], image: Pictur
         row[0].set_ylabel(f"block {block}\n{channels} × {height} × {width}")
     for axis, title in zip(rows[0], [*["image"] * len(lead), *(f"step {step}" for step in steps)], strict=True):
         axis.set_title(title)
-    blocks = ", ".join(map(str, features))
-    return described(
-        fig,
-        f"Grid of feature pictures: rows are decoder blocks {blocks}, columns noise steps "
-        f"{', '.join(map(str, steps))}. Deeper blocks are coarser.",
-        "Decoder features as colours (three principal components; colours comparable within a row).",
-    )
+    blocks, columns = (", ".join(map(str, some)) for some in (features, steps))
+    alt = f"Grid of feature pictures: rows are decoder blocks {blocks}, columns noise steps {columns}. Deeper blocks are coarser."
+    caption = "Decoder features as colours (three principal components; colours comparable within a row)."
+    return described(fig, alt, caption)
 
 
 def most_varied(words: Sequence[str], maps: Picture, shown: int) -> list[int]:
@@ -210,15 +190,12 @@ def most_varied(words: Sequence[str], maps: Picture, shown: int) -> list[int]:
     return sorted(sorted(places, key=lambda i: -spread[i])[:shown])
 
 
-def words_over_images(rows: Sequence[WordMaps], shown: int = 6, caption: str = "") -> Figure:
+def words_over_images(rows: Sequence[WordMaps], shown: int = 6) -> Figure:
     """Where a sentence's words are read: one row per image; the image, then the words whose attention varies most over it.
 
-    `rows`: image, truth (or None), sentence, words, attention [L, h, w] in 0..1. Attention lies as colour over the grey
-    picture, all on one scale from 0. Raises ValueError for no rows, or where words and maps are not equally many.
+    `rows`: `WordMaps`, attention [L, h, w] in 0..1. It lies as colour over the grey picture, all on one scale from 0.
+    Raises ValueError for no rows, or where words and maps are not equally many.
     """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
     if not rows:
         raise ValueError("there is nothing to draw: the list is empty")
     if any(len(words) != len(maps) for *_, words, maps in rows):
@@ -232,10 +209,10 @@ def words_over_images(rows: Sequence[WordMaps], shown: int = 6, caption: str = "
         words = [row[3][place] for place in places]
         _draw_words(line, row, words, maps, scale)
         said.append(f"“{row[2]}”: {', '.join(words)}")
-    bar = ScalarMappable(scale, "magma")
-    fig.colorbar(bar, ax=fig.axes, label="attention weight", shrink=0.6, fraction=0.015, pad=0.01, aspect=40)
+    look: Any = {"label": "attention weight", "shrink": 0.6, "fraction": 0.015, "pad": 0.01, "aspect": 40}
+    fig.colorbar(ScalarMappable(scale, "magma"), ax=fig.axes, **look)
     alt = f"{len(rows)} images, and where words of their sentences are read. {'; '.join(said)}."
-    return described(fig, alt, caption or "Attention to the words that vary most over the image (one colour scale).")
+    return described(fig, alt, "Attention to the words that vary most over the image (one colour scale).")
 
 
 def _draw_words(line: np.ndarray, row: WordMaps, words: Sequence[str], maps: np.ndarray, scale: Normalize) -> None:
@@ -246,15 +223,15 @@ def _draw_words(line: np.ndarray, row: WordMaps, words: Sequence[str], maps: np.
     if truth is not None:
         _outline(line[0], _fit(truth, picture))
     line[0].set_title(wrapped(sentence, 30), fontsize="xx-small", loc="left")
-    over = {"alpha": 0.65, "extent": line[0].images[0].get_extent(), "interpolation": "bilinear"}
+    extent = line[0].images[0].get_extent()
     for axis, word, weight in zip(line[1:], words, maps, strict=False):
         axis.imshow(picture.mean(axis=-1), cmap="gray", vmin=0, vmax=1)
-        axis.imshow(weight, cmap="magma", norm=scale, **over)
+        axis.imshow(weight, cmap="magma", norm=scale, alpha=0.65, extent=extent, interpolation="bilinear")
         axis.set_title(word, fontsize="small")
-    for axis in line:
+    for place, axis in enumerate(line):
         frameless(axis)
-    for axis in line[1 + len(words) :]:
-        axis.remove()
+        if place > len(words):
+            axis.remove()
 
 
 def as_picture(image: Picture) -> np.ndarray:
@@ -288,43 +265,5 @@ def _outline(axis: Axes, labels: Picture, colour: str = TRUE) -> None:
         axis.contour(mask, levels=[0.5], colors=colour, linewidths=0.9)
 
 
-def _draw_comparison(axis: Axes, picture: np.ndarray, truth: Picture, prediction: Picture) -> None:
-    from matplotlib.colors import to_rgb
-
-    true, marked = _fit(truth, picture), _fit(prediction, picture)
-    # A faded grey picture under strong colours: the colours keep the legend's look on dark tissue too.
-    shown = 0.4 + 0.6 * np.repeat(picture.mean(axis=-1, keepdims=True), 3, axis=-1)
-    for colour, where in ((HIT, true & marked), (FALSE_ALARM, ~true & marked), (MISS, true & ~marked)):
-        shown[where] = 0.25 * shown[where] + 0.75 * np.array(to_rgb(colour))
-    axis.imshow(shown)
-
-
 def _binary_dice(truth: Picture, prediction: Picture) -> float:
     return case_scores(np.asarray(prediction) > 0, np.asarray(truth) > 0)["dice"]
-
-
-def _agreement(truth: Picture, prediction: Picture) -> str:
-    """In words, for the alt text: how much of the truth is found and how much of the marked area is wrong."""
-    true, marked = np.asarray(truth) > 0, np.asarray(prediction) > 0
-    first, second = "the truth is empty", "nothing is marked"
-    if true.any():
-        first = f"{(true & marked).sum() / true.sum():.0%} of the true area is found"
-    if marked.any():
-        second = f"{(~true & marked).sum() / marked.sum():.0%} of the marked area is wrong"
-    return f"{first}, {second}"
-
-
-def _middle(picture: np.ndarray, window: float) -> np.ndarray:
-    """The middle `window` of each side of [H, W] or [H, W, 3]."""
-    height, width = (max(1, round(side * window)) for side in picture.shape[:2])
-    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
-    return picture[top : top + height, left : left + width]
-
-
-def _reduced(picture: np.ndarray, pixels: int) -> np.ndarray:
-    """[H, W, 3] in 0..1, brought to at most `pixels` a side where it is larger (antialiased)."""
-    from PIL import Image
-
-    reduced = Image.fromarray((picture * 255).round().astype(np.uint8))
-    reduced.thumbnail((pixels, pixels))
-    return np.asarray(reduced) / 255

@@ -11,13 +11,13 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 NOT_RUN = "not run yet"
 # Okabe and Ito's colours: they differ in hue for every kind of colour vision, and neighbours in lightness too.
@@ -40,23 +40,21 @@ def style() -> None:
 
 
 def described(fig: Figure, alt: str, caption: str = "") -> Figure:
-    """Give `fig` its alt text (what a reader who cannot see it must know) and caption; returns `fig`.
-
-    A notebook shows the picture with both as metadata; a record keeps both beside the picture. Raises ValueError for an
-    empty alt text.
+    """Give `fig` its alt text (what a reader who cannot see it must know) and caption, which go with the picture into notebooks
+    and records; returns `fig`. Raises ValueError for an empty alt text.
     """
     if not alt.strip():
         raise ValueError("the alt text is empty: say in a sentence what the figure shows")
+
+    def shown(**_: Any) -> tuple[dict[str, bytes], dict[str, Any]]:
+        stream = io.BytesIO()
+        fig.savefig(stream, format="png", bbox_inches="tight")
+        return {"image/png": stream.getvalue()}, {"image/png": description(fig)}
+
     own: Any = fig
     own.textdiff_description = {"alt": alt.strip(), "caption": caption.strip()}
-    own._repr_mimebundle_ = lambda **kwargs: _shown(fig)
+    own._repr_mimebundle_ = shown
     return fig
-
-
-def _shown(fig: Figure) -> tuple[dict[str, bytes], dict[str, Any]]:
-    stream = io.BytesIO()
-    fig.savefig(stream, format="png", bbox_inches="tight")
-    return {"image/png": stream.getvalue()}, {"image/png": description(fig)}
 
 
 def description(fig: Figure) -> dict[str, str]:
@@ -66,8 +64,6 @@ def description(fig: Figure) -> dict[str, str]:
 
 def figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, np.ndarray]:
     """A figure and its axes [rows * columns]. pyplot has let go of it: it is shown once, as a cell's value."""
-    import matplotlib.pyplot as plt
-
     fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     plt.close(fig)
     return fig, axes.ravel()
@@ -107,8 +103,6 @@ def looks() -> Iterator[dict[str, Any]]:
 
 def legend(fig: Figure, colours: Mapping[str, str], dashed: Mapping[str, str] | None = None) -> None:
     """A legend of lines beneath the panels: {label: colour}, and those drawn `dashed`."""
-    from matplotlib.lines import Line2D
-
     lines = [Line2D([], [], color=colour, linewidth=2.5, label=label) for label, colour in colours.items()]
     lines += [Line2D([], [], color=colour, ls="dashed", label=label) for label, colour in (dashed or {}).items()]
     if lines:

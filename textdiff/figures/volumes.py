@@ -7,36 +7,30 @@ head up; letters at the edges say so.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patheffects import withStroke
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+from scipy.ndimage import gaussian_filter
 
 from textdiff.data.volumes.volume import Volume, check_pair, turned, widest_planes
+from textdiff.evaluation.metrics import case_scores
 from textdiff.evaluation.surfaces import foreground_box
 from textdiff.figures.style import STRUCTURES, described, figure, frameless, legend
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
-    from mpl_toolkits.mplot3d import Axes3D
 
 TRUTH = "white"
 FINEST = 96  # cells of the surfaces' grid along the longest side: more are not seen at this size
 
 
-@dataclass(frozen=True)
-class Plane:
-    """A cut through a volume of RAS axes: across which axis, and the letters left, right, below and above of it."""
-
-    name: str
-    axis: int
-    letters: str
-
-
-PLANES = (Plane("sagittal", 0, "APIS"), Plane("coronal", 1, "RLIS"), Plane("axial", 2, "RLPA"))
+# Cuts through a volume of RAS axes, across the first, second and third axis: letters left, right, below and above of them.
+PLANES = {"sagittal": "APIS", "coronal": "RLIS", "axial": "RLPA"}
+LETTERS = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"), (0.5, 0.02, "center", "bottom"), (0.5, 0.98, "center", "top"))  # fmt: skip
 
 
 def slices(
@@ -51,14 +45,10 @@ def slices(
 ) -> Figure:
     """Three planes of a volume with the outlines of its structures, those of the truth dashed.
 
-    Args:
-        labels: a label map on the image's grid, or several by name (models): one row each.
-        class_names: of all labels, background first (default: their numbers).
-        window: grey values (HU) from black to white; default: the 1st to 99th percentile.
-        margin: show only this many mm around what is marked; default: the whole volume.
-
-    The planes lie where the structures, each counted alike, are widest: those of the truth where it is given.
-    Raises ValueError for maps that do not lie on the image.
+    `labels`: a label map on the image's grid, or several by name (models), one row each; `class_names`: of all labels,
+    background first (default: their numbers); `window`: grey values (HU) from black to white (default: 1st to 99th percentile);
+    `margin`: show only this many mm around what is marked. The planes lie where the structures, each counted alike, are widest:
+    those of the truth where it is given. Raises ValueError for maps that do not lie on the image.
     """
     rows = {"": labels} if isinstance(labels, Volume) else dict(labels)
     scene = _Scene.of(image, rows, truth, margin)
@@ -66,7 +56,7 @@ def slices(
     for line, (name, found) in zip(axes, scene.maps.items(), strict=True):
         scene.draw_outlined(line, found, window)
         line[0].set_ylabel(name, labelpad=14)
-    _legend(fig, [*scene.maps.values(), scene.truth], class_names, truth is not None)
+    scene.legend(fig, scene.maps.values(), class_names)
     said = "; ".join(f"{name or 'marked'}: {_said(found, truth, class_names)}" for name, found in rows.items())
     alt = f"Sagittal, coronal and axial slice{f' of {title}' if title else ''} with outlines of structures. {said}."
     dashed = ", the truth dashed" if truth is not None else ""
@@ -93,12 +83,12 @@ def uncertainty_slices(
     fig, (above, below) = scene.panels(2, title)
     scene.draw_outlined(above, found, window)
     said, caption = _said(labels, truth, class_names), "Outlined structures, and the model's uncertainty at each voxel."
-    for axis, plane in zip(below, PLANES, strict=True):
+    for plane, axis in enumerate(below):
         shown = scene.draw(axis, plane, unsure.array, cmap="viridis", vmin=0, vmax=1)
-    if truth is not None and scene.truth is not None:
-        errors = replace(found, array=(found.array != scene.truth.array).astype(np.uint8))
-        for axis, plane in zip(below, PLANES, strict=True):
+        if scene.truth is not None:
+            errors = replace(found, array=(found.array != scene.truth.array).astype(np.uint8))
             scene.outline(axis, plane, errors, TRUTH)
+    if truth is not None:
         wrong = labels.array != truth.array
         means = (float(uncertainty.array[where].mean()) if where.any() else math.nan for where in (wrong, ~wrong))
         said += "; mean uncertainty {:.2f} where it is wrong, {:.2f} elsewhere".format(*means)
@@ -106,7 +96,7 @@ def uncertainty_slices(
             "Above, prediction and truth (dashed); below, the model's uncertainty, wrong voxels outlined in white."
         )
     fig.colorbar(shown, ax=[*above, *below], label="uncertainty", shrink=0.6)
-    _legend(fig, [found, scene.truth], class_names, truth is not None)
+    scene.legend(fig, [found], class_names)
     return described(fig, f"Slices with outlines above, maps of uncertainty below. {said}.", caption)
 
 
@@ -125,10 +115,19 @@ def surfaces(
     fig.clear()
     for place, (name, one) in enumerate(found.items(), start=1):
         axis: Any = fig.add_subplot(1, len(shown), place, projection="3d")
-        _draw_meshes(axis, one, low, high)
+        for label, triangles in one.items():
+            axis.add_collection3d(Poly3DCollection(triangles, facecolors=_colour(label), shade=True, linewidths=0))
+        if not one:
+            axis.text2D(0.5, 0.5, "nothing is marked", transform=axis.transAxes, ha="center", color="0.4")
+        ends = zip(low, high, strict=True)
+        axis.set(**dict(zip(("xlim", "ylim", "zlim"), ends, strict=True)))
+        axis.set(xlabel="right (mm)", ylabel="front (mm)", zlabel="head (mm)")
+        axis.set_box_aspect(high - low, zoom=0.9)
+        axis.view_init(elev=25, azim=-35)
+        axis.tick_params(labelsize="x-small")
         axis.set_title(name if truth is not None else "")
     fig.suptitle(title)
-    _legend(fig, list(shown.values()), class_names, False)
+    legend(fig, {name: _colour(label) for label, name in _names(shown.values(), class_names).items()})
     said = "; ".join(f"{name}: {_said(volume, None, class_names)}" for name, volume in shown.items())
     alt = f"Surfaces of structures in three dimensions{f', {title}' if title else ''}. {said}."
     return described(fig, alt, "Surfaces of the structures. Axes: mm along the patient's right, front and head.")
@@ -159,63 +158,59 @@ class _Scene:
         guide = truth if truth is not None and truth.array.any() else next(iter(maps.values()))
         return cls(image, maps, truth, widest_planes(guide.array))
 
-    def picture(self, plane: Plane, array: np.ndarray) -> np.ndarray:
+    def picture(self, plane: int, array: np.ndarray) -> np.ndarray:
         """The cut, rows upwards, columns from the patient's right (or front) to the left (or back)."""
-        return np.take(array, self.at[plane.axis], axis=plane.axis).T[:, ::-1]
+        return np.take(array, self.at[plane], axis=plane).T[:, ::-1]
 
-    def size(self, plane: Plane) -> tuple[float, float]:
+    def size(self, plane: int) -> tuple[float, float]:
         """Width and height of the cut, mm."""
-        sides = [count * step for count, step in zip(self.image.shape, self.image.spacing, strict=True)]
-        width, height = (side for axis, side in enumerate(sides) if axis != plane.axis)
+        width, height = np.delete(np.multiply(self.image.shape, self.image.spacing), plane).tolist()
         return width, height
 
     def panels(self, rows: int, title: str) -> tuple[Figure, np.ndarray]:
         """A figure and its axes [rows, 3], one column per plane, all at one scale."""
-        widths, heights = zip(*map(self.size, PLANES), strict=True)
+        widths, heights = zip(*map(self.size, range(3)), strict=True)
         fig, axes = figure(rows, 3, (9.6, rows * (9.6 * max(heights) / sum(widths) + 0.15) + 0.8))
         axes[0].get_gridspec().set_width_ratios(widths)
-        for axis, plane in zip(axes, PLANES, strict=False):
-            axis.set_title(plane.name, fontsize="small")
+        for axis, name in zip(axes, PLANES, strict=False):
+            axis.set_title(name, fontsize="small")
         fig.suptitle(title)
         return fig, axes.reshape(rows, 3)
 
     def draw_outlined(self, axes: Sequence[Axes], labels: Volume, window: tuple[float, float] | None) -> None:
         """The image's three planes with the outlines of `labels`, those of the truth dashed over them."""
         low, high = window or np.percentile(self.image.array, (1, 99))
-        for axis, plane in zip(axes, PLANES, strict=True):
+        for plane, axis in enumerate(axes):
             self.draw(axis, plane, self.image.array, cmap="gray", vmin=low, vmax=high)
             self.outline(axis, plane, labels)
             if self.truth is not None:
                 self.outline(axis, plane, self.truth, TRUTH, "dashed")
 
-    def draw(self, axis: Axes, plane: Plane, array: np.ndarray, **colours: Any) -> AxesImage:
-        from matplotlib.patheffects import withStroke
-
-        width, height = self.size(plane)
+    def draw(self, axis: Axes, plane: int, array: np.ndarray, **colours: Any) -> AxesImage:
+        """The cut through `array`, with the letters of its sides."""
         frameless(axis)
-        halo: Any = {
-            "color": "white",
-            "fontsize": "small",
-            "path_effects": [withStroke(linewidth=2, foreground="black")],
-        }
-        left, right = (0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center")
-        below, above = (0.5, 0.02, "center", "bottom"), (0.5, 0.98, "center", "top")
-        for letter, (x, y, across, up) in zip(plane.letters, (left, right, below, above), strict=True):
-            axis.text(x, y, letter, transform=axis.transAxes, ha=across, va=up, **halo)
+        halo: Any = [withStroke(linewidth=2, foreground="black")]
+        for letter, (x, y, across, up) in zip(list(PLANES.values())[plane], LETTERS, strict=True):
+            where: Any = {"transform": axis.transAxes, "ha": across, "va": up, "path_effects": halo}
+            axis.text(x, y, letter, color="white", fontsize="small", **where)
+        width, height = self.size(plane)
         return axis.imshow(self.picture(plane, array), origin="lower", extent=(0, width, 0, height), **colours)
 
-    def outline(self, axis: Axes, plane: Plane, labels: Volume, colour: str = "", style: str = "solid") -> None:
+    def outline(self, axis: Axes, plane: int, labels: Volume, colour: str = "", style: str = "solid") -> None:
         """Each structure's outline, in `colour` or the structure's own."""
-        picture = self.picture(plane, labels.array)
-        places = []
-        for length, count in zip(self.size(plane), reversed(picture.shape), strict=True):
-            places.append((np.arange(-1, count + 1) + 0.5) * length / count)
+        picture, (width, height) = self.picture(plane, labels.array), self.size(plane)
+        sides = zip((width, height), reversed(picture.shape), strict=True)
+        places = [(np.arange(-1, count + 1) + 0.5) * length / count for length, count in sides]
         for label in np.unique(picture[picture > 0]):
             # Zeros around: a structure that reaches the edge is closed there, and an even field has a contour
-            mask = np.pad(picture == label, 1).astype(float)
-            own = colour or _colour(label)
+            mask, own = np.pad(picture == label, 1).astype(float), colour or _colour(label)
             axis.contour(*places, mask, levels=[0.5], colors=[own], linestyles=style, linewidths=1.2)
-        axis.set(xlim=(0, self.size(plane)[0]), ylim=(0, self.size(plane)[1]))
+        axis.set(xlim=(0, width), ylim=(0, height))
+
+    def legend(self, fig: Figure, maps: Iterable[Volume], class_names: Sequence[str]) -> None:
+        """The colours of the structures in `maps` and in the truth."""
+        colours = {name: _colour(label) for label, name in _names([*maps, self.truth], class_names).items()}
+        legend(fig, colours, {"truth (white in the picture)": "0.5"} if self.truth is not None else None)
 
 
 def _colour(label: int) -> str:
@@ -237,15 +232,10 @@ def _cut(volume: Volume, box: tuple[slice, ...]) -> Volume:
     return replace(volume, array=volume.array[box], affine=affine)
 
 
-def _names(volumes: Sequence[Volume | None], class_names: Sequence[str]) -> dict[int, str]:
+def _names(volumes: Iterable[Volume | None], class_names: Sequence[str]) -> dict[int, str]:
     """The structures that occur in any of the maps, by label."""
     present = sorted({int(label) for one in volumes if one is not None for label in np.unique(one.array) if label > 0})
     return {label: class_names[label] if label < len(class_names) else f"label {label}" for label in present}
-
-
-def _legend(fig: Figure, volumes: Sequence[Volume | None], class_names: Sequence[str], truth: bool) -> None:
-    colours = {name: _colour(label) for label, name in _names(volumes, class_names).items()}
-    legend(fig, colours, {"truth (white in the picture)": "0.5"} if truth else None)
 
 
 def _said(labels: Volume, truth: Volume | None, class_names: Sequence[str]) -> str:
@@ -253,19 +243,15 @@ def _said(labels: Volume, truth: Volume | None, class_names: Sequence[str]) -> s
     words = []
     for label, name in _names([labels, truth], class_names).items():
         marked = labels.array == label
-        text = f"{name} {marked.sum() * labels.voxel_ml:.3g} ml"
+        words.append(f"{name} {marked.sum() * labels.voxel_ml:.3g} ml")
         if truth is not None:
             true = truth.array == label
-            dice = 2 * (marked & true).sum() / (marked.sum() + true.sum())
-            text += f" (truth {true.sum() * truth.voxel_ml:.3g} ml, Dice {dice:.2f})"
-        words.append(text)
+            words[-1] += f" (truth {true.sum() * truth.voxel_ml:.3g} ml, Dice {case_scores(marked, true)['dice']:.2f})"
     return ", ".join(words) or "nothing is marked"
 
 
 def meshes(labels: Volume) -> dict[int, np.ndarray]:
     """The surface of every structure, by label: triangles [N, 3, 3], corners in world mm."""
-    from scipy.ndimage import gaussian_filter
-
     try:
         from skimage.measure import marching_cubes
     except ImportError as error:
@@ -284,17 +270,3 @@ def meshes(labels: Volume) -> dict[int, np.ndarray]:
         placed = (vertices - step) @ cut.affine[:3, :3].T + cut.affine[:3, 3]
         found[label] = placed[faces]
     return found
-
-
-def _draw_meshes(axis: Axes3D, meshes: Mapping[int, np.ndarray], low: np.ndarray, high: np.ndarray) -> None:
-    from mpl_toolkits.mplot3d.art3d import Poly3DCollection
-
-    for label, triangles in meshes.items():
-        axis.add_collection3d(Poly3DCollection(triangles, facecolors=_colour(label), shade=True, linewidths=0))
-    if not meshes:
-        axis.text2D(0.5, 0.5, "nothing is marked", transform=axis.transAxes, ha="center", color="0.4")
-    axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
-    axis.set(xlabel="right (mm)", ylabel="front (mm)", zlabel="head (mm)")
-    axis.set_box_aspect(high - low, zoom=0.9)
-    axis.view_init(elev=25, azim=-35)
-    axis.tick_params(labelsize="x-small")

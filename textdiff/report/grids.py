@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from textdiff.report.tables import Table, differences, paired_differences
-
-if TYPE_CHECKING:
-    from textdiff.experiments.grids import Grid
+from textdiff.experiments.grids import Grid
+from textdiff.report.tables import Table, differences, paired_differences, text_frame
 
 
 def departures(grid: Grid) -> Table:
     """Where each row of a grid departs from the first, in the words of the configurations."""
-    first, *others = [(row.label, grid.configs(row)[0]) for row in grid.rows]
-    base, lines = first[1].to_dict(), []
-    for label, config in others:
-        differing = [f"{name}={value}" for name, value in config.to_dict().items() if value != base[name]]
-        lines.append([label, ", ".join(differing)])
-    caption = f"Where each row departs from “{first[0]}”."
-    return Table(pd.DataFrame(lines, columns=["Row", "sets"], dtype=object), caption)
+    first, *others = grid.rows
+    base, lines = grid.configs(first)[0].to_dict(), []
+    for row in others:
+        differing = {name: value for name, value in grid.configs(row)[0].to_dict().items() if value != base[name]}
+        lines.append([row.label, ", ".join(f"{name}={value}" for name, value in differing.items())])
+    return Table(text_frame(lines, ["Row", "sets"]), f"Where each row departs from “{first.label}”.")
 
 
 def differences_by_labels(grid: Grid, records: pd.DataFrame, base: str) -> Table:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from textdiff.base import paths
 from textdiff.evaluation.probe import by_block_and_step
+from textdiff.experiments.grids import Grid
 from textdiff.report.missing import NOT_GIVEN, NOT_RUN, grid_caption, score_words
 from textdiff.report.rows import by_row
-from textdiff.report.tables import Table, by_case, millions, paired, points, results, score_of
-
-if TYPE_CHECKING:
-    from textdiff.experiments.grids import Grid
+from textdiff.report.tables import (
+    Table,
+    by_case,
+    grid_table_of,
+    millions,
+    paired,
+    points,
+    results,
+    score_of,
+    text_frame,
+)
 
 SCORES = {"IoU": ("iou", 100), "pooled Dice": ("dice_pooled", 100), "native Dice": ("dice_native", 100)}
 # The sentences that a test image is read with besides its own, and the columns of their Dice.
@@ -32,7 +40,7 @@ def paper_facts(path: str | Path | None = None) -> pd.DataFrame:
     Default path: the shipped `paper_tables.csv`. Grades: A read in code or measured, B read on a page or README, C taken from a
     third party's summary. Raises FileNotFoundError when the file is not there.
     """
-    file = Path(path) if path is not None else paths.shipped("book") / "paper_tables.csv"
+    file = Path(path) if path else paths.shipped("book") / "paper_tables.csv"
     if not file.is_file():
         raise FileNotFoundError(
             f"no table of paper facts at {file}: it is part of the repository (book/paper_tables.csv)"
@@ -48,9 +56,7 @@ def grid_table(grid: Grid, records: pd.DataFrame, paper: pd.DataFrame | None = N
     """
     rows = by_row(grid, records)
     frame, dataset = results(rows, SCORES), rows[0].configs[0].dataset
-    facts = (
-        [_paper_line(fact) for _, fact in paper.iterrows() if fact["dataset"] == dataset] if paper is not None else []
-    )
+    facts = [] if paper is None else [_paper_line(fact) for _, fact in paper[paper["dataset"] == dataset].iterrows()]
     for line in facts:
         frame.loc[len(frame)] = [line.get(name, "") for name in frame.columns]
     text = [
@@ -64,17 +70,17 @@ def grid_table(grid: Grid, records: pd.DataFrame, paper: pd.DataFrame | None = N
 
 
 def _paper_line(fact: pd.Series) -> dict[str, str]:
-    """A row of `paper_facts` as cells by column; the Dice stands under its own scale."""
+    """A row of `paper_facts` as cells by column; the Dice stands under its own scale, the IoU beside a plain Dice only."""
     dice, iou = (NOT_GIVEN if pd.isna(fact[name]) else f"{fact[name]:.2f}" for name in ("dice", "iou"))
     grade = "" if pd.isna(fact["grade"]) else f", source grade {fact['grade']}"
-    scale = "" if pd.isna(fact["scale"]) else str(fact["scale"])
+    scale = str(fact["scale"])
     column = "pooled Dice" if scale.startswith("pooled") else "native Dice" if scale.endswith("native") else "Dice"
-    return {
-        **dict.fromkeys(("Dice", "IoU", "pooled Dice", "native Dice"), NOT_GIVEN),
+    scores = {**dict.fromkeys(("Dice", *SCORES), NOT_GIVEN), column: dice}
+    if column == "Dice":
+        scores["IoU"] = iou
+    return scores | {
         "Model": f"{fact['method']} ({fact['origin']}: {fact['paper']}{grade})",
         "n labelled": NOT_GIVEN if pd.isna(fact["n_labels"]) else f"{fact['n_labels']:.0f}",
-        **({"IoU": iou} if column == "Dice" else {}),
-        column: dice,
         "trained parameters": millions(fact["params_m"]),
     }
 
@@ -85,13 +91,12 @@ def reading_losses(grid: Grid, records: pd.DataFrame) -> pd.DataFrame:
     One row per grid row and reading (`READINGS`): `row`, `reading`, and the columns of `report.tables.differences`, where
     `difference` is the Dice with the own sentence minus that with the other. nan where the run is not made, or does not read.
     """
-    return pd.DataFrame(
-        [
-            {"row": runs.row.label, "reading": reading, **loss}
-            for runs in by_row(grid, records)
-            for reading, loss in _losses(runs.draws).items()
-        ]
-    )
+    losses = [
+        {"row": runs.row.label, "reading": reading, **loss}
+        for runs in by_row(grid, records)
+        for reading, loss in _losses(runs.draws).items()
+    ]
+    return pd.DataFrame(losses)
 
 
 def _losses(draws: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -108,7 +113,6 @@ def reading_table(grid: Grid, records: pd.DataFrame) -> Table:
             if len(runs.draws):
                 cells = [score_of(runs.draws, "dice"), *map(points, _losses(runs.draws).values())]
             lines.append([runs.row.label, len(runs.draws), *cells])
-    frame = pd.DataFrame(lines, columns=["Model", "draws", "own sentence", *READINGS], dtype=object)
     text = [
         "Test Dice with each image's own sentence (percent; mean ± standard deviation over draws), and how many points are lost "
         "with another: for each image in each draw, then the mean over draws, then over images.",
@@ -116,7 +120,7 @@ def reading_table(grid: Grid, records: pd.DataFrame) -> Table:
         "Another's of the same kind: of a test image whose sentence names as many areas, so that only what it says of them "
         "differs. None: an empty sentence, never met in training. Models that do not read have no row.",
     ]
-    return Table(frame, grid_caption(text, rows, records, frame))
+    return grid_table_of(rows, records, lines, ["Model", "draws", "own sentence", *READINGS], text)
 
 
 def probe_table(table: pd.DataFrame, caption: str) -> Table:
@@ -130,12 +134,11 @@ def probe_table(table: pd.DataFrame, caption: str) -> Table:
     lines = []
     for (blocks, steps), rows in sets.groupby(["blocks", "noise_steps"], sort=False):
         dice = rows.groupby("backbone")["dice"].agg(["mean", "std"]).mul(100).reindex(names)
-        spread = ["" if pd.isna(std) else f" ± {std:.1f}" for std in dice["std"]]
-        lines.append([blocks, steps, *(f"{mean:.1f}{sd}" for mean, sd in zip(dice["mean"], spread, strict=True))])
-    best = []
+        written = (f"{mean:.1f} ± {std:.1f}".removesuffix(" ± nan") for mean, std in dice.to_numpy())
+        lines.append([blocks, steps, *written])
+    best = ["best single", ""]
     for name in names:
         single = by_block_and_step(table[table["backbone"] == name]).stack()
         block, step = single.idxmax()
         best.append(f"{100 * single.max():.1f} (block {block}, step {step})")
-    lines.append(["best single", "", *best])
-    return Table(pd.DataFrame(lines, columns=["blocks", "noise steps", *names], dtype=object), caption)
+    return Table(text_frame([*lines, best], ["blocks", "noise steps", *names]), caption)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from textdiff.experiments.grids import Grid
 from textdiff.figures.style import NOT_RUN
 from textdiff.report.rows import RowRuns, by_row
-
-if TYPE_CHECKING:
-    from textdiff.experiments.grids import Grid
 
 NOT_GIVEN = "–"
 
@@ -22,15 +19,14 @@ def missing_runs(grid: Grid, records: pd.DataFrame) -> str:
     total, missing = _counts(rows)
     if not missing:
         return f"All {total} runs of the grid {grid.name} have a record."
-    lines = [
-        f"  {one.row.label}, {one.configs[0].n_labels} labelled: seed {', '.join(str(c.seed) for c in one.missing)}"
-        for one in rows
-        if one.missing
-    ]
-    seeds = ",".join(map(str, grid.seeds))
-    head = f"{missing} of {total} runs of the grid {grid.name} have no record yet:"
-    make = f"  textdiff sweep {grid.name} -p dataset={rows[0].configs[0].dataset} --seeds {seeds}"
-    return "\n".join([head, *lines, "This makes them (and nothing twice):", make, *_partial(rows)])
+    lines = [f"{missing} of {total} runs of the grid {grid.name} have no record yet:"]
+    for one in filter(lambda one: one.missing, rows):
+        seeds = ", ".join(str(config.seed) for config in one.missing)
+        lines.append(f"  {one.row.label}, {one.configs[0].n_labels} labelled: seed {seeds}")
+    make = (
+        f"  textdiff sweep {grid.name} -p dataset={rows[0].configs[0].dataset} --seeds {','.join(map(str, grid.seeds))}"
+    )
+    return "\n".join([*lines, "This makes them (and nothing twice):", make, *_partial(rows)])
 
 
 def _counts(rows: Sequence[RowRuns]) -> tuple[int, int]:
@@ -40,23 +36,8 @@ def _counts(rows: Sequence[RowRuns]) -> tuple[int, int]:
 
 def _partial(rows: Sequence[RowRuns]) -> list[str]:
     parts = sum(one.partial for one in rows)
-    if not parts:
-        return []
-    return [f"{parts} row(s) ask for a part of the test set only (max_test): of real data such runs are never shown."]
-
-
-def footnotes(frame: pd.DataFrame, with_paper: bool = False) -> list[str]:
-    """What the words in the cells mean."""
-    text = []
-    if (frame == NOT_RUN).any(axis=None):
-        text.append(f"“{NOT_RUN}”: there is no record of that run.")
-    if with_paper:
-        text.append(
-            f"Rows with a source in brackets are others' numbers, not ours; {NOT_GIVEN} means not known, and a Dice whose scale "
-            "is not stated stands under Dice. Source grades: A read in code, B read on a page, C taken from a third party's "
-            "summary."
-        )
-    return text
+    text = f"{parts} row(s) ask for a part of the test set only (max_test): of real data such runs are never shown."
+    return [text] if parts else []
 
 
 def grid_caption(
@@ -66,21 +47,28 @@ def grid_caption(
     frame: pd.DataFrame,
     with_paper: bool = False,
 ) -> str:
-    """The caption of a table of a grid: `text`, and what must be said of the records that are missing or were not used."""
-    text = [*text, *footnotes(frame, with_paper)]
+    """The caption of a table of a grid: `text`, what the words in its cells mean, and which records are missing or not used."""
+    text, config = list(text), rows[0].configs[0]
+    if (frame == NOT_RUN).any(axis=None):
+        text.append(f"“{NOT_RUN}”: there is no record of that run.")
+    if with_paper:
+        text.append(
+            f"Rows with a source in brackets are others' numbers, not ours; {NOT_GIVEN} means not known, and a Dice whose scale "
+            "is not stated stands under Dice. Source grades: A read in code, B read on a page, C taken from a third party's "
+            "summary."
+        )
     total, missing = _counts(rows)
     if missing:
         text.append(f"{missing} of {total} runs have no record yet.")
     text += _partial(rows)
-    if len(records):
-        stale = int((records["stale"].astype(bool) & (records["dataset"] == rows[0].configs[0].dataset)).sum())
-        if stale:
-            text.append(f"{stale} record(s) made with an older form of the configuration were left out.")
+    stale = (records["stale"].astype(bool) & (records["dataset"] == config.dataset)).sum() if len(records) else 0
+    if stale:
+        text.append(f"{stale} record(s) made with an older form of the configuration were left out.")
     searched = sum(int(one.draws["searched"].sum()) for one in rows)
     if searched:
-        kind = rows[0].configs[0].entry.kind
         text.append(
-            f"For {searched} run(s) a learning rate was searched: the record with the best Dice on the validation {kind} counts."
+            f"For {searched} run(s) a learning rate was searched: the record with the best Dice on the validation "
+            f"{config.entry.kind} counts."
         )
     return " ".join(text)
 

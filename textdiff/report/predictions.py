@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from textdiff.data.volumes.volume import Volume
 from textdiff.evaluation.metrics import case_scores
+from textdiff.models.inference import Prediction
 from textdiff.report.missing import NOT_GIVEN
 from textdiff.report.tables import Table
 
-if TYPE_CHECKING:
-    from textdiff.data.volumes.volume import Volume
-    from textdiff.models.inference import Prediction
+COMPARED = ("truth (ml)", "within", "middles apart (mm)", "Dice")
 
 
 def found_table(prediction: Prediction, truth: Volume | None = None, asked: Sequence[str] = ()) -> Table:
@@ -27,13 +26,13 @@ def found_table(prediction: Prediction, truth: Volume | None = None, asked: Sequ
     lines = []
     for label, name in enumerate(prediction.class_names[1:], start=1):
         amounts = prediction.volumes_ml[name]
-        wanted = name in asked or not asked
+        wanted, middle = name in asked or not asked, _middle(prediction.labels, label)
         line = {
             "structure": name,
             "asked for": "yes" if wanted else "no",
             "found (ml)": f"{np.mean(amounts):.1f}",
             "in the samples (ml)": f"{min(amounts):.1f} to {max(amounts):.1f}",
-            "middle (mm)": _written(_middle(prediction.labels, label)),
+            "middle (mm)": ", ".join(f"{one:.0f}" for one in middle) if np.isfinite(middle).all() else "none",
         }
         if truth is not None:
             line |= _compared(prediction, truth, label) if wanted else dict.fromkeys(COMPARED, "")
@@ -47,24 +46,18 @@ def found_table(prediction: Prediction, truth: Volume | None = None, asked: Sequ
     return Table(pd.DataFrame(lines, dtype=object), " ".join(text))
 
 
-COMPARED = ("truth (ml)", "within", "middles apart (mm)", "Dice")
-
-
 def _compared(prediction: Prediction, truth: Volume, label: int) -> dict[str, str]:
     amounts = prediction.volumes_ml[prediction.class_names[label]]
     true, marked = truth.array == label, prediction.labels.array == label
     ml = true.sum() * truth.voxel_ml
-    found, there = _middle(prediction.labels, label), _middle(truth, label)
-    apart = NOT_GIVEN if not found or not there else f"{np.linalg.norm(np.subtract(found, there)):.1f}"
+    apart = np.linalg.norm(_middle(prediction.labels, label) - _middle(truth, label))
     within = "yes" if min(amounts) <= ml <= max(amounts) else "no"
-    cells = [f"{ml:.1f}", within, apart, f"{case_scores(marked, true)['dice']:.3f}"]
+    dice = case_scores(marked, true)["dice"]
+    cells = [f"{ml:.1f}", within, NOT_GIVEN if np.isnan(apart) else f"{apart:.1f}", f"{dice:.3f}"]
     return dict(zip(COMPARED, cells, strict=True))
 
 
-def _middle(labels: Volume, label: int) -> tuple[float, ...] | None:
+def _middle(labels: Volume, label: int) -> np.ndarray:
+    """Of all voxels of a structure, mm in the patient's axes [3]; nan where there are none."""
     voxels = np.argwhere(labels.array == label)
-    return tuple((labels.affine @ [*voxels.mean(axis=0), 1])[:3].tolist()) if len(voxels) else None
-
-
-def _written(place: tuple[float, ...] | None) -> str:
-    return "none" if place is None else ", ".join(f"{one:.0f}" for one in place)
+    return (labels.affine @ [*voxels.mean(axis=0), 1])[:3] if len(voxels) else np.full(3, np.nan)

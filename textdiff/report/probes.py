@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from textdiff.evaluation.probe import by_block_and_step
+from textdiff.experiments.pages import BlocksConfig
 from textdiff.figures.curves import dice_heatmap, pretraining_curve
 from textdiff.report.rows import case_table, record_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from textdiff.experiments.pages import BlocksConfig
 
 
 def probe_of(config: BlocksConfig, records: pd.DataFrame) -> pd.DataFrame:
@@ -45,14 +41,10 @@ def pretraining_figure(configs: Mapping[int, BlocksConfig], records: pd.DataFram
 
     configs: iterations -> the probe of the backbone after so many. Those without a record are left out.
     """
-    own: list[dict[str, float]] = []
-    others: dict[str, list[float]] = {"redrawn weights": [], "random weights": []}
-    for iterations, config in configs.items():
-        table = probe_of(config, records)
-        table = table[table["blocks"] == blocks]
-        trained = table[table["backbone"] == config.backbone]
-        own += [{"iterations": iterations, "dice": dice} for dice in trained["dice"]]
-        for name, kept in others.items():
-            kept += list(table.loc[table["backbone"].str.startswith(name.split()[0]), "dice"])
-    controls = {name: sum(kept) / len(kept) for name, kept in others.items() if kept}
-    return pretraining_curve(pd.DataFrame(own, columns=["iterations", "dice"]), controls)
+    parts = [probe_of(one, records).assign(iterations=n, own=one.backbone) for n, one in configs.items()]
+    table = pd.concat(parts).query("blocks == @blocks").astype({"dice": float})
+    controls: dict[str, float] = {}
+    for kind in ("redrawn", "random"):
+        dice = table.loc[table["backbone"].str.startswith(kind), "dice"]
+        controls |= {f"{kind} weights": dice.mean()} if len(dice) else {}
+    return pretraining_curve(table.loc[table["backbone"] == table["own"], ["iterations", "dice"]], controls)

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from textdiff.experiments.config import AT_RUN_TIME, Config
+from textdiff.experiments.grids import Grid, Row
 from textdiff.experiments.records import read_table
-
-if TYPE_CHECKING:
-    from textdiff.experiments.grids import Grid, Row
 
 # Fields in which a record of a grid's run may differ: where it ran, and the search for a learning rate.
 FREE = (*AT_RUN_TIME, "learning_rate")
@@ -51,39 +49,38 @@ class RowRuns:
 def by_row(grid: Grid, records: pd.DataFrame) -> list[RowRuns]:
     """The rows of a grid, each with the records of its draws.
 
-    A record counts where it has all values of the configuration, the learning rate excepted: of several, the one with the best
-    validation Dice is taken. Stale records do not count.
+    A fresh record counts where it has all values of the configuration, the learning rate excepted: of several, the one with the
+    best validation Dice is taken.
     """
-    fresh = records[~records["stale"].astype(bool)] if len(records) else records
     found = []
     for row in grid.rows:
         configs = grid.configs(row)
         partial = not configs[0].entry.synthetic and getattr(configs[0], "max_test", "all") != "all"
-        draws = [_record(config, fresh.iloc[:0] if partial else fresh) for config in configs]
-        found.append(RowRuns(row, configs, pd.concat([one for one in draws if len(one)] or draws[:1]), partial))
+        draws = [_best(config, _same(config, records[: 0 if partial else None], FREE)) for config in configs]
+        found.append(RowRuns(row, configs, _joined(draws), partial))
     return found
 
 
-def _record(config: Any, records: pd.DataFrame) -> pd.DataFrame:
-    """The one record that answers a configuration, or no row."""
-    same = _same(config, records, FREE)
-    if same.empty:
-        return same.assign(searched=False)
-    ranked = (
-        same.reindex(columns=["val/dice"]).astype(float).sort_values("val/dice", na_position="first", kind="stable")
-    )
-    searched = "learning_rate" in same and bool((same["learning_rate"] != config.learning_rate).any())
-    return same.loc[ranked.index[-1:]].assign(searched=searched)
+def _joined(parts: Sequence[pd.DataFrame], **how: Any) -> pd.DataFrame:
+    return pd.concat([one for one in parts if len(one)] or parts[:1], **how)
 
 
 def _same(config: Config, records: pd.DataFrame, free: Sequence[str]) -> pd.DataFrame:
+    """The records that are not stale and have all values of a configuration, those of `free` fields excepted."""
     values = {name: value for name, value in config.to_record().items() if name not in free}
-    if not set(values) <= set(records.columns):
+    if records.empty or not set(values) <= set(records.columns):
         return records.iloc[:0]
-    same = pd.Series(True, index=records.index)
+    same = ~records["stale"].astype(bool)
     for name, value in values.items():
         same &= records[name] == value
     return records[same]
+
+
+def _best(config: Any, same: pd.DataFrame) -> pd.DataFrame:
+    """The one record that answers a configuration, or no row."""
+    dice = same.reindex(columns=["val/dice"])["val/dice"].astype(float).sort_values(na_position="first", kind="stable")
+    searched = len(same) > 0 and bool((same["learning_rate"] != config.learning_rate).any())
+    return same.loc[dice.index[-1:]].assign(searched=searched)
 
 
 def grid_records(grid: Grid, records: pd.DataFrame) -> pd.DataFrame:
@@ -92,12 +89,12 @@ def grid_records(grid: Grid, records: pd.DataFrame) -> pd.DataFrame:
     Columns are added: `row` and `place`, label and position of the grid's row (labels may repeat), and `searched`.
     """
     found = [runs.draws.assign(row=runs.row.label, place=place) for place, runs in enumerate(by_row(grid, records))]
-    return pd.concat([one for one in found if len(one)] or found[:1], ignore_index=True)
+    return _joined(found, ignore_index=True)
 
 
 def record_of(config: Config, records: pd.DataFrame) -> pd.Series | None:
     """The fresh record of exactly this configuration (wherever it ran), such as that of a notebook; None where it is not run."""
-    same = _same(config, records[~records["stale"].astype(bool)] if len(records) else records, AT_RUN_TIME)
+    same = _same(config, records, AT_RUN_TIME)
     return None if same.empty else same.iloc[0]
 
 
@@ -107,10 +104,7 @@ def case_table(record: pd.Series) -> pd.DataFrame:
 
 
 def best_label(runs: pd.DataFrame, models: Sequence[str]) -> str | None:
-    """Label of the row with the best mean Dice on validation cases among those of `models`; None where none has been run.
-
-    `runs`: of `grid_records`.
-    """
+    """Label of the row of `grid_records` with the best mean Dice on validation cases among those of `models`; None without one."""
     candidates = runs[runs["model"].isin(models)] if len(runs) else runs
     if candidates.empty:
         return None

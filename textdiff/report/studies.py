@@ -5,19 +5,17 @@ nothing was run, and figures of them that say so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from textdiff.evaluation.studies import ALL, SAMPLED, by_question
 from textdiff.experiments.config import Config
 from textdiff.experiments.pages import PromptsConfig, SamplingConfig
 from textdiff.figures.curves import dice_heatmap
 from textdiff.report.rows import case_table, record_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 WAY = ("sampler", "sampling_steps", "samples")
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from textdiff.evaluation.metrics import bootstrap_interval
+from textdiff.experiments.grids import Grid
 from textdiff.report.missing import NOT_GIVEN, NOT_RUN, grid_caption
 from textdiff.report.rows import RowRuns, by_row, case_table
 
-if TYPE_CHECKING:
-    from textdiff.experiments.grids import Grid
-
-# The score beside the Dice in tables of differences: column of the per-case tables, header, scale.
-SECOND = {"images": ("dice_native", "native Dice", 100), "volumes": ("hd95_mm", "HD95 (mm)", 1)}
+# The score beside the Dice in tables of differences: column of the per-case tables, header, scale, and what it is.
+SECOND = {
+    "images": ("dice_native", "native Dice", 100, "Native Dice: the same at the images' own size."),
+    "volumes": ("hd95_mm", "HD95 (mm)", 1, "HD95 in mm, below zero where the row is better."),
+}
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,6 @@ class Table:
         body = self.frame.to_html(index=False, border=0, classes="table", justify="left")
         head, rest = body.split(">", 1)
         return f"{head}>\n  <caption>{html.escape(self.caption)}</caption>{rest}"
-
-
-# --- cells -----------------------------------------------------------------------------------------------
 
 
 def mean_sd(values: pd.Series, scale: float = 100) -> str:
@@ -67,42 +65,39 @@ def millions(count: float) -> str:
     return NOT_GIVEN if pd.isna(count) else f"{count:.2f} M"
 
 
+def text_frame(lines: Sequence[Sequence[Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """Cells as they are written, one sequence per row."""
+    return pd.DataFrame(lines, columns=list(columns), dtype=object)
+
+
+def grid_table_of(
+    rows: Sequence[RowRuns],
+    records: pd.DataFrame,
+    lines: Sequence[Sequence[Any]],
+    columns: Sequence[str],
+    text: Sequence[str],
+) -> Table:
+    """The cells of a table of a grid with the caption `text` and what `report.missing.grid_caption` adds."""
+    frame = text_frame(lines, columns)
+    return Table(frame, grid_caption(text, rows, records, frame))
+
+
 def results(rows: Sequence[RowRuns], scores: Mapping[str, tuple[str, float]]) -> pd.DataFrame:
     """The rows of a grid with their test Dice, its interval, other `scores` ({header: (name, scale)}), parameters and seconds."""
     columns = ["Model", "n labelled", "draws", "test n", "Dice", "95 % interval", *scores]
     columns += ["trained parameters", "training seconds"]
+    known = ["test/dice_ci_low", "test/dice_ci_high", "model/trained_parameters", "train/seconds"]
     lines = []
     for runs in rows:
-        cells = ["", NOT_RUN, *[""] * (3 + len(scores))]
-        if len(runs.draws):
-            others = [score_of(runs.draws, *one) for one in scores.values()]
-            cells = [
-                _test_n(runs.draws),
-                score_of(runs.draws, "dice"),
-                _interval(runs.draws),
-                *others,
-                *_cost(runs.draws),
-            ]
+        draws, cells = runs.draws, ["", NOT_RUN, *[""] * (3 + len(scores))]
+        if len(draws):
+            low, high, parameters, seconds = draws.reindex(columns=known).astype(float).mean()
+            cells = ["/".join(str(int(n)) for n in sorted(draws["test/n"].dropna().unique())), score_of(draws, "dice")]
+            cells += [NOT_GIVEN if pd.isna(low + high) else f"{100 * low:.2f} to {100 * high:.2f}"]
+            cells += [score_of(draws, *one) for one in scores.values()]
+            cells += [millions(parameters / 1e6), NOT_GIVEN if pd.isna(seconds) else f"{seconds:,.0f}"]
         lines.append([*runs.start, *cells])
-    return pd.DataFrame(lines, columns=columns, dtype=object)
-
-
-def _test_n(draws: pd.DataFrame) -> str:
-    return "/".join(str(int(n)) for n in sorted(draws["test/n"].dropna().unique()))
-
-
-def _interval(draws: pd.DataFrame) -> str:
-    bounds = draws.reindex(columns=["test/dice_ci_low", "test/dice_ci_high"]).astype(float).mean() * 100
-    return f"{bounds.iloc[0]:.2f} to {bounds.iloc[1]:.2f}" if bounds.notna().all() else NOT_GIVEN
-
-
-def _cost(draws: pd.DataFrame) -> list[str]:
-    known = draws.reindex(columns=["model/trained_parameters", "train/seconds"]).astype(float).mean()
-    parameters, seconds = known.iloc[0], known.iloc[1]
-    return [millions(parameters / 1e6), NOT_GIVEN if pd.isna(seconds) else f"{seconds:,.0f}"]
-
-
-# --- differences, case by case ---------------------------------------------------------------------------
+    return text_frame(lines, columns)
 
 
 def differences(grid: Grid, records: pd.DataFrame, base: str, score: str = "dice") -> pd.DataFrame:
@@ -138,16 +133,10 @@ def paired(ours: pd.DataFrame, base: pd.DataFrame) -> dict[str, Any]:
     """The difference of two tables of `by_case`, on the cases and draws that both have: one row of `differences`."""
     both = (ours - base)[[seed for seed in ours if seed in base]].dropna()
     if both.empty:
-        return {"difference": float("nan"), "low": float("nan"), "high": float("nan"), "cases": 0, "draws": ()}
-    of_case = both.mean(axis=1)
+        return dict.fromkeys(("difference", "low", "high"), float("nan")) | {"cases": 0, "draws": ()}
+    of_case, draws = both.mean(axis=1), tuple(both.mean())
     low, high = bootstrap_interval(of_case)
-    return {
-        "difference": of_case.mean(),
-        "low": low,
-        "high": high,
-        "cases": len(both),
-        "draws": tuple(both.mean()),
-    }
+    return {"difference": of_case.mean(), "low": low, "high": high, "cases": len(both), "draws": draws}
 
 
 def paired_differences(grid: Grid, records: pd.DataFrame, base: str) -> Table:
@@ -158,7 +147,7 @@ def paired_differences(grid: Grid, records: pd.DataFrame, base: str) -> Table:
     """
     rows = by_row(grid, records)
     kind = rows[0].configs[0].entry.kind
-    score, header, scale = SECOND[kind]
+    score, header, scale, also = SECOND[kind]
     dice, second = (_differences(rows, grid.name, base, name) for name in ("dice", score))
     lines = []
     for (label, one), (_, other) in zip(dice.iterrows(), second.iterrows(), strict=True):
@@ -169,25 +158,17 @@ def paired_differences(grid: Grid, records: pd.DataFrame, base: str) -> Table:
         elif label == base:
             cells = [one["cases"], "the base", "", ""]
         lines.append([label, *cells])
-    frame = pd.DataFrame(lines, columns=["Model", "test n", "Dice", "draw by draw", header], dtype=object)
-    also = {
-        "images": "Native Dice: the same at the images' own size.",
-        "volumes": "HD95 in mm, below zero where the row is better.",
-    }
     text = [
         f"Difference to “{base}” in points of Dice (percent), above zero where the row is better: for each test case in each "
-        f"draw of the labelled {kind}, then the mean over draws, then over cases. {also[kind]}",
+        f"draw of the labelled {kind}, then the mean over draws, then over cases. {also}",
         f"In brackets: 95 % bootstrap over the test {kind}; it does not hold the spread between draws, which stands draw by "
         "draw beside the Dice.",
     ]
-    return Table(frame, grid_caption(text, rows, records, frame))
-
-
-# --- goals -----------------------------------------------------------------------------------------------
+    return grid_table_of(rows, records, lines, ["Model", "test n", "Dice", "draw by draw", header], text)
 
 
 def row_mean(runs: pd.DataFrame, label: str, metric: str = "test/dice") -> float:
-    """Mean of a metric over the draws of the row called `label`; nan where none was run. `runs`: of `grid_records`.
+    """Mean of a metric over the draws of the row of `grid_records` called `label`; nan where none was run.
 
     Raises ValueError for a label that several rows of the grid have: their mean would mix experiments.
     """
@@ -207,4 +188,4 @@ def goals_table(goals: Sequence[tuple[str, float, float]], caption: str, at_most
         short = reached - wanted if goal in at_most else wanted - reached
         verdict = NOT_RUN if pd.isna(reached) else "yes" if short <= 0 else f"no, {short:.2f} short"
         lines.append([goal, f"{wanted:g}", "" if pd.isna(reached) else f"{reached:.2f}", verdict])
-    return Table(pd.DataFrame(lines, columns=["goal", "wanted", "reached", "met"], dtype=object), caption)
+    return Table(text_frame(lines, ["goal", "wanted", "reached", "met"]), caption)

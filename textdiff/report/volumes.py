@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from textdiff.data.volumes.prompts import KINDS
 from textdiff.evaluation.calibration import uncertainty_against_dice
-from textdiff.evaluation.studies import SAMPLED
+from textdiff.evaluation.studies import SAMPLED, Way
 from textdiff.evaluation.volumes import column
+from textdiff.experiments.grids import Grid
 from textdiff.report.missing import NOT_GIVEN, NOT_RUN, grid_caption, score_words
 from textdiff.report.rows import RowRuns, best_label, by_row, grid_records
-from textdiff.report.tables import Table, results, score_of
-
-if TYPE_CHECKING:
-    from textdiff.evaluation.studies import Way
-    from textdiff.experiments.grids import Grid
+from textdiff.report.tables import Table, grid_table_of, results, score_of, text_frame
 
 BESIDE = 4  # structures that have a column of their own beside the means; more have `structure_table` only
 DISTANCES = {"HD95 (mm)": ("hd95_mm", 1), "ASSD (mm)": ("assd_mm", 1)}
@@ -67,14 +63,15 @@ def run_table(metrics: Mapping[str, float], class_names: Sequence[str]) -> Table
     low, high = metrics.get("test/dice_ci_low"), metrics.get("test/dice_ci_high")
     if low is not None and high is not None:
         text += f" 95 % interval of the mean Dice: {100 * low:.2f} to {100 * high:.2f} (bootstrap over volumes)."
-    return Table(pd.DataFrame(lines, columns=["structure", *scores], dtype=object), text)
+    return Table(text_frame(lines, ["structure", *scores]), text)
 
 
 def best_network(grid: Grid, records: pd.DataFrame) -> str:
     """Label of the network from scratch with the best Dice on validation volumes; before any was run, of the first one."""
-    networks = [row for row in grid.rows if not row.fields.get("model", "textdiffseg").startswith("textdiffseg")]
-    models = [row.fields["model"] for row in networks]
-    return best_label(grid_records(grid, records), models) or networks[0].label
+    networks = {
+        row.fields["model"]: row.label for row in grid.rows if getattr(grid.configs(row)[0], "from_scratch", False)
+    }
+    return best_label(grid_records(grid, records), list(networks)) or next(iter(networks.values()))
 
 
 def structure_table(grid: Grid, records: pd.DataFrame) -> Table:
@@ -86,13 +83,12 @@ def structure_table(grid: Grid, records: pd.DataFrame) -> Table:
             lines.append([runs.row.label, name, score_of(runs.draws, f"dice_{column(name)}"), *distances])
         if runs.draws.empty:
             lines.append([runs.row.label, "", NOT_RUN, "", ""])
-    frame = pd.DataFrame(lines, columns=["Model", "structure", "Dice", *DISTANCES], dtype=object)
     text = [
         "Every structure by itself on the test volumes: mean ± standard deviation over draws (no ±: one draw), Dice in percent.",
         "A structure that a volume lacks counts as 100 where none is marked, and has no distance then; where one is, or where one "
         "is missed, it counts as 0, and with the diagonal of the volume.",
     ]
-    return Table(frame, grid_caption(text, rows, records, frame))
+    return grid_table_of(rows, records, lines, ["Model", "structure", "Dice", *DISTANCES], text)
 
 
 def prompt_table(grid: Grid, records: pd.DataFrame) -> Table:
@@ -108,7 +104,6 @@ def prompt_table(grid: Grid, records: pd.DataFrame) -> Table:
             made = [score_of(runs.draws, name) for name in scores.values()]
             cells = made if len(runs.draws) else [NOT_RUN, *[""] * (len(scores) - 1)]
             lines.append([runs.row.label, len(runs.draws), *cells])
-    frame = pd.DataFrame(lines, columns=["Model", "draws", *scores], dtype=object)
     text = [
         "Test Dice in percent (mean ± standard deviation over draws) by what the sentence asks for.",
         "One by one: of each structure when it alone is named. Another asked for: what is still marked of a structure when "
@@ -116,7 +111,7 @@ def prompt_table(grid: Grid, records: pd.DataFrame) -> Table:
         "Kinds of prompts: everything at once, asked in that kind, by a model that was trained on all three. Reports are made "
         "from the true label and leak it.",
     ]
-    return Table(frame, grid_caption(text, rows, records, frame))
+    return grid_table_of(rows, records, lines, ["Model", "draws", *scores], text)
 
 
 def prompt_matrix(draws: pd.DataFrame) -> pd.DataFrame:
@@ -147,78 +142,54 @@ def matrix_table(grid: Grid, records: pd.DataFrame) -> Table:
             cells = (matrix.loc[asked].get(name) for name in names)
             written = (NOT_GIVEN if cell is None else f"{100 * cell:.2f}" for cell in cells)
             lines.append([runs.row.label, asked, *written])
-    frame = pd.DataFrame(lines, columns=["Model", "asked for", *names], dtype=object)
     text = [
         "Test Dice in percent of every structure, by the one structure that the sentence names; mean over volumes and draws.",
         "A model that reads is high where both are the same and near zero elsewhere: the mask moves with the words.",
     ]
-    return Table(frame, grid_caption(text, rows, records, frame))
-
-
-# --- one model, many ways to draw (notebook 25) --------------------------------------------------------
+    return grid_table_of(rows, records, lines, ["Model", "asked for", *names], text)
 
 
 def sampling_table(per_case: pd.DataFrame) -> Table:
-    """Dice and seconds by sampler and number of sampling steps.
-
-    `per_case`: one row per volume, sampler, number of steps and number of samples, as `evaluation.studies.sampling_study` gives
-    it (`case`, `sampler`, `sampling_steps`, `samples`, `dice` and `ece` 0..1, `seconds`). Rows of several samples are left to
-    `uncertainty_table`.
+    """Dice and seconds by sampler and number of sampling steps. `per_case`: the table of `evaluation.studies.sampling_study`;
+    rows of several samples are left to `uncertainty_table`.
     """
     ways = per_case[per_case["samples"] == 1].groupby(["sampler", "sampling_steps"], sort=False)
     shared = set.intersection(*(set(part["case"]) for _, part in ways)) if len(ways) else set()
     lines = []
     for way, part in ways:
-        same = part.loc[part["case"].isin(shared), "dice"].mean()
-        scores = [f"{100 * part['dice'].mean():.2f}", f"{100 * same:.2f}", f"{part['ece'].mean():.3f}"]
-        lines.append([*way, part["case"].nunique(), *scores, f"{part['seconds'].mean():.2f}"])
-    columns = [
-        "sampler",
-        "steps",
-        "test n",
-        "Dice",
-        f"Dice on the {len(shared)} that all have",
-        "ECE",
-        "seconds per volume",
-    ]
+        dice = (100 * part.loc[kept, "dice"].mean() for kept in (part["case"].notna(), part["case"].isin(shared)))
+        cells = [*(f"{one:.2f}" for one in dice), f"{part['ece'].mean():.3f}", f"{part['seconds'].mean():.2f}"]
+        lines.append([*way, part["case"].nunique(), *cells])
+    same = f"Dice on the {len(shared)} that all have"
+    columns = ["sampler", "steps", "test n", "Dice", same, "ECE", "seconds per volume"]
     text = [
         "One model, one sample: mean Dice in percent by sampler and number of sampling steps.",
         "Where the numbers of volumes differ, only the column of those that all have compares rows.",
         "ECE: expected calibration error of a volume's voxels near true or marked structures.",
     ]
-    return Table(pd.DataFrame(lines, columns=columns, dtype=object), " ".join(text))
+    return Table(text_frame(lines, columns), " ".join(text))
 
 
 def uncertainty_table(per_case: pd.DataFrame, sampler: str, sampling_steps: int) -> Table:
-    """What several samples add to one: Dice, calibration, and how well the uncertainty points at errors.
-
-    `per_case` as for `sampling_table`, with `error_auroc`, `error_auprc`, `error_share` and `uncertainty` too.
+    """What several samples add to one: Dice, calibration, and how well the uncertainty points at errors, in a `per_case`
+    table as for `sampling_table`.
     """
     part = per_case[(per_case["sampler"] == sampler) & (per_case["sampling_steps"] == sampling_steps)]
     lines = []
     for samples, rows in part.groupby("samples"):
         scores = rows[["ece", "error_auroc", "error_auprc", "error_share"]].astype(float).mean()
-        ranks = uncertainty_against_dice(rows.astype({"uncertainty": float, "dice": float}))
+        ranks = uncertainty_against_dice(rows)
         cells = [*(f"{value:.3f}" for value in scores), NOT_GIVEN if pd.isna(ranks) else f"{ranks:+.2f}"]
         lines.append([samples, len(rows), f"{100 * rows['dice'].mean():.2f}", *cells, f"{rows['seconds'].mean():.2f}"])
-    columns = [
-        "samples",
-        "test n",
-        "Dice",
-        "ECE",
-        "AUROC",
-        "AUPRC",
-        "wrong voxels",
-        "uncertainty and Dice",
-        "seconds per volume",
-    ]
+    columns = ["samples", "test n", "Dice", "ECE", "AUROC", "AUPRC", "wrong voxels"]
+    columns += ["uncertainty and Dice", "seconds per volume"]
     text = [
         f"One model, {sampling_steps} steps of {sampler}: means over test volumes, of voxels near true or marked structures.",
         "ECE: distance of confidence from accuracy. AUROC: chance that a wrong voxel is less sure than a right one (guessing: 0.5). "
         "AUPRC: average precision of the least sure voxels being wrong (guessing: the share of wrong voxels).",
         "Uncertainty and Dice: rank correlation over volumes, -1 where the less sure volumes are the worse ones throughout.",
     ]
-    return Table(pd.DataFrame(lines, columns=columns, dtype=object), " ".join(text))
+    return Table(text_frame(lines, columns), " ".join(text))
 
 
 def sampling_metrics(
@@ -254,9 +225,7 @@ def reliability_metrics(table: pd.DataFrame, prefix: str) -> dict[str, float]:
 
 def reliability_table(metrics: Mapping[str, float], prefix: str) -> pd.DataFrame:
     """The table that `reliability_metrics` wrote, without its empty bins."""
-    rows: dict[int, dict[str, float]] = {}
-    for name, value in metrics.items():
-        if name.startswith(f"{prefix}/") and not pd.isna(value):
-            place, part = name.removeprefix(f"{prefix}/").split("/")
-            rows.setdefault(int(place), {})[part] = value
-    return pd.DataFrame.from_dict(rows, orient="index").sort_index().reindex(columns=list(BINS))
+    kept = {name: value for name, value in metrics.items() if name.startswith(f"{prefix}/") and not pd.isna(value)}
+    places = sorted({int(name.split("/")[-2]) for name in kept})
+    rows = [{name: kept.get(f"{prefix}/{place}/{name}") for name in BINS} for place in places]
+    return pd.DataFrame(rows, index=places, columns=list(BINS))

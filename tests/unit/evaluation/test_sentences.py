@@ -8,6 +8,7 @@ import pytest
 from textdiff.data import load_dataset
 from textdiff.data.cases import Case, Dataset
 from textdiff.data.images.captions import named_side, other_areas, parse_chest_caption
+from textdiff.data.registry import DATASETS
 from textdiff.evaluation.sentences import mask_rules, most_moved, sentence_counts, side_agreement
 
 
@@ -19,7 +20,7 @@ def one(name: str, caption: str, columns: slice = slice(0, 4)) -> Case:
 
 def test_sentences_are_counted_by_split():
     train, test = [one("a", "x"), one("b", "y"), one("c", "y")], [one("d", "z")]
-    counts = sentence_counts(Dataset("d", train, [], test, [], ("background", "n"), True, ""))
+    counts = sentence_counts(Dataset(DATASETS["nuclei_phantoms"], train, [], test, []))
     assert counts.to_dict("index") == {
         "y": {"train": 2, "val": 0, "test": 0},
         "x": {"train": 1, "val": 0, "test": 0},

@@ -24,7 +24,6 @@ from textdiff.evaluation.studies import (
     asked_only,
     by_question,
     each_asked,
-    look,
     looks,
     prompt_metrics,
     prompt_study,
@@ -85,13 +84,14 @@ def test_every_question_is_asked_in_every_kind(model, cases):
 
 
 def test_volumes_without_a_structure_say_nothing_about_reading():
-    row = {"kind": "class", "asked": "liver", "structure": "liver", "dice": 1.0, "actual_ml": 0.0}
-    answers = pd.DataFrame(
-        [row, row | {"dice": 0.5, "actual_ml": 9.0}, row | {"asked": ALL, "dice": 0.7, "actual_ml": 9.0}]
-    )
+    row = {"case": "a", "kind": "class", "asked": "liver", "structure": "liver", "dice": 1.0, "actual_ml": 0.0}
+    held = row | {"dice": 0.5, "actual_ml": 9.0}
+    answers = pd.DataFrame([row, held, held | {"asked": ALL, "dice": 0.7}])
     table = by_question(answers)["class"]
     assert table.loc["liver", "liver"] == 0.5 and table.loc[ALL, "liver"] == 0.7
     assert by_question(answers, "std")["class"].isna().all(axis=None)
+    metrics = {"test/n": 1, "class/dice_liver_asked_for_liver": 0.5, "class/dice_liver_asked_for_all": 0.7}
+    assert prompt_metrics(answers) == metrics
 
 
 def test_the_slice_and_its_words_are_hung_as_radiologists_do(model):
@@ -99,7 +99,8 @@ def test_the_slice_and_its_words_are_hung_as_radiologists_do(model):
     labels = np.zeros((32, 32, 24), np.uint8)
     labels[24:, 24:, 10:14] = 1
     image = Volume(np.where(labels > 0, 200.0, -100.0).astype(np.float32), np.diag([5.0, 5.0, 5.0, 1.0]))
-    picture, truth, words, maps = look(model, image, Volume(labels, image.affine), "the left kidney")
+    ((picture, truth, text, words, maps),) = looks(model, image, Volume(labels, image.affine), ["the left kidney"])
+    assert text == "the left kidney"
     assert picture.shape == (24, 24, 3) and truth.shape == (24, 24) and maps.shape == (len(words), 6, 6)
     assert truth[:8, :8].all() and not truth[12:].any() and picture[0, 0, 0] == 255
     assert words[1:3] == ["the", "left"] or words[:2] == ["the", "left"]
@@ -122,21 +123,16 @@ def test_what_is_marked_under_any_sentence():
     image, truth = volume_case().pair()
     table = answers_to(boxes, image, truth, ["liver", "a lovely day"], BOXES)
     assert table["sentence"].tolist() == ["liver", "a lovely day", "(the truth)"]
-    assert table["warned"].tolist() == ["", "yes", ""] and table["understood by rules"].tolist()[:2] == [
-        "liver",
-        "nothing",
-    ]
+    assert table["warned"].tolist() == ["", "yes", ""]
+    assert table["understood by rules"].tolist()[:2] == ["liver", "nothing"]
     assert table["liver (ml)"].tolist() == [2.3, 0.0, 2.3] and table["left kidney (ml)"].tolist()[:2] == [0.0, 0.0]
 
 
 def test_each_structure_is_asked_for_alone_and_all_together():
     case = volume_case()
     masks = each_asked(boxes, case, BOXES)
-    assert {asked: np.unique(one.array).tolist() for asked, one in masks.items()} == {
-        ALL: [0, 1, 2],
-        "liver": [0, 1],
-        "left kidney": [0, 2],
-    }
+    found = {asked: np.unique(one.array).tolist() for asked, one in masks.items()}
+    assert found == {ALL: [0, 1, 2], "liver": [0, 1], "left kidney": [0, 2]}
     assert share_asked(masks[ALL], BOXES, ["liver"]) == pytest.approx(288 / (288 + 180), abs=0.01)
     assert np.isnan(share_asked(asked_only(masks["liver"], BOXES, []), BOXES, ["liver"]))
 
@@ -157,14 +153,3 @@ def test_cases_in_order_of_their_dice():
     cases = [volume_case(name) for name in ("1", "5", "2")]
     chosen = worst_middle_best(worse, cases, BOXES)
     assert [case.name for case, _ in chosen.values()] == ["1", "2", "5"] and chosen["best"][1] > 0.95
-
-
-def test_answers_become_metrics():
-    row = {"case": "a", "kind": "class", "asked": "left kidney", "structure": "liver", "dice": 0.25, "actual_ml": 9.0}
-    assert prompt_metrics(pd.DataFrame([row])) == {"test/n": 1, "class/dice_liver_asked_for_left_kidney": 0.25}
-
-
-def test_looks_are_rows_of_a_figure(model, cases):
-    image, labels = cases[0].pair()
-    ((picture, truth, text, words, weights),) = looks(model, image, labels, ["the liver"])
-    assert text == "the liver" and len(words) == len(weights) and picture.shape[:2] == truth.shape

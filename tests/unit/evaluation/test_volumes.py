@@ -64,9 +64,12 @@ def test_a_shifted_answer_is_as_far_off_as_the_millimetres_of_a_voxel():
     assert table["dice_liver"].tolist() == pytest.approx([5 / 6] * 2, abs=1e-6)
     assert table["dice_left_kidney"].tolist() == pytest.approx([3 / 4] * 2, abs=1e-6)
     assert table["dice"].tolist() == pytest.approx([(5 / 6 + 3 / 4) / 2] * 2, abs=1e-6)
+    without = run(shifted, surfaces=False)
+    assert not [name for name in without.columns if "_mm" in name] and "hd95_mm" not in summarise_volumes(without)
+    assert without.equals(table[without.columns].assign(seconds=without["seconds"]))
 
 
-def test_what_is_missed_and_what_is_invented_costs_the_diagonal():
+def test_a_structure_in_one_map_costs_the_diagonal_and_in_neither_it_scores_one():
     diagonal = np.linalg.norm([16 * 2, 14, 12 * 5])
     table = run(only_liver)
     assert table["missed"].tolist() == [1, 1] and table["invented"].tolist() == [0, 0]
@@ -74,20 +77,9 @@ def test_what_is_missed_and_what_is_invented_costs_the_diagonal():
     assert table["hd95_mm"].tolist() == pytest.approx([diagonal / 2] * 2)
     invented = run(lambda image, prompt: CASES[0].labels(), [case("a", without=(2,))])
     assert (invented["missed"][0], invented["invented"][0]) == (0, 1)
-
-
-def test_a_structure_in_neither_map_scores_one_and_has_no_distance():
-    table = run(cases=[case("a", without=(2,))])
-    assert table["dice_left_kidney"][0] == 1
-    assert np.isnan(table["hd95_mm_left_kidney"][0]) and table["hd95_mm"][0] == 0
-
-
-def test_distances_can_be_left_out():
-    table = run(shifted, surfaces=False)
-    assert not [name for name in table.columns if "_mm" in name]
-    assert table.equals(run(shifted)[table.columns].assign(seconds=table["seconds"]))
-    summary = summarise_volumes(table)
-    assert summary["dice_liver"] == pytest.approx(5 / 6, abs=1e-6) and "hd95_mm" not in summary
+    neither = run(cases=[case("a", without=(2,))])
+    assert neither["dice_left_kidney"][0] == 1
+    assert np.isnan(neither["hd95_mm_left_kidney"][0]) and neither["hd95_mm"][0] == 0
 
 
 def predicted(confidence, wrong=0):
@@ -117,13 +109,11 @@ def test_uncertainty_and_probabilities_are_scored_where_they_come():
     assert summary["error_auroc"] == 1 and np.isnan(summary["dice_vs_uncertainty"])
 
 
-def test_reliability_needs_probabilities():
+@pytest.mark.parametrize("answer", [CASES[0].labels(), Prediction(CASES[0].labels(), NAMES, {})])
+def test_reliability_needs_probabilities(answer):
     with pytest.raises(ValueError, match="returns none"):
-        run(reliability=Reliability())
-    bare = Prediction(CASES[0].labels(), NAMES, {})
-    with pytest.raises(ValueError, match="returns none"):
-        run(lambda image, prompt: bare, CASES[:1], reliability=Reliability())
-    assert "ece" not in run(lambda image, prompt: bare, CASES[:1])
+        run(lambda image, prompt: answer, CASES[:1], reliability=Reliability())
+    assert "ece" not in run(lambda image, prompt: answer, CASES[:1])
 
 
 def test_the_summary():
@@ -156,9 +146,7 @@ def test_wrong_requests_are_refused(options, message):
         run(**options)
 
 
-@pytest.mark.parametrize(
-    ("table", "message"), [(pd.DataFrame({"dice": [1.0]}), "lacks the columns"), (run()[:0], "no rows")]
-)
-def test_summary_refuses_what_is_no_case_table(table, message):
-    with pytest.raises(ValueError, match=message):
-        summarise_volumes(table)
+def test_summary_refuses_what_is_no_case_table():
+    for table, message in ((pd.DataFrame({"dice": [1.0]}), "lacks the columns"), (run()[:0], "no rows")):
+        with pytest.raises(ValueError, match=message):
+            summarise_volumes(table)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import pytest
 
@@ -29,8 +25,8 @@ def batch():
 
 
 def test_a_mark_at_the_front_right_is_at_the_upper_left():
-    grey, colours = np.full((6, 4), -1.0), np.zeros((6, 4, 3), np.uint8)
-    grey[5, 3], colours[5, 3] = 1.0, 255
+    grey, colours = np.full((6, 4), -1.0), np.zeros((3, 6, 4))
+    grey[5, 3], colours[:, 5, 3] = 1, 1
     fig = axial.axial_grid({"grey": grey, "colours": colours}, 2, "Marks.")
     for place in (0, 1):
         shown = pixels(fig, place)

@@ -4,16 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.unit.figures.little import DIFFERENCES, HEAT, LOSSES, PRETRAINED, RUNS, SAMPLED
 from textdiff.evaluation.calibration import Reliability
 from textdiff.figures import curves
 from textdiff.figures.style import description
 
 HISTORY = pd.DataFrame({"epoch": [0, 1, 2], "loss": [1.0, 0.5, 0.25], "val/dice": [np.nan, 0.4, 0.6]})
-HEAT = pd.DataFrame([[0.5, np.nan], [0.6, 0.7]], index=pd.Index([6, 8], name="block"), columns=[50, 150])
 SPREAD = pd.DataFrame([[0.01, np.nan], [0.02, 0.03]], index=HEAT.index, columns=HEAT.columns)
-RUNS = pd.DataFrame(
-    {"row": ["ours", "ours", "ours", "U-Net"], "n_labels": [1, 1, 10, 5], "test/dice": [0.4, 0.6, 0.7, 0.3]}
-)
 
 
 def alt(fig):
@@ -34,30 +31,21 @@ def test_loss_curve_panels_follow_the_history():
     assert fig.axes[1].lines[0].get_xdata().tolist() == [1, 2]
     assert "loss from 1.000 to 0.250; val/dice from 0.400 to 0.600" in alt(fig)
     assert len(curves.loss_curve(HISTORY[["epoch", "loss"]].to_dict("records")).axes) == 1
+    for history in ([], [{"loss": 1.0}], [{"epoch": 0, "dice": 1.0}]):
+        with pytest.raises(ValueError, match="epoch|loss"):
+            curves.loss_curve(history)
 
 
-@pytest.mark.parametrize("history", [[], [{"loss": 1.0}], [{"epoch": 0, "dice": 1.0}]])
-def test_loss_curve_refuses_a_history_without_losses(history):
-    with pytest.raises(ValueError, match="epoch|loss"):
-        curves.loss_curve(history)
-
-
-def test_heatmap_marks_what_was_not_run():
+def test_heatmaps_write_the_spread_and_what_was_not_run():
     fig = curves.dice_heatmap(HEAT)
     assert written(fig).count("not run yet") == 1 and "70.0" in written(fig)
     assert "From 50.0 at 6 and 50 to 70.0 at 8 and 150; cells not run yet: 1" in alt(fig)
-
-
-def test_heatmap_writes_the_spread_under_the_mean():
     fig = curves.dice_heatmap(HEAT.fillna(0.4), spread=SPREAD, limits=(0, 1))
     assert written(fig) == ["50.0\n± 1.0", "40.0", "60.0\n± 2.0", "70.0\n± 3.0"]
     assert fig.axes[0].collections[0].get_clim() == (0, 100)
     assert "From 40.0 at 6 and 150 to 70.0 at 8 and 150." in alt(fig)
-
-
-def test_signed_heatmap_has_zero_in_the_middle():
     fig = curves.dice_heatmap(HEAT - 0.45, spread=SPREAD, signed=True)
-    assert fig.axes[0].collections[0].get_clim() == pytest.approx((-25, 25))
+    assert fig.axes[0].collections[0].get_clim() == pytest.approx((-25, 25)), "zero is in the middle"
     assert written(fig)[0].startswith("+5.0")
 
 
@@ -84,42 +72,27 @@ def test_a_row_is_a_line_over_the_number_of_labels():
     bar = axis.containers[0].lines[2][0].get_segments()[0]
     assert bar[:, 1] == pytest.approx([50 - 200**0.5, 50 + 200**0.5])
     assert alt(fig).endswith("ours: 50.0 % with 1, 70.0 % with 10; U-Net: 30.0 % with 5.")
-
-
-def test_all_labels_stand_behind_the_numbers():
     fig = curves.label_efficiency_curve(RUNS.assign(n_labels=[1, 1, "all", 5]), "volumes")
-    assert ticks(fig.axes[0]) == ["1", "5", "all"]
-    assert fig.axes[0].get_xlabel() == "labelled volumes (logarithmic)"
+    assert ticks(fig.axes[0]) == ["1", "5", "all"] and fig.axes[0].get_xlabel() == "labelled volumes (logarithmic)"
     assert "50.0 % with 1, 70.0 % with all" in alt(fig)
 
 
 def test_pretraining_curve_joins_means_and_draws_controls_level():
-    runs = pd.DataFrame({"iterations": [10, 10, 20, 20], "dice": [0.3, 0.5, 0.5, 0.7]})
-    fig = curves.pretraining_curve(runs, {"untrained": 0.25})
+    fig = curves.pretraining_curve(PRETRAINED, {"untrained": 0.25})
     line, *_, level = fig.axes[0].get_lines()
     assert line.get_xdata().tolist() == [10, 20] and line.get_ydata().tolist() == pytest.approx([40, 60])
     assert set(level.get_ydata()) == {25}
     assert "40.0 % after 10 iterations; 60.0 % after 20 iterations; untrained 25.0 %" in alt(fig)
 
 
-def test_steps_curve_tells_dice_and_seconds():
-    scores = pd.DataFrame({"sampling_steps": [1, 5, 1, 5], "dice": [0.5, 0.8, 0.6, 0.9], "seconds": [1, 5, 1, 6]})
-    assert "dice: 55.0 at 1, 85.0 at 5; seconds: 1.0 at 1, 5.5 at 5" in alt(curves.steps_curve(scores))
-
-
-def test_reliability_tells_the_calibration_error():
-    def table(confidence, right):
+def test_steps_and_reliability_tell_their_numbers():
+    assert "dice: 55.0 at 1, 85.0 at 5; seconds: 1.0 at 1, 5.5 at 5" in alt(curves.steps_curve(SAMPLED))
+    tables = {}
+    for name, confidence, right in (("a", 0.9, 5), ("b", 0.6, 6)):
         kept = Reliability()
         kept.add(np.tile([[1 - confidence], [confidence]], 10), (np.arange(10) < right).astype(int))
-        return kept.table()
-
-    assert "a: ECE 0.400; b: ECE 0.000" in alt(curves.reliability_curve({"a": table(0.9, 5), "b": table(0.6, 6)}))
-
-
-DIFFERENCES = pd.DataFrame(
-    {"difference": [0, 0.05, np.nan], "low": [-0.01, 0.04, np.nan], "high": [0.02, 0.07, np.nan], "cases": [3, 3, 0]},
-    index=["base", "BGR", "ten tokens"],
-).assign(draws=[(0.0, 0.04)] * 2 + [()])
+        tables[name] = kept.table()
+    assert "a: ECE 0.400; b: ECE 0.000" in alt(curves.reliability_curve(tables))
 
 
 def intervals(axis):
@@ -127,17 +100,11 @@ def intervals(axis):
     return [np.round(one, 6).tolist() for one in lines[1:]]  # the first is the line at zero
 
 
-def test_switches_are_dots_with_intervals_and_the_base_is_not_drawn():
+def test_differences_are_dots_with_intervals():
     fig = curves.worth_of_switches({"256 px": DIFFERENCES, "native": DIFFERENCES}, "base")
     (axis,) = fig.axes
-    assert ticks(axis, "y") == ["BGR", "ten tokens"]
-    assert intervals(axis) == [[4, 7], [4, 7]]
-    assert written(fig) == ["not run yet"]
-    assert "BGR, native: +5.0" in alt(fig)
-
-
-def test_reading_leaves_out_what_was_not_run():
-    losses = DIFFERENCES.rename_axis("row").reset_index().assign(reading="none")
-    fig = curves.reading_dots(pd.concat([losses, losses.assign(reading="swapped", cases=0)]))
+    assert ticks(axis, "y") == ["BGR", "ten tokens"] and intervals(axis) == [[4, 7], [4, 7]]
+    assert written(fig) == ["not run yet"] and "BGR, native: +5.0" in alt(fig)
+    fig = curves.reading_dots(pd.concat([LOSSES, LOSSES.assign(reading="swapped", cases=0)]))
     assert ticks(fig.axes[0], "y") == ["base", "BGR"] and intervals(fig.axes[0]) == [[-1, 2], [4, 7]]
-    assert alt(fig).endswith("base, none: +0.0; BGR, none: +5.0.")
+    assert alt(fig).endswith("base, none: +0.0; BGR, none: +5.0."), "what was not run is left out"

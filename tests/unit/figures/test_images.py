@@ -5,48 +5,26 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 
+from tests.unit.figures.little import ATTENTION, IMAGE, SHIFTED, SHOWN, TRUTH, WORDS
 from textdiff.figures import images as plots
 from textdiff.figures.style import FALSE_ALARM, HIT, MISS, description
 
-IMAGE = np.full((16, 16, 3), 128, np.uint8)
-TRUTH = np.zeros((16, 16), np.uint8)
-TRUTH[4:8, 4:8] = 1
-SHIFTED = np.roll(TRUTH, 2, axis=0)
-ATTENTION = np.linspace(0, 0.4, 4 * 16).reshape(4, 4, 4)
-WORDS = ["[CLS]", "upper", "left", "."]
-SHOWN = [
-    ("worst", IMAGE, TRUTH, {"ours": SHIFTED, "U-Net": TRUTH * 0}),
-    ("best", IMAGE, TRUTH, {"ours": TRUTH, "U-Net": TRUTH}),
-]
 
-
-def compared(image, truth, prediction):
-    """The pixels of the prediction's panel."""
-    return np.asarray(plots.compare_masks(image, truth, {"it": prediction}).axes[1].images[0].get_array())
-
-
-def test_comparison_colours_say_what_happened():
-    shown = compared(IMAGE, TRUTH, SHIFTED)
+def test_comparison_colours_and_words_say_what_happened():
+    fig = plots.compare_masks(IMAGE, TRUTH, {"ours": SHIFTED, "nothing": TRUTH * 0})
+    shown = np.asarray(fig.axes[1].images[0].get_array())
 
     def nearest(row, column):
         return min((HIT, FALSE_ALARM, MISS), key=lambda c: np.abs(shown[row, column] - to_rgb(c)).sum())
 
     assert [nearest(row, 5) for row in (6, 9, 4)] == [HIT, FALSE_ALARM, MISS]
     assert np.ptp(shown[0, 0]) == 0
-
-
-def test_comparison_tells_scores():
-    fig = plots.compare_masks(IMAGE, TRUTH, {"ours": SHIFTED, "nothing": TRUTH * 0})
-    assert fig.axes[1].get_title() == "ours\nDice 0.500"
+    assert fig.axes[1].get_title() == "ours\nDice 0.500" and len(fig.legends[0].get_texts()) == 3
     alt = description(fig)["alt"]
     assert "ours: 50% of the true area is found, 50% of the marked area is wrong" in alt
     assert "nothing: 0% of the true area is found, nothing is marked" in alt
-    assert len(fig.legends[0].get_texts()) == 3
-
-
-def test_masks_of_another_size_are_fitted():
-    small = TRUTH[::2, ::2]
-    assert np.array_equal(compared(IMAGE, TRUTH, TRUTH), compared(IMAGE, small, small))
+    small = plots.compare_masks(IMAGE, TRUTH[::2, ::2], {"ours": SHIFTED[::2, ::2]})
+    assert np.array_equal(small.axes[1].images[0].get_array(), shown), "masks of another size are fitted"
 
 
 def test_pca_pictures_show_the_structure_and_are_repeatable():
@@ -64,9 +42,6 @@ def test_pca_colours_mean_the_same_in_maps_fitted_together():
     maps = torch.randn(6, 8, 8, generator=torch.Generator().manual_seed(1))
     one, same = plots.pca_rgb([maps, maps + 3])
     np.testing.assert_allclose(one, same, atol=1e-5)
-
-
-def test_pca_of_one_channel_keeps_three_colours():
     (one,) = plots.pca_rgb([torch.rand(1, 4, 4)])
     assert one.shape == (4, 4, 3) and one[..., 1:].max() == 0
 
@@ -104,8 +79,8 @@ def test_qualitative_grid_tells_the_dice_of_the_whole_image():
 def test_tiles_are_small_and_show_the_middle():
     image = np.zeros((400, 400, 3), np.uint8)
     image[100:300, 100:300] = 255
-    tile = plots.qualitative_grid([("a", image, image[..., 0], {})], pixels=50, window=0.5).axes[0].images[0]
-    assert np.asarray(tile.get_array()).shape == (50, 50, 3) and np.asarray(tile.get_array()).min() == 1
+    tile = plots.qualitative_grid([("a", image, image[..., 0], {})], window=0.5).axes[0].images[0]
+    assert np.asarray(tile.get_array()).shape == (160, 160, 3) and np.asarray(tile.get_array()).min() == 1
     assert tile.get_extent() == [-0.5, 199.5, 199.5, -0.5]
 
 

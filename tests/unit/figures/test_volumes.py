@@ -5,23 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.unit.figures.little import AFFINE, EMPTY, LABELS, MARKED, UNSURE, VOLUME
 from textdiff.data.volumes.volume import Volume, turned, widest_planes
 from textdiff.figures import volumes as plots
 from textdiff.figures.style import description
 
 NAMES = ("background", "liver", "tumour")
-AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
-
-
-def labels(shift=0):
-    array = np.zeros((12, 10, 8), np.uint8)
-    array[8:11, 2:6, 1:5] = 1  # on the patient's right
-    array[9, 3 + shift, 2:4] = 2
-    return Volume(array, AFFINE, "case")
-
-
-def image():
-    return Volume(np.random.default_rng(0).normal(size=(12, 10, 8)).astype(np.float32), AFFINE, "case")
+MOVED = LABELS * (LABELS < 2) + (LABELS == 2)
+MOVED[9, 4, 2:4] = 2
+OTHER = Volume(MOVED, AFFINE, "case")
 
 
 def alt(fig):
@@ -29,15 +21,14 @@ def alt(fig):
 
 
 def test_the_alt_texts_tell_the_findings():
-    unsure, nothing = replace(image(), array=np.full((12, 10, 8), 0.25, np.float32)), labels().array * 0
-    said = alt(plots.slices(image(), labels(1), labels(), class_names=NAMES))
+    said = alt(plots.slices(VOLUME, OTHER, MARKED, class_names=NAMES))
     assert "liver 0.276 ml (truth 0.276 ml, Dice 0.96), tumour 0.012 ml (truth 0.012 ml, Dice 0.00)" in said
-    assert "label 1 0.276 ml, label 2 0.012 ml" in alt(plots.slices(image(), labels()))
-    said = alt(plots.slices(image(), {"ours": labels(1), "theirs": labels()}, class_names=NAMES))
+    assert "label 1 0.276 ml, label 2 0.012 ml" in alt(plots.slices(VOLUME, MARKED))
+    said = alt(plots.slices(VOLUME, {"ours": OTHER, "theirs": MARKED}, class_names=NAMES))
     assert "ours: liver" in said and "theirs: liver" in said
-    assert "nothing is marked" in alt(plots.slices(image(), replace(labels(), array=nothing)))
-    assert "nothing is marked" in alt(plots.surfaces(replace(labels(), array=nothing)))
-    said = alt(plots.uncertainty_slices(image(), labels(1), labels(), unsure))
+    assert "nothing is marked" in alt(plots.slices(VOLUME, EMPTY))
+    assert "nothing is marked" in alt(plots.surfaces(EMPTY))
+    said = alt(plots.uncertainty_slices(VOLUME, OTHER, MARKED, UNSURE))
     assert "mean uncertainty 0.25 where it is wrong, 0.25 elsewhere" in said
 
 
@@ -56,57 +47,51 @@ def test_the_patients_right_front_and_head_are_where_the_letters_say():
 
 @pytest.mark.parametrize("axes", ["LPS", "SAR"])
 def test_the_order_of_the_axes_in_the_file_does_not_matter(axes):
-    pictures = []
-    for order in ("RAS", axes):
-        fig = plots.slices(turned(image(), order), turned(labels(), order), turned(labels(1), order))
-        pictures.append([axis.images[0].get_array() for axis in fig.axes])
-    for one, other in zip(*pictures, strict=True):
-        assert np.array_equal(one, other)
+    volumes = VOLUME, MARKED, OTHER
+    one, other = (plots.slices(*(turned(volume, order) for volume in volumes)) for order in ("RAS", axes))
+    for axis, same in zip(one.axes, other.axes, strict=True):
+        assert np.array_equal(axis.images[0].get_array(), same.images[0].get_array())
 
 
 def test_planes_are_drawn_in_millimetres_and_cut_where_structures_are_widest():
-    fig = plots.slices(image(), labels())
+    fig = plots.slices(VOLUME, MARKED)
     assert [axis.images[0].get_extent() for axis in fig.axes] == [[0, 20, 0, 24], [0, 12, 0, 24], [0, 12, 0, 20]]
-    assert widest_planes(labels().array) == (9, 3, 2)
-    closer = plots.slices(image(), labels(), margin=2)
+    assert widest_planes(LABELS) == (9, 3, 2)
+    closer = plots.slices(VOLUME, MARKED, margin=2)
     assert closer.axes[2].images[0].get_extent() == [0, 6, 0, 12]  # 3 x 4 voxels and 2 mm around, cut at the edge
 
 
 def test_outlines_go_around_the_voxels():
     array = np.zeros((12, 10, 8), np.uint8)
     array[8:12, 2:6, 1:5] = 1  # touches the edge: closed there
-    axial = plots.slices(image(), replace(labels(), array=array)).axes[2]
+    axial = plots.slices(VOLUME, replace(MARKED, array=array)).axes[2]
     corners = np.concatenate([path.vertices for path in axial.collections[0].get_paths()])
     # From the patient's right: voxels 8 to 11 of 12 are the first four columns; rows 2 to 5 of 2 mm
-    assert corners.min(axis=0) == pytest.approx([0, 4], abs=0.5) and corners.max(axis=0) == pytest.approx(
-        [4, 12], abs=1
-    )
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    assert low == pytest.approx([0, 4], abs=0.5) and high == pytest.approx([4, 12], abs=1)
 
 
 def test_surfaces_lie_where_the_voxels_are_in_millimetres():
     place = AFFINE.copy()
     place[:3, 3] = 100, -50, 7
-    (mesh,) = plots.meshes(Volume((labels().array > 0).astype(np.uint8), place)).values()
+    (mesh,) = plots.meshes(Volume((LABELS > 0).astype(np.uint8), place)).values()
     low, high = mesh.min(axis=(0, 1)), mesh.max(axis=(0, 1))
+    single = np.zeros((6, 6, 6), np.uint8)
+    single[3, 3, 3] = 1
+    assert plots.meshes(Volume(single, np.eye(4)))[1].size, "a single voxel has a surface"
     # Voxel centres from (8, 2, 1) to (10, 5, 4); the surface lies half a voxel or less outside
     assert (low > [107.4, -47.1, 8.4]).all() and (low <= [108, -46, 10]).all()
     assert (high >= [110, -40, 19]).all() and (high < [110.6, -38.9, 20.6]).all()
 
 
-def test_single_voxels_have_a_surface():
-    array = np.zeros((6, 6, 6), np.uint8)
-    array[3, 3, 3] = 1
-    assert plots.meshes(Volume(array, np.eye(4)))[1].size
-
-
 @pytest.mark.parametrize(
     ("maps", "truth", "message"),
     [
-        ({"ours": replace(labels(), affine=np.diag([1.0, 2.0, 4.0, 1.0]))}, None, "ours.*mm apart"),
-        (labels(), replace(labels(), array=labels().array[1:]), "truth.*shape"),
+        ({"ours": replace(MARKED, affine=np.diag([1.0, 2.0, 4.0, 1.0]))}, None, "ours.*mm apart"),
+        (MARKED, replace(MARKED, array=LABELS[1:]), "truth.*shape"),
         ({}, None, "nothing to draw"),
     ],
 )
 def test_maps_that_do_not_lie_on_the_image_are_refused(maps, truth, message):
     with pytest.raises(ValueError, match=message):
-        plots.slices(image(), maps, truth)
+        plots.slices(VOLUME, maps, truth)

@@ -53,14 +53,9 @@ def image_record(root: Path, config: Config, dice: dict[str, float]) -> dict:
 def image_records(root: Path) -> pd.DataFrame:
     """Both draws of the first two rows: the text is worth 0.3, 0.1 in the first draw and 0.4, 0.2 in the second."""
     text, none, _ = (IMAGES.configs(row) for row in IMAGES.rows)
-    return pd.DataFrame(
-        [
-            image_record(root, text[0], {"001": 0.6, "002": 0.5}),
-            image_record(root, none[0], {"002": 0.4, "001": 0.3}),
-            image_record(root, text[1], {"001": 0.8, "002": 0.7}),
-            image_record(root, none[1], {"001": 0.4, "002": 0.5}),
-        ]
-    )
+    dice = [{"001": 0.6, "002": 0.5}, {"002": 0.4, "001": 0.3}, {"001": 0.8, "002": 0.7}, {"001": 0.4, "002": 0.5}]
+    configs = [text[0], none[0], text[1], none[1]]
+    return pd.DataFrame([image_record(root, config, one) for config, one in zip(configs, dice, strict=True)])
 
 
 def volume_record(root: Path, config: Config, dice: dict[str, float], distances: list, read: float = 0) -> dict:
@@ -69,12 +64,8 @@ def volume_record(root: Path, config: Config, dice: dict[str, float], distances:
     mean, far = table["dice"].mean(), table["hd95_mm"].mean()
     metrics = {"iou": mean / 2, "iou_pooled": mean / 2, "hd95_mm": far, "assd_mm": 0.5, "seconds": 1.5}
     for name, shift in ((HEAD, 0.05), (TAIL, -0.05)):
-        metrics |= {
-            f"dice_{name}": mean + shift,
-            f"iou_{name}": mean / 2,
-            f"hd95_mm_{name}": far,
-            f"assd_mm_{name}": 0.5,
-        }
+        own = {"dice": mean + shift, "iou": mean / 2, "hd95_mm": far, "assd_mm": 0.5}
+        metrics |= {f"{score}_{name}": value for score, value in own.items()}
     if read:
         metrics |= {f"dice_{a}_asked_for_{b}": read if a == b else 0.02 for a in (HEAD, TAIL) for b in (HEAD, TAIL)}
         metrics |= {"dice_one_by_one": read, "dice_swapped": 0.02}
@@ -84,10 +75,6 @@ def volume_record(root: Path, config: Config, dice: dict[str, float], distances:
 def volume_records(root: Path) -> pd.DataFrame:
     """Two draws of TextDiffSeg and one of SegResNet; the case 002 has no distance in the former."""
     ours, net = (VOLUMES.configs(row) for row in VOLUMES.rows[:2])
-    return pd.DataFrame(
-        [
-            volume_record(root, ours[0], {"001": 0.9, "002": 0.8}, [1.0, None], read=0.84),
-            volume_record(root, ours[1], {"001": 0.7, "002": 0.8}, [2.0, None], read=0.74),
-            volume_record(root, net[0], {"002": 0.7, "001": 0.85}, [3.0, 1.5]),
-        ]
-    )
+    one = volume_record(root, ours[0], {"001": 0.9, "002": 0.8}, [1.0, None], read=0.84)
+    two = volume_record(root, ours[1], {"001": 0.7, "002": 0.8}, [2.0, None], read=0.74)
+    return pd.DataFrame([one, two, volume_record(root, net[0], {"002": 0.7, "001": 0.85}, [3.0, 1.5])])

@@ -24,15 +24,15 @@ def test_rows_in_order_with_scores_and_costs(images):
     assert "3 of 6 runs have no record yet" in table.caption
 
 
-def papers(dataset, chosen, none):
-    grid = Grid("real", "", (Row("TextDiff", {}),), {"dataset": dataset, "mode": "full", "backbone": "he_32"}, (0,))
-    return report.grid_table(grid, none, chosen)
-
-
-def test_papers_rows_stand_beneath_with_their_grade_and_parameters(none):
+def test_papers_rows_stand_beneath_with_their_grade_and_scale(none):
     facts = report.paper_facts()
     mine = facts[(facts["table"] == "1") & facts["paper"].str.startswith("TextDiff")]
-    table = papers("monuseg", mine, none)
+
+    def papers(dataset, chosen):
+        common = {"dataset": dataset, "mode": "full", "backbone": "he_32"}
+        return report.grid_table(Grid("real", "", (Row("TextDiff", {}),), common, (0,)), none, chosen)
+
+    table = papers("monuseg", mine)
     frame = table.frame.iloc[1:].set_index("Model")
     row = frame.loc["TextDiff (paper: TextDiff (arXiv 2407.05323), source grade C)"]
     assert row[["Dice", "IoU", "n labelled", "trained parameters"]].tolist() == ["78.67", "64.98", "5", "9.68 M"]
@@ -40,14 +40,10 @@ def test_papers_rows_stand_beneath_with_their_grade_and_parameters(none):
     assert len(frame) == 6 and "Source grades" in table.caption
     # Those of other data sets are not shown
     assert len(report.grid_table(IMAGES, none, mine).frame) == len(IMAGES.rows)
-
-
-def test_a_papers_dice_stands_under_its_own_scale(none):
-    frame = papers("qata", report.paper_facts(), none).frame.set_index("Model")
-    pooled = frame.filter(like="TGC-Net", axis=0).iloc[0]
-    assert (pooled["Dice"], pooled["pooled Dice"]) == (NOT_GIVEN, "90.54")
-    native = frame.filter(like="RecLMIS", axis=0).iloc[0]
-    assert (native["Dice"], native["native Dice"]) == (NOT_GIVEN, "83.69")
+    frame = papers("qata", facts).frame.set_index("Model")
+    for method, scale, dice in (("TGC-Net", "pooled Dice", "90.54"), ("RecLMIS", "native Dice", "83.69")):
+        row = frame.filter(like=method, axis=0).iloc[0]
+        assert (row["Dice"], row[scale]) == (NOT_GIVEN, dice)
 
 
 def test_paper_facts_have_a_source_and_a_grade_for_every_number(tmp_path):
@@ -66,11 +62,8 @@ def test_paper_facts_have_a_source_and_a_grade_for_every_number(tmp_path):
 def test_reading_is_a_loss_and_only_of_models_that_read(images):
     frame = report.reading_table(IMAGES, images).frame
     assert frame["Model"].tolist() == ["with text"]
-    assert frame.loc[0, ["own sentence", "another image's", "none"]].tolist() == [
-        "65.00 ± 14.14",
-        "+10.00 (+10.00 to +10.00)",
-        NOT_GIVEN,
-    ]
+    cells = frame.loc[0, ["own sentence", "another image's", "none"]].tolist()
+    assert cells == ["65.00 ± 14.14", "+10.00 (+10.00 to +10.00)", NOT_GIVEN]
     losses = report.reading_losses(IMAGES, images).set_index(["row", "reading"])
     assert losses.loc[("with text", "another image's"), "difference"] == pytest.approx(0.1)
     assert losses.loc["without", "difference"].isna().all()

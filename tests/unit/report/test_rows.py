@@ -14,32 +14,20 @@ from textdiff.report.rows import best_label, by_row, case_table, grid_records, r
 
 def test_records_come_in_the_grids_order(images):
     runs = grid_records(IMAGES, images.iloc[[3, 2, 0]])
-    assert runs[["row", "place", "seed"]].values.tolist() == [
-        ["with text", 0, 0],
-        ["with text", 0, 1],
-        ["without", 1, 1],
-    ]
+    rows = [["with text", 0, 0], ["with text", 0, 1], ["without", 1, 1]]
+    assert runs[["row", "place", "seed"]].values.tolist() == rows
     assert [one.start[2] for one in by_row(IMAGES, images.iloc[[3, 2, 0]])] == ["2 of 2", "1 of 2", "0 of 2"]
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("iterations", 7),
-        ("augmentation", "none"),
-        ("dataset", "nuclei_phantoms"),
-        ("protocol", "official"),
-        ("max_test", 4),
-        ("backbone_weights", "0123456789abcdef"),
-        ("experiment", "another"),
-    ],
-)
+OTHERS = {"iterations": 7, "augmentation": "none", "dataset": "nuclei_phantoms", "protocol": "official", "max_test": 4, "backbone_weights": "0123456789abcdef", "experiment": "another"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "value"), OTHERS.items())
 def test_records_that_share_some_fields_only_do_not_count(images, field, value):
     assert grid_records(IMAGES, images.assign(**{field: value})).empty
-
-
-def test_where_a_run_was_made_does_not_matter(images):
-    assert len(grid_records(IMAGES, images.assign(device="cuda", workers=4))) == 4
+    assert len(grid_records(IMAGES, images.assign(device="cuda", workers=4))) == 4, (
+        "where a run was made does not matter"
+    )
 
 
 def test_a_test_on_a_part_of_real_data_is_never_shown(tmp_path):
@@ -76,16 +64,13 @@ def test_the_learning_rate_is_chosen_on_validation_cases(images):
     assert grid_records(IMAGES, both).loc[0, "learning_rate"] == images.loc[0, "learning_rate"]
 
 
-def test_rows_of_one_label_are_kept_apart(images):
+def test_the_best_row_is_chosen_on_validation_cases_and_rows_of_one_label_are_kept_apart(images, volumes):
     rows = (Row("ours", {}), Row("ours", {"model": "textdiff_no_text"}))
     grid = Grid("two", "", rows, IMAGES.common, IMAGES.seeds)
     assert grid_table(grid, images).frame["Dice"].tolist() == ["65.00 ± 14.14", "40.00 ± 7.07"]
     runs = grid_records(grid, images).assign(model="ours")
     runs.loc[runs["place"] == 1, ["row", "val/dice"]] = "the other", 0.66
     assert best_label(runs, ("ours",)) == "the other"
-
-
-def test_the_best_row_is_chosen_on_validation_cases(volumes):
     runs = grid_records(VOLUMES, volumes)
     assert best_label(runs, ("segresnet", "unetr")) == "SegResNet"
     assert best_label(runs, ("unetr",)) is None and best_label(runs.iloc[:0], ("segresnet",)) is None

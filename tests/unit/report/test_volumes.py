@@ -20,18 +20,15 @@ def test_rows_in_order_with_structures_distances_and_costs(volumes):
     assert frame.loc["never run"].tolist()[1:5] == ["0 of 2", "", NOT_RUN, ""]
 
 
-def test_many_structures_have_a_table_of_their_own(volumes):
-    for k in range(4):
-        volumes[f"test/iou_organ_{k}"] = 0.5
-    assert "anterior hippocampus" not in report.grid_table_3d(VOLUMES, volumes).frame
-    names = report.structure_table(VOLUMES, volumes).frame.query("Model == 'SegResNet'")["structure"]
-    assert names.tolist() == ["anterior hippocampus", "posterior hippocampus", *(f"organ {k}" for k in range(4))]
-
-
 def test_every_structure_by_itself(volumes):
     lines = report.structure_table(VOLUMES, volumes).frame.values.tolist()
     assert lines[1] == ["TextDiffSeg", "posterior hippocampus", "75.00 ± 7.07", "1.50 ± 0.71", "0.50 ± 0.00"]
     assert lines[-1] == ["never run", "", NOT_RUN, "", ""]
+    for k in range(4):
+        volumes[f"test/iou_organ_{k}"] = 0.5
+    assert "anterior hippocampus" not in report.grid_table_3d(VOLUMES, volumes).frame, "many have a table of their own"
+    names = report.structure_table(VOLUMES, volumes).frame.query("Model == 'SegResNet'")["structure"]
+    assert names.tolist() == ["anterior hippocampus", "posterior hippocampus", *(f"organ {k}" for k in range(4))]
 
 
 def test_models_that_read_and_what_they_do_when_asked_for_another(volumes):
@@ -48,13 +45,10 @@ def test_models_that_read_and_what_they_do_when_asked_for_another(volumes):
     assert lines[1] == ["TextDiffSeg", "posterior hippocampus", "2.00", "79.00"]
 
 
-def sampled(case: str, steps: int, dice: float, samples: int = 1, **more) -> dict:
+def sampled(case: str, steps: int, dice: float, samples: int = 1) -> dict:
     scores = {"ece": 0.1, "error_auroc": 0.9, "error_auprc": 0.5, "error_share": 0.05, "uncertainty": 1 - dice}
-    return (
-        {"case": case, "sampler": "ddim", "sampling_steps": steps, "samples": samples, "dice": dice, "seconds": 2.0}
-        | scores
-        | more
-    )
+    way = {"sampler": "ddim", "sampling_steps": steps, "samples": samples}
+    return {"case": case, "dice": dice, "seconds": 2.0} | way | scores
 
 
 def test_steps_are_compared_on_the_volumes_that_all_have():
@@ -68,9 +62,8 @@ def test_steps_are_compared_on_the_volumes_that_all_have():
 
 
 def test_what_several_samples_add():
-    rows = [
-        sampled(case, 5, dice, samples) for samples in (1, 4) for case, dice in (("a", 0.9), ("b", 0.7), ("c", 0.8))
-    ]
+    dice = {"a": 0.9, "b": 0.7, "c": 0.8}
+    rows = [sampled(case, 5, dice[case], samples) for samples in (1, 4) for case in dice]
     rows[3]["error_auroc"] = None  # a volume without a wrong voxel
     frame = report.uncertainty_table(pd.DataFrame(rows), "ddim", 5).frame
     assert frame["samples"].tolist() == [1, 4]
@@ -78,11 +71,10 @@ def test_what_several_samples_add():
 
 
 def test_a_reliability_table_survives_being_recorded():
-    table = pd.DataFrame(
-        {"low": [0.0, 0.5], "high": [0.5, 1.0], "n": [0, 9], "confidence": [None, 0.8], "accuracy": [None, 0.7]}
-    )
+    known = {"low": 0.5, "high": 1.0, "n": 9, "confidence": 0.8, "accuracy": 0.7}
+    table = pd.DataFrame([{"low": 0.0, "high": 0.5, "n": 0}, known])
     again = report.reliability_table(report.reliability_metrics(table, "reliability/4"), "reliability/4")
-    assert again.to_dict("index") == {1: {"low": 0.5, "high": 1.0, "n": 9, "confidence": 0.8, "accuracy": 0.7}}
+    assert again.to_dict("index") == {1: known}
     assert report.reliability_table({}, "reliability/4").empty
 
 
