@@ -18,6 +18,10 @@ ROOT = Path(__file__).resolve().parents[1]
 TORCH = "torch==2.13.0"
 # Not asked for by the package: what installs the environment, and what builds the package in it.
 TOOLS = ("uv", "setuptools>=77")
+TIMM = """\
+# timm asks for torchvision, of which the package index has no build for a processor's torch; it is installed without.
+# no-deps: timm==1.0.31
+"""
 
 CPU_HEADER = """\
 # Exact versions of all that the book and its tests need. Written by `make lock` with Python {python}.
@@ -69,5 +73,5 @@ def write(path: Path, text: str) -> None:
 if __name__ == "__main__":
     locked = cleaned(freeze_fresh_environment())
     python = sys.version.split()[0]
-    write(ROOT / "env/requirements-cpu.txt", CPU_HEADER.format(python=python) + locked)
-    write(ROOT / "env/requirements-cuda.txt", CUDA_HEADER.format(python=python) + locked)
+    write(ROOT / "env/requirements-cpu.txt", CPU_HEADER.format(python=python) + TIMM + locked)
+    write(ROOT / "env/requirements-cuda.txt", CUDA_HEADER.format(python=python) + TIMM + locked)

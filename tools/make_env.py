@@ -66,7 +66,9 @@ def install(lock: Path, python: str, find_links: str, succeeds: Callable[..., bo
             continue
         asked = [*way.command, "--dry-run", "--no-deps", pinned(text, "torch")]
         reachable = not way.probe or succeeds(asked, PROBE_SECONDS)
-        if reachable and succeeds([*way.command, "-r", str(lock)], None):
+        alone = re.findall(r"^# no-deps: (\S+)", text, re.MULTILINE)
+        steps = [("-r", str(lock)), *(("--no-deps", name) for name in alone)]
+        if reachable and all(succeeds([*way.command, *step], None) for step in steps):
             return way.name
         print(f"{way.name}: not possible here", flush=True)
     raise RuntimeError(f"{lock} could not be installed; the reasons stand above")

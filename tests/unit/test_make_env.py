@@ -54,6 +54,13 @@ def test_the_best_way_that_works_is_taken(install, lock, fails, find_links, way)
         install(lock, ["install"])
 
 
+def test_what_is_to_come_without_its_dependencies_comes_last(install):
+    taken, asked = install(CPU.replace("torch==", "# no-deps: timm==1\ntorch=="), ["--torch-backend"])
+    assert (
+        taken == PIP and asked[-2].endswith("-r LOCK") and asked[-1].endswith("pip install --quiet --no-deps timm==1")
+    )
+
+
 @pytest.mark.parametrize(("name", "first"), [("cpu", BACKEND), ("cuda", "uv")])
 def test_the_locks_say_how_they_are_installed(name, first):
     lock = (build_book.ROOT / f"env/requirements-{name}.txt").read_text()

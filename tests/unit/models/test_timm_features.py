@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 
+import fake_torchvision
 import pytest
 import torch
 from tiny_models import pictures, tiny_textdiff
@@ -27,6 +29,8 @@ def test_without_timm_the_extra_is_named(monkeypatch):
 
 @pytest.fixture
 def timm():
+    if find_spec("torchvision") is None:
+        fake_torchvision.install()
     return pytest.importorskip("timm", reason="timm is not installed: pip install 'textdiff[timm]'")
 
 
