@@ -28,7 +28,7 @@ Choices = Mapping[str, tuple[str, ...]]
 SETUP = """\
 from importlib.util import find_spec
 
-if not find_spec("textdiff"):  # as in Colab, whose {kept} stay as they are
+if not getattr(find_spec("textdiff"), "origin", None):  # in Colab; {kept} stay
     %pip list --format freeze | grep -E "^({pattern})=" > kept.txt
     %pip install -q -c kept.txt "textdiff @ git+{url}@{branch}"
 %load_ext textdiff.colab"""

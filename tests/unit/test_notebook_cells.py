@@ -85,10 +85,10 @@ def test_a_notebook_without_a_title_is_named(root):
 def setup_cell(root, monkeypatch):
     """Runs the setup cell in a session with or without the package; returns the magics that it called."""
 
-    def run(found: bool) -> list[tuple[str, str]]:
+    def run(found: object) -> list[tuple[str, str]]:
         called: list[tuple[str, str]] = []
         shell = types.SimpleNamespace(run_line_magic=lambda *magic: called.append(magic))
-        monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if found else None)
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
         source = TransformerManager().transform_cell(notebook_cells.setup_code(root))
         exec(source, {"get_ipython": lambda: shell})
         return called
@@ -97,8 +97,10 @@ def setup_cell(root, monkeypatch):
 
 
 def test_setup_installs_only_where_the_package_is_missing(setup_cell, root):
-    assert setup_cell(found=True) == [("load_ext", "textdiff.colab")]
-    (_, kept), (pip, install), last = setup_cell(found=False)
+    assert setup_cell(found=types.SimpleNamespace(origin="textdiff/__init__.py")) == [("load_ext", "textdiff.colab")]
+    # The folder of a clone beside the notebook is no package
+    assert len(setup_cell(found=types.SimpleNamespace(origin=None))) == 3
+    (_, kept), (pip, install), last = setup_cell(found=None)
     assert pip == "pip" and last == ("load_ext", "textdiff.colab")
     assert install == 'install -q -c kept.txt "textdiff @ git+https://github.com/one/textdiff@main"'
     lines = [line for line in notebook_cells.setup_code(root).splitlines() if line]
