@@ -18,6 +18,7 @@ NAMES = {
     "text_encoder": st.sampled_from(["auto", "tiny", "someone/encoder"]),
     "blocks": st.sampled_from(["auto", "0,2", "1"]),
     "sets": st.sampled_from(["auto", "0,2@50"]),
+    "head": st.sampled_from(["auto", "compact", "decoder"]),
     "structures": st.just("auto"),
     "latent_channels": st.integers(1, 64),
     **dict.fromkeys(("start_from", "model_folder", "image", "volume"), st.just("")),

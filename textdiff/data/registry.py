@@ -164,7 +164,10 @@ _DATASETS = (
         **NUCLEI,
         **PHANTOMS,
         label_counts=(1, 5),
-        runs={"grid": {"image_size": 64, "iterations": 200, "validate_every": 50, "learning_rate": 2e-3}},
+        runs={
+            "demo": {"image_size": 64},
+            "grid": {"image_size": 64, "iterations": 200, "validate_every": 50, "learning_rate": 2e-3},
+        },
         pretraining={"image_size": 96, "scales": "0.67,1", "symmetries": SYMMETRIES},
     ),
     DatasetEntry(

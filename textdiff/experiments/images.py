@@ -207,13 +207,14 @@ class TextDiffConfig(Config):
     def _check(self) -> None:
         if self.from_scratch:
             return
+        unset = [name for name in ("backbone", "blocks", "noise_steps", "head") if getattr(self, name) == "none"]
+        if unset:
+            raise ValueError(f"{unset[0]}='none' is for networks trained from scratch, and {self.model} is none")
         from textdiff.models.store import decoder_blocks
 
         known = decoder_blocks(self.backbone)
         if known is not None and any(block >= known for block in numbers(self.blocks)):
             raise ValueError(f"blocks={self.blocks!r}: {self.backbone} has decoder blocks 0 to {known - 1}")
-        if self.reads and self.head == "none":
-            raise ValueError("head='none' is for networks trained from scratch")
 
 
 def _of_backbone(config: TextDiffConfig) -> dict[str, Any]:

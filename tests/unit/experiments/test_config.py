@@ -110,6 +110,7 @@ def test_values_of_another_type_are_refused(name, value, message):
         (TextDiffConfig, "image_size", -8, "at least 8"),
         (TextDiffConfig, "noise_steps", "5000", "at most 999"),
         (TextDiffConfig, "blocks", "99", "phantoms_32 has decoder blocks 0 to"),
+        *((TextDiffConfig, name, "none", "is for networks trained from scratch") for name in ("head", "blocks")),
         (TextDiffConfig, "blocks", "one", "is not a comma-separated list"),
         (TextDiffConfig, "ema_decay", 1.5, "at most"),
         (TextDiffConfig, "views", -1, "at least 0"),
