@@ -185,9 +185,13 @@ def train(
 
     The config.json of a record is such a file.
     """
+    from textdiff.experiments.places import kept_model
     from textdiff.experiments.run import make_run
 
-    run = make_run(read_config(config), out_dir or "")
+    settings = read_config(config)
+    run = make_run(settings, out_dir or "")
+    if kept_model(settings.run_id).is_dir():
+        typer.echo(f"model: {kept_model(settings.run_id)}", err=True)
     typer.echo(run.folder)
 
 
@@ -321,7 +325,7 @@ def read_config(path: Path) -> Config:
     from textdiff.experiments.catalogue import BY_EXPERIMENT
 
     values = read_json(path)
-    cls = BY_EXPERIMENT.get(values.pop("experiment", ""))
+    cls = BY_EXPERIMENT.get(str(values.pop("experiment", "")))
     if cls is None:
         raise ValueError(f"{path} says no experiment: one of {', '.join(BY_EXPERIMENT)}")
     recorded = {name: values.pop(name) for name in cls.derived if name in values}
@@ -383,7 +387,11 @@ def _check_volume_files(volume: Path, out: Path, uncertainty: Path | None) -> No
 def _check_kind(model: str, key: str, instead: str) -> None:
     """Refuse a folder whose config.json lacks what every model of the wanted kind has."""
     from textdiff.base.checkpoints import read_json
+    from textdiff.data import registry
 
+    known = registry.MODELS.get(model)
+    if known is not None and (known.kind == "TextDiff") != (key == "features"):
+        raise ValueError(f"{model} is a {known.kind}, a model of another kind of input: use {instead}")
     config = Path(model) / "config.json"
     if config.is_file() and key not in read_json(config):
         raise ValueError(f"{model} holds no model of this kind of input: try {instead}")

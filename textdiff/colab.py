@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Mapping
 from importlib import metadata
 
@@ -44,4 +45,6 @@ def load_ipython_extension(shell: object) -> None:
     import textdiff
 
     check_loaded_versions()
+    # A bar of text does as well as one of widgets
+    warnings.filterwarnings("ignore", message="IProgress not found")
     print(f"textdiff {textdiff.__version__}")

@@ -172,10 +172,10 @@ def configure(cls: type[C]) -> C:
 
     frame = inspect.currentframe()
     space = frame.f_back.f_globals if frame and frame.f_back else {}
-    for name in injected_names(space.get("In", [])):
-        if name not in parameters_of(cls):
-            raise ValueError(unknown_parameter(cls, name))
     own = [name for name in parameters_of(cls) if name not in cls.derived]
+    for name in injected_names(space.get("In", [])):
+        if name not in own:
+            raise ValueError(unknown_parameter(cls, name))
     config = cls.from_params(**{name: space[name] for name in own if name in space})
     style()
     _show(config)

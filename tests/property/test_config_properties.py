@@ -40,7 +40,9 @@ def values(parameter: Parameter) -> st.SearchStrategy:
         low, high = max(listed.bounds.least, 1), min(listed.bounds.most, 96)
         one = st.integers(int(low), int(high)).map(lambda n: -(-n // listed.multiple) * listed.multiple)
         count = listed.count or 3
-        return st.lists(one, min_size=listed.count or 1, max_size=count).map(lambda n: ",".join(map(str, n)))
+        return st.lists(one, min_size=listed.count or 1, max_size=count, unique=listed.once).map(
+            lambda n: ",".join(map(str, n))
+        )
     if parameter.kind is int:
         return st.integers(int(max(bounds.least, 0)), int(min(bounds.most, 10_000)))
     if parameter.kind is float:

@@ -6,12 +6,14 @@ In: facts, by keyword or as an object of a JSON file. Out: a checked entry, or a
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from textdiff.base.parsing import numbers
 from textdiff.base.paths import data_dir
 
 Kind = Literal["images", "volumes"]
@@ -208,6 +210,7 @@ def _check_choice(where: str, name: str, value: object, allowed: Iterable[object
 # --- out of JSON ---------------------------------------------------------------------------------------
 
 Entry = TypeVar("Entry", DatasetEntry, Backbone)
+RUNS = ("demo", "full", "grid")
 REQUIRED = {DatasetEntry: ("kind", "layout", "class_names", "licence"), Backbone: ("image_size", "blocks")}
 # Facts that only the package itself can state
 CLOSED = {"name", "split", "manifest", "source", "model", "packaged", "address", "tensors", "parameters"}
@@ -263,6 +266,18 @@ def entry_from_json(cls: type[Entry], name: str, facts: Mapping[str, Any]) -> En
     values: dict[str, Any] = {fact: tuple(value) if isinstance(value, list) else value for fact, value in facts.items()}
     if "labels" in values:
         values["labels"] = {int(value): label for value, label in values["labels"].items()}
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name):
+        raise ValueError("a name is letters, digits, _ and -: it becomes part of file names")
+    if values.get("layout") == "phantoms":
+        raise ValueError("layout 'phantoms' is of the sets that this package draws")
+    if cls is DatasetEntry and len(values["class_names"]) < 2:
+        raise ValueError(f"class_names={facts['class_names']}: background and at least one class")
+    for when in values.get("runs", {}):
+        if when not in RUNS:
+            raise ValueError(f"runs: unknown {when!r}; parameters are given for {', '.join(RUNS)}")
+    for blocks in values["blocks"].values() if cls is Backbone else ():
+        if not numbers(blocks):
+            raise ValueError('blocks: give numbers such as {"": "1,4,7"}')
     if values.get("layout") == "lvit":
         values["split"] = "official"
     return cls(name=name, **values)

@@ -47,7 +47,8 @@ class Within:
 
     def check(self, name: str, value: Any) -> None:
         if not (self.least <= value <= self.most and self.above < value < math.inf):
-            raise ValueError(f"{name}={value!r}: {self}")
+            finite = "" if math.isfinite(value) else "a finite number, "
+            raise ValueError(f"{name}={value!r}: {finite}{self}")
 
     def __str__(self) -> str:
         low = f"above {self.above:g}" if self.above > -math.inf else f"at least {self.least:g}"
@@ -63,6 +64,7 @@ class Listed:
     words: tuple[str, ...] = ()
     count: int = 0
     multiple: int = 1
+    once: bool = False
 
     def check(self, name: str, value: str) -> None:
         if value in self.words:
@@ -70,10 +72,21 @@ class Listed:
         values = numbers(value, self.kind)
         if not values or (self.count and len(values) != self.count):
             raise ValueError(f"{name}={value!r}: give {self.count or 'some'} numbers with commas between them")
+        if self.once and len(set(values)) != len(values):
+            raise ValueError(f"{name}={value!r}: each number once")
         for one in values:
             self.bounds.check(name, one)
             if self.multiple > 1 and one % self.multiple:
                 raise ValueError(f"{name}={value!r}: multiples of {self.multiple} only")
+
+
+@dataclass(frozen=True)
+class NotEmpty:
+    """A name must be there."""
+
+    def check(self, name: str, value: str) -> None:
+        if not value.strip():
+            raise ValueError(f"{name}={value!r}: give a name")
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,8 @@ Seed = Annotated[int, Within(least=0)]
 Share = Annotated[float, Within(least=0, most=1)]
 Weight = Annotated[float, Within(least=0)]
 Rate = Annotated[float, Within(above=0)]
-NoiseSteps = Annotated[str, Listed(Within(least=0, most=999), words=("none",))]
+Name = Annotated[str, NotEmpty()]
+NoiseSteps = Annotated[str, Listed(Within(least=0, most=999), words=("none",), once=True)]
 SamplingSteps = Annotated[int, Within(least=1, most=1000)]
 ImageSet = Annotated[str, DataSet("images")]
 VolumeSet = Annotated[str, DataSet("volumes")]
@@ -237,7 +251,11 @@ class Config:
 
     def to_record(self) -> dict[str, Any]:
         """What config.json holds: the experiment, and every parameter without what belongs to one machine."""
-        return {"experiment": self.experiment, **portable(self.to_dict())}
+        values = self.to_dict()
+        for source in self.derived.values():  # a folder of weights is known by its name and by what is in it
+            if values[source] and Path(values[source]).expanduser().is_dir():
+                values[source] = Path(values[source]).expanduser().resolve().name
+        return {"experiment": self.experiment, **portable(values)}
 
     @property
     def hash(self) -> str:
@@ -290,9 +308,9 @@ def unknown_parameter(cls: type[Config], name: str) -> str:
     """What to say of a parameter that a configuration class does not have."""
     if name in cls.renamed:
         return f"parameter {name!r} is called {cls.renamed[name]!r} now"
-    near = difflib.get_close_matches(name, parameters_of(cls), 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ";"
     own = [one for one in parameters_of(cls) if one not in cls.derived]
+    near = difflib.get_close_matches(name, own, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
     return f"unknown parameter {name!r}{hint} {cls.__name__} has: {', '.join(own)}"
 
 

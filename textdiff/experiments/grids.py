@@ -90,7 +90,7 @@ def grid(name: str, dataset: str, seeds: Sequence[int] | None = None) -> Grid:
     if name not in GRIDS:
         near = difflib.get_close_matches(name, GRIDS, 1)
         raise ValueError(
-            f"no grid {name!r}{f', did you mean {near[0]!r}?' if near else ''} There are: {', '.join(GRIDS)}"
+            f"no grid {name!r}{f', did you mean {near[0]!r}?' if near else '.'} There are: {', '.join(GRIDS)}"
         )
     entry = registry.dataset(dataset)
     question, kind, rows = GRIDS[name]

@@ -24,6 +24,7 @@ from textdiff.experiments.config import (
     ImageSet,
     Limit,
     Listed,
+    Name,
     NoiseSteps,
     Rate,
     Seed,
@@ -129,9 +130,9 @@ class TextDiffConfig(Config):
     model: Model = "textdiff"
     protocol: Protocol = "corrected"
     n_labels: Limit = AUTO
-    backbone: str = AUTO
-    text_encoder: str = AUTO
-    blocks: Annotated[str, Listed(words=("none",))] = AUTO
+    backbone: Name = AUTO
+    text_encoder: Name = AUTO
+    blocks: Annotated[str, Listed(words=("none",), once=True)] = AUTO
     noise_steps: NoiseSteps = AUTO
     noise_seed: Seed = 40
     image_size: Annotated[int, Within(least=8)] = AUTO

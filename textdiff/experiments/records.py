@@ -21,6 +21,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 import warnings
@@ -124,6 +125,18 @@ class Run:
             shutil.rmtree(building, ignore_errors=True)
         return self.folder
 
+    def check_writable(self) -> None:
+        """Raises OSError, before the work, where the record could not be written after it."""
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder.parent):
+                pass
+        except OSError as error:
+            where = "out_dir" if self.config.out_dir else "TEXTDIFF_RESULTS"
+            raise OSError(
+                f"no record can be written to {self.folder.parent} ({error.strerror}): choose another folder ({where})"
+            ) from error
+
     def _require_finished(self) -> None:
         if not self.finished:
             raise FileNotFoundError(f"no finished record in {self.folder}: run the notebook, or `Run.save` its results")
@@ -208,12 +221,12 @@ def environment(seconds: float, command: str) -> dict[str, Any]:
 
 
 def published_dir() -> Path:
-    """Folder of the reference records that come with a checkout (it need not exist)."""
+    """Folder of the reference records that come with a checkout or with the package (it need not exist)."""
     return paths.shipped("published")
 
 
 def load_records(roots: str | Path | Sequence[str | Path] | None = None) -> pd.DataFrame:
-    """Read all records under `roots`: one row a record, sorted by folder name.
+    """Read all records under `roots`: one row per record, sorted by folder name.
 
     Default roots: your own runs (`results_dir()`), then the published ones; of two records of one config the
     first root's counts. Columns: the config's fields, the metrics ("test/dice"), "env/seconds" and the like,
@@ -269,7 +282,7 @@ def _flat_numbers(metrics: Mapping[str, float | int]) -> dict[str, float | int |
     numbers_only: dict[str, float | int | None] = {}
     for name, value in metrics.items():
         if not isinstance(value, numbers.Real):
-            raise ValueError(f"metric {name!r} is {value!r}: metrics are plain numbers, one a name")
+            raise ValueError(f"metric {name!r} is {value!r}: metrics are plain numbers, one per name")
         whole = isinstance(value, numbers.Integral)
         numbers_only[name] = int(value) if whole else (float(value) if math.isfinite(value) else None)
     return numbers_only

@@ -40,6 +40,7 @@ def make_run(config: Config, out_dir: str | Path = "") -> Run:
     with locked(config):
         run = Run.open(config, out_dir)
         if not run.finished:
+            run.check_writable()
             _make(run, config, WORK[type(config)])
     return run
 

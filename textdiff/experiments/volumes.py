@@ -21,6 +21,7 @@ from textdiff.experiments.config import (
     Count,
     Limit,
     Listed,
+    Name,
     Rate,
     SamplingSteps,
     Share,
@@ -102,7 +103,7 @@ class TextDiffSegConfig(Config):
     model: Model3D = "textdiffseg"
     n_labels: Limit = AUTO
     structures: str = AUTO
-    text_encoder: str = AUTO
+    text_encoder: Name = AUTO
     prompts: Literal["class", "anatomy", "report", "mixed"] = "class"
     named_alone: Share = AUTO
     size: Literal["small", "large"] = "small"

@@ -96,7 +96,7 @@ class CrossModalAttention(nn.Module):
         if x.ndim != self.spatial_dims + 2:
             raise ValueError(f"maps must have {self.spatial_dims} spatial dimensions, got {tuple(x.shape)}")
         if tokens.ndim != 3 or len(tokens) != len(x):
-            raise ValueError(f"tokens must be [{len(x)}, L, D], one row an image, got {tuple(tokens.shape)}")
+            raise ValueError(f"tokens must be [{len(x)}, L, D], one row per image, got {tuple(tokens.shape)}")
         if mask is not None and mask.shape != tokens.shape[:2]:
             raise ValueError(f"mask must be {tuple(tokens.shape[:2])} like the tokens, got {tuple(mask.shape)}")
         if mask is not None and not mask.any(dim=1).all():

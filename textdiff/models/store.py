@@ -64,7 +64,7 @@ def find_model(name: str | Path, kind: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:  # the hub client's versions raise different families of errors
         raise FileNotFoundError(
-            f"{name!r} is not a known {kind} ({', '.join(registry.MODELS)}), nor a folder with a saved one, nor in "
+            f"{name!r} is not a known {kind} ({', '.join(n for n, m in registry.MODELS.items() if m.kind == kind)}), nor a folder with a saved one, nor in "
             f"{paths.weights_dir()}, nor a hub model that can be reached ({error})"
         ) from error
 
@@ -82,7 +82,24 @@ def _places(name: str, known: Known) -> list[Path]:
 
 def _here(name: str, known: Known, files: tuple[str, ...] = ("config.json", WEIGHTS)) -> Path | None:
     """The first place that has these files: of some names the package holds the small config.json without the weights."""
-    return next((p for p in _places(name, known) if all((p / file).is_file() for file in files)), None)
+    found = next((p for p in _places(name, known) if all((p / file).is_file() for file in files)), None)
+    if found is not None and name in known and WEIGHTS in files:
+        _check_weights(name, found / WEIGHTS, known[name].sha256)
+    return found
+
+
+def _check_weights(name: str, path: Path, sha256: str) -> None:
+    """Raises ValueError where the file of a known name holds other weights: a record would name the wrong ones."""
+    if sha256 and _sha256(path, path.stat().st_size, path.stat().st_mtime_ns) != sha256:
+        raise ValueError(
+            f"{path} is not {name!r} as the registry knows it (its SHA-256 begins with {sha256[:16]}): remove it, or give "
+            "your own weights another name"
+        )
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, _size: int, _time: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _fetched(name: str, known: Known) -> Path:

@@ -110,6 +110,8 @@ def test_values_of_another_type_are_refused(name, value, message):
         (TextDiffConfig, "image_size", -8, "at least 8"),
         (TextDiffConfig, "noise_steps", "5000", "at most 999"),
         (TextDiffConfig, "blocks", "99", "phantoms_32 has decoder blocks 0 to"),
+        (TextDiffConfig, "noise_steps", "50,50", "each number once"),
+        (TextDiffConfig, "text_encoder", "", "give a name"),
         *((TextDiffConfig, name, "none", "is for networks trained from scratch") for name in ("head", "blocks")),
         (TextDiffConfig, "blocks", "one", "is not a comma-separated list"),
         (TextDiffConfig, "ema_decay", 1.5, "at most"),
@@ -217,12 +219,14 @@ def saved_unet(folder, seed: int) -> str:
     return str(folder)
 
 
-def test_two_backbones_in_folders_of_one_name_are_two_runs(tmp_path):
+def test_two_backbones_in_folders_of_one_name_are_two_runs(tmp_path, monkeypatch):
     """The id holds the weights, not the folder: the second was once given the record of the first."""
     a, b, c = (saved_unet(tmp_path / place / "mine", seed) for place, seed in (("a", 0), ("b", 1), ("c", 0)))
     one, two, three = (TextDiffConfig.from_params(backbone=folder, blocks="0,2") for folder in (a, b, c))
     assert one.run_id != two.run_id and one.run_id == three.run_id
     assert one.backbone_weights != two.backbone_weights
+    monkeypatch.chdir(tmp_path)
+    assert TextDiffConfig.from_params(backbone="a/mine", blocks="0,2").run_id == one.run_id
 
 
 def test_weights_to_go_on_from_are_part_of_the_run(tmp_path):

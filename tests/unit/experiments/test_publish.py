@@ -102,6 +102,7 @@ def rewrite(folder: Path, change: dict) -> None:
         ({"mode": "demo", "max_test": "all"}, {}, "demo run"),
         ({"max_test": 4}, {}, "tested on 4 cases only"),
         ({"max_test": 14}, {}, "tested on 14 cases only"),
+        ({"dataset": "chest_phantoms", "backbone": "auto", "max_test": 3}, {}, "tested on 3 cases only"),
         ({"kind": TextDiffSegConfig, "dataset": "hippocampus", "max_test": 6}, {}, "tested on 6 cases only"),
     ],
 )

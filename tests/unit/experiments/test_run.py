@@ -177,6 +177,13 @@ def test_two_processes_do_not_make_the_same_run(tmp_path):
     assert len(folders) == 1 and len(list((tmp_path / "results" / "textdiff2d").iterdir())) == 1
 
 
+def test_a_folder_that_takes_no_record_is_named_before_the_work(monkeypatch, tmp_path):
+    (tmp_path / "results").write_text("a file where a folder should be")
+    monkeypatch.setattr(images, "load_data", None)
+    with pytest.raises(OSError, match=r"no record can be written to .*choose another folder \(TEXTDIFF_RESULTS\)"):
+        run.make_run(of_images())
+
+
 def test_what_is_no_run_is_refused():
     with pytest.raises(ValueError, match="DataConfig describes no run; runs: TextDiffConfig, TextDiffSegConfig"):
         run.make_run(DataConfig.from_params())

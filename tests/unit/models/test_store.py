@@ -47,6 +47,14 @@ def test_known_models_load_without_a_network(machine, name):
     assert not model.training and len(model.class_names) >= 2
 
 
+def test_other_weights_under_a_known_name_are_refused(machine, monkeypatch):
+    """A record would name the registry's weights, and another run would be given its result."""
+    monkeypatch.setattr(paths, "shipped", lambda kind: machine / "not here")
+    tiny_unet().save_pretrained(paths.weights_dir() / "chest_32", torch.float32)
+    with pytest.raises(ValueError, match="is not 'chest_32' as the registry knows it"):
+        load_backbone("chest_32")
+
+
 def test_a_known_name_is_no_folder_of_that_name(machine):
     Path("hippocampus_small").mkdir()
     Path("hippocampus_small/config.json").write_text("{}")
