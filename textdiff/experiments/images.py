@@ -217,6 +217,16 @@ class TextDiffConfig(Config):
         if known is not None and any(block >= known for block in numbers(self.blocks)):
             raise ValueError(f"blocks={self.blocks!r}: {self.backbone} has decoder blocks 0 to {known - 1}")
 
+    def _check_here(self) -> None:
+        super()._check_here()
+        from textdiff.models.store import architecture_of, decoder_blocks
+
+        name = architecture_of(self.backbone)
+        if not self.from_scratch and name not in registry.backbones() and decoder_blocks(name) is None:
+            raise ValueError(
+                f"backbone={self.backbone!r}: neither a folder with config.json here, nor one of {', '.join(registry.backbones())}"
+            )
+
 
 def _of_backbone(config: TextDiffConfig) -> dict[str, Any]:
     """Blocks and head that go with a backbone."""

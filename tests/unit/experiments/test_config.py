@@ -241,6 +241,8 @@ def test_a_folder_as_backbone_needs_blocks(tmp_path):
         TextDiffConfig.from_params(backbone=folder)
     with pytest.raises(ValueError, match="has decoder blocks 0 to 3"):
         TextDiffConfig.from_params(backbone=folder, blocks="9")
+    with pytest.raises(ValueError, match="neither a folder with config.json here, nor one of openai_256"):
+        TextDiffConfig.from_params(backbone="nosuch", blocks="1")
     config = BlocksConfig.from_params(backbone=folder, blocks="1", sets="1@50")
     assert config.run_id.startswith("nuclei_phantoms-net-n5") and "/" not in config.run_id
 
