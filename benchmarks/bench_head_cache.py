@@ -23,7 +23,7 @@ from torch import Tensor
 from textdiff import DiffusionFeatures, TextDiff, TextEncoder, UNet
 from textdiff.base.cache import FeatureCache
 from textdiff.data.images.transforms import dihedral
-from textdiff.models.losses import dice_ce_loss
+from textdiff.models.losses import DiceCE
 from textdiff.models.store import OPENAI_256
 from textdiff.models.textdiff import HEADS
 
@@ -75,7 +75,7 @@ def epoch(model: TextDiff, optimizer: torch.optim.Optimizer, images: Tensor, vie
     for inputs in batches(images, views, size):
         target = (inputs[:, 0] > 0).long()
         optimizer.zero_grad()
-        dice_ce_loss(model(inputs, [CAPTION] * len(inputs)), target).backward()
+        DiceCE(dice_over="batch")(model(inputs, [CAPTION] * len(inputs)), target).backward()
         optimizer.step()
 
 

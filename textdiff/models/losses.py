@@ -59,13 +59,6 @@ class DiceCE:
         return F.cross_entropy(logits, target) + self.dice_weight * dice(scores, target)
 
 
-def dice_ce_loss(
-    logits: Tensor, target: Tensor, dice_weight: float = 1.0, dice_on: DiceOn = "softmax", dice_over: DiceOver = "batch"
-) -> Tensor:
-    """:class:`DiceCE` as a function."""
-    return DiceCE(dice_weight, dice_on, dice_over)(logits, target)
-
-
 def dice_loss(scores: Tensor, target: Tensor) -> Tensor:
     """1 - Dice with a squared-sum denominator, averaged over classes, sums running over the whole batch.
 

@@ -9,7 +9,7 @@ from torch import nn
 from textdiff.base.checkpoints import load_strict, read_checkpoint, write_checkpoint
 from textdiff.data.images.views import ImageBatch
 from textdiff.models.baselines import BASELINES, NETWORKS, READING, Baseline, build_baseline
-from textdiff.models.losses import DiceCE, dice_ce_loss
+from textdiff.models.losses import DiceCE
 from textdiff.models.text import TextEncoder
 
 LEFT, RIGHT = "one infected area, upper left lung.", "one infected area, upper right lung."
@@ -45,7 +45,7 @@ def test_they_are_those_that_a_configuration_can_name():
 def test_the_loss_is_the_criterion_of_the_logits(model, text):
     batch = ImageBatch(torch.randn(2, 3, 64, 64), torch.randint(3, (2, 64, 64)), [LEFT, RIGHT])
     model.eval().criterion = DiceCE(1.5, "logits", "batch")
-    expected = dice_ce_loss(model(batch.images, batch.captions), batch.masks, 1.5, "logits", "batch")
+    expected = DiceCE(1.5, "logits", "batch")(model(batch.images, batch.captions), batch.masks)
     assert torch.equal(model.loss(batch)["loss"], expected)
 
 
@@ -90,7 +90,7 @@ def test_it_learns_one_image_with_all_its_weights(name, text):
     losses, silent = [], {name for name, p in model.named_parameters() if p.ndim > 1}
     for _ in range(12):
         optimiser.zero_grad()
-        losses.append(dice_ce_loss(model(images, [LEFT]), target))
+        losses.append(DiceCE(dice_over="batch")(model(images, [LEFT]), target))
         losses[-1].backward()
         optimiser.step()
         assert [name for name, p in model.named_parameters() if p.grad is None] == []
@@ -170,7 +170,7 @@ def test_the_reader_learns_to_obey(text):
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(25):
         optimiser.zero_grad()
-        dice_ce_loss(model(images, [LEFT, RIGHT]), target).backward()
+        DiceCE(dice_over="batch")(model(images, [LEFT, RIGHT]), target).backward()
         optimiser.step()
     with torch.no_grad():
         found = model(images, [LEFT, RIGHT]).argmax(dim=1)

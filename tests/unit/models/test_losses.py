@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from textdiff.models.losses import DiceCE, dice_ce_loss, dice_loss, image_dice_loss
+from textdiff.models.losses import DiceCE, dice_loss, image_dice_loss
+
+BATCH = DiceCE(dice_over="batch")
 
 
 @pytest.fixture
@@ -27,14 +29,14 @@ def written_out(scores, target):
 def test_official_loss_is_on_raw_logits_with_weight_one_and_a_half(batch):
     logits, target = batch
     expected = F.cross_entropy(logits, target) + 1.5 * written_out(logits, target)
-    torch.testing.assert_close(dice_ce_loss(logits, target, 1.5, "logits"), expected)
+    torch.testing.assert_close(DiceCE(1.5, "logits", "batch")(logits, target), expected)
 
 
 def test_default_is_on_the_softmax_with_weight_one(batch):
     logits, target = batch
     expected = F.cross_entropy(logits, target) + written_out(logits.softmax(1), target)
-    torch.testing.assert_close(dice_ce_loss(logits, target), expected)
-    assert not torch.isclose(dice_ce_loss(logits, target), dice_ce_loss(logits, target, dice_on="logits"))
+    torch.testing.assert_close(BATCH(logits, target), expected)
+    assert not torch.isclose(BATCH(logits, target), DiceCE(dice_on="logits", dice_over="batch")(logits, target))
 
 
 def test_dice_agrees_with_monai(batch):
@@ -55,7 +57,7 @@ def test_over_each_image_small_masks_count_as_much_as_large_ones():
         (1 - 1 / 3) / 2
     )  # one pixel is added: 1 / (2 + 1)
     assert dice_loss(logits.softmax(1), target) < 0.02
-    assert dice_ce_loss(logits, target, dice_over="image") > dice_ce_loss(logits, target) + 0.3
+    assert DiceCE()(logits, target) > BATCH(logits, target) + 0.3
 
 
 def test_perfect_prediction_costs_nothing_and_volumes_work():
@@ -63,14 +65,14 @@ def test_perfect_prediction_costs_nothing_and_volumes_work():
         torch.randint(0, 3, (2, 4, 4, 4)) % torch.tensor([3, 2])[:, None, None, None]
     )  # one class absent from the second
     logits = F.one_hot(target, 3).movedim(-1, 1) * 50.0
-    assert dice_ce_loss(logits, target) == pytest.approx(0, abs=1e-4)
+    assert BATCH(logits, target) == pytest.approx(0, abs=1e-4)
     assert DiceCE()(logits, target) == pytest.approx(0, abs=1e-4)
 
 
 def test_gradient_is_finite_in_half_precision(batch):
     logits, target = batch
     logits = logits.to(torch.bfloat16).requires_grad_()
-    dice_ce_loss(logits, target).backward()
+    BATCH(logits, target).backward()
     assert torch.isfinite(logits.grad).all() and logits.grad.abs().sum() > 0
 
 
@@ -81,7 +83,7 @@ def test_gradient_is_finite_in_half_precision(batch):
 def test_wrong_arguments_are_refused(batch, change, says):
     arguments = {"logits": batch[0], "target": batch[1]} | change
     with pytest.raises(ValueError, match=says):
-        dice_ce_loss(**arguments)
+        BATCH(**arguments)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tiny_models import entries, pictures, tiny_features, tiny_head, tiny_textdi
 
 from textdiff.base.cache import FeatureCache
 from textdiff.data.images.views import ImageBatch
-from textdiff.models.losses import DiceCE, dice_ce_loss
+from textdiff.models.losses import DiceCE
 from textdiff.models.text import TextEncoder
 from textdiff.models.textdiff import HEADS, TextDiff
 
@@ -190,7 +190,7 @@ def test_the_caption_changes_the_answer_and_the_frozen_parts_stay_frozen(text):
 def test_the_loss_is_the_criterion_of_the_logits(text):
     model = tiny_textdiff(text, criterion=DiceCE(1.5, "logits", "batch")).eval()
     batch = ImageBatch(pictures(2), (pictures(2)[:, 0] > 0).long(), CAPTIONS)
-    expected = dice_ce_loss(model(batch.images, CAPTIONS), batch.masks, 1.5, "logits", "batch")
+    expected = DiceCE(1.5, "logits", "batch")(model(batch.images, CAPTIONS), batch.masks)
     assert torch.equal(model.loss(batch)["loss"], expected)
 
 
