@@ -58,8 +58,11 @@ def test_a_record_holds_what_was_saved(run, tmp_path):
     assert run.finished and folder == run.folder and [path.name for path in folder.parent.iterdir()] == [folder.name]
     assert sorted(content(folder)) == sorted([*FILES, "figures/cases.json", "figures/cases.png"])
     assert run.metrics() == {"test/dice": 0.75, "test/n": 2, "test/low": None}
-    assert json.loads((folder / "figures/cases.json").read_text()) == {"alt": "A black square.", "caption": "Black."}
-    assert json.loads((folder / "env.json").read_text())["training_cases"] == ["ab"]
+    assert json.loads((folder / "figures/cases.json").read_text(encoding="utf-8")) == {
+        "alt": "A black square.",
+        "caption": "Black.",
+    }
+    assert json.loads((folder / "env.json").read_text(encoding="utf-8"))["training_cases"] == ["ab"]
     assert run.figure("cases") == folder / "figures/cases.png" and run.figure("best") is None
     before = content(folder)
     run.save({"test/dice": 0.9}, PER_CASE, {"new": picture()})
@@ -94,13 +97,13 @@ def test_a_record_names_no_machine(tmp_path, monkeypatch):
     image = tmp_path / "mine.png"
     image.touch()
     run = Run.open(PredictConfig.from_params(image=str(image), text="x", out_dir=str(tmp_path)))
-    env = json.loads((run.save({}, PER_CASE) / "env.json").read_text())
+    env = json.loads((run.save({}, PER_CASE) / "env.json").read_text(encoding="utf-8"))
     wanted = {"commit", "dirty", "versions", "processor", "cores", "gpu", "seconds", "command", "date"}
     assert wanted | {"peak_memory_mb", "peak_gpu_memory_mb"} <= set(env)
     assert {"python", "torch", "monai", "transformers", "numpy", "textdiff"} == set(env["versions"])
     assert env["seconds"] >= 0 and env["cores"] >= 1 and env["peak_memory_mb"] > 10
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", env["date"])
-    config = json.loads((run.folder / "config.json").read_text())
+    config = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
     assert "out_dir" not in config and (config["experiment"], config["image"]) == ("predict", "mine.png")
     written = b"".join(content(run.folder).values()).decode(errors="ignore")
     assert not any(place in written for place in (str(tmp_path), os.getcwd(), os.path.expanduser("~")))
@@ -226,9 +229,9 @@ def writers(source: str) -> set[str]:
 
 def test_there_is_one_route_to_a_record():
     """`experiments.run` writes under a lock, `publish` copies; no notebook and no other module does."""
-    sources = {str(path.relative_to(PACKAGE)): path.read_text() for path in PACKAGE.rglob("*.py")}
+    sources = {str(path.relative_to(PACKAGE)): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
     for path in (PACKAGE.parent / "notebooks").glob("*.ipynb"):
-        cells = json.loads(path.read_text())["cells"]
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         sources[path.name] = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     found = {name: called for name, source in sources.items() if (called := writers(source))}
     assert found == {"experiments/run.py": {"save"}, "experiments/publish.py": {"replace_by"}}
@@ -253,7 +256,7 @@ def test_records_are_rows_and_the_first_roots_counts(tmp_path):
 @pytest.mark.parametrize("change", [{"n_shown": 9}, {"forgotten_field": 1}, {"experiment": "unknown"}, {}])
 def test_records_of_another_form_of_the_config_are_stale(run, tmp_path, change):
     path = run.save({}, PER_CASE) / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change))
     assert load_records(tmp_path)["stale"].tolist() == [bool(change)]
 
 

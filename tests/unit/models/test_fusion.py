@@ -78,7 +78,7 @@ def test_a_place_is_encoded_alike_at_every_size():
     [
         ((2, 12, 4), (2, 5, 10), None, r"maps must have 2 spatial dimensions, got \(2, 12, 4\)"),
         ((2, 12, 4, 4, 4), (2, 5, 10), None, "maps must have 2 spatial dimensions"),
-        ((2, 12, 4, 4), (5, 10), None, r"tokens must be \[2, L, D\], one row an image, got \(5, 10\)"),
+        ((2, 12, 4, 4), (5, 10), None, r"tokens must be \[2, L, D\], one row per image, got \(5, 10\)"),
         ((2, 12, 4, 4), (1, 5, 10), None, r"tokens must be \[2, L, D\]"),
         ((2, 12, 4, 4), (2, 5, 10), (2, 4), r"mask must be \(2, 5\) like the tokens, got \(2, 4\)"),
     ],
