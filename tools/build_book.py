@@ -326,7 +326,8 @@ def _papermill(path: Path, output: Path, root: Path, work: Path, threads: int) -
         "TEXTDIFF_RESULTS": str(work / "results"),
         "TEXTDIFF_WEIGHTS": str(work / "weights"),
         "TEXTDIFF_DATA": str(work / "data"),
-        "TEXTDIFF_CACHE": str(root / "_build" / "cache"),
+        # One each: two notebooks that make the same run would wait for each other
+        "TEXTDIFF_CACHE": str(root / "_build" / "cache" / path.stem),
     }
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
