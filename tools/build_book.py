@@ -228,12 +228,18 @@ def build(root: Path = ROOT, force: bool = False, jobs: int = 0) -> Path:
         raise NotebookFailed("\n".join(str(one) for one in outcomes.values() if isinstance(one, NotebookFailed)))
     with FileLock(root / "_build" / "book.lock"):
         source = stage(done, root)
+        final, fresh, mark = (root / "_build" / name for name in ("html", "html.new", "html.sha256"))
+        digest = _digest(source)
+        # Who reads the pages meanwhile keeps them: the same sources make no new ones
+        if not force and final.is_dir() and mark.is_file() and mark.read_text(encoding="utf-8") == digest:
+            return final / "index.html"
+        mark.unlink(missing_ok=True)
         html = _jupyter_book(source, root / "_build" / "jupyter-book")
-        final, fresh = root / "_build" / "html", root / "_build" / "html.new"
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.copytree(html, fresh)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(fresh, final)
+        mark.write_text(digest, encoding="utf-8")
     return final / "index.html"
 
 
@@ -289,6 +295,14 @@ def _describe_figures(cell: nbformat.NotebookNode) -> None:
             mystnb.setdefault("image", {}).setdefault("alt", about["alt"])
         if about.get("caption"):
             mystnb.setdefault("figure", {}).setdefault("caption", about["caption"])
+
+
+def _digest(folder: Path) -> str:
+    """Of the names and contents of all files below a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{file.relative_to(folder)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def build_table(outcomes: dict[Path, Executed]) -> str:
