@@ -19,13 +19,16 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from textdiff.base.parsing import numbers
 from textdiff.base.precision import resolve_device
 from textdiff.data import registry
 from textdiff.data.splits import draw_labelled
 from textdiff.experiments.places import kept_model
+
+if TYPE_CHECKING:
+    from textdiff.training.fit import Optimisation
 
 # The default of a field that a preset fills in. After `from_params` no field but `device` and `workers` holds it.
 AUTO: Any = "auto"
@@ -312,6 +315,14 @@ def unknown_parameter(cls: type[Config], name: str) -> str:
     near = difflib.get_close_matches(name, own, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
     return f"unknown parameter {name!r}{hint} {cls.__name__} has: {', '.join(own)}"
+
+
+def optimisation(config: Any, **others: Any) -> Optimisation:
+    """How a configuration trains: the fields that it shares with :class:`~textdiff.training.fit.Optimisation`, and ``others``."""
+    from textdiff.training.fit import Optimisation
+
+    shared = [field.name for field in fields(Optimisation) if hasattr(config, field.name)]
+    return Optimisation(**{name: getattr(config, name) for name in shared} | others)
 
 
 def limited(cases: Sequence[Any], limit: int | str) -> list[Any]:

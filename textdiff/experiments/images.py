@@ -31,6 +31,7 @@ from textdiff.experiments.config import (
     Switch,
     Weight,
     Within,
+    optimisation,
     test_cases,
     validation_cases,
 )
@@ -361,20 +362,11 @@ def train(model: nn.Module, config: TextDiffConfig, data: Dataset, cases: Sequen
     An interrupted training continues from ``checkpoint``. Returns one row per validation (:func:`textdiff.training.fit.fit`).
     """
     from textdiff.training.batches import workers_for
-    from textdiff.training.fit import Optimisation, fit
+    from textdiff.training.fit import fit
 
     images = training_images(config, data, cases)
     chosen = validation_cases(config, data) if config.select_on == "val" else test_cases(config, data)
-    how = Optimisation(
-        iterations=config.iterations,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        lr_schedule=config.lr_schedule,
-        ema_decay=config.ema_decay,
-        validate_every=config.validate_every,
-        seed=config.seed,
-    )
+    how = optimisation(config)
     features = getattr(model, "features", None)
     cache = None if features is None else features.cache
 

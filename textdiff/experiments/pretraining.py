@@ -13,7 +13,7 @@ from textdiff.base.checkpoints import write_text
 from textdiff.base.parsing import numbers
 from textdiff.base.precision import Precision, resolve_device
 from textdiff.data import load_dataset
-from textdiff.experiments.config import AUTO, Config, Count, Listed, Rate, SamplingSteps, Within
+from textdiff.experiments.config import AUTO, Config, Count, Listed, Rate, SamplingSteps, Within, optimisation
 from textdiff.experiments.places import kept_model, locked, scratch_dir
 
 if TYPE_CHECKING:
@@ -133,19 +133,9 @@ def pretrained(config: PretrainConfig, checkpoint: Path | None = None) -> tuple[
 
     An interrupted training continues from ``checkpoint``.
     """
-    from textdiff.training.fit import Optimisation
     from textdiff.training.pretraining import pretrain
 
-    how = Optimisation(
-        iterations=config.iterations,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        warmup=100,
-        ema_decay=0.999,
-        validate_every=10,
-        checkpoint_every=200,
-        seed=config.seed,
-    )
+    how = optimisation(config, warmup=100, ema_decay=0.999, validate_every=10, checkpoint_every=200)
     device = resolve_device(config.device)
     return pretrain(
         new_backbone(config), crops(config), how, device=device, checkpoint=checkpoint, precision=config.precision

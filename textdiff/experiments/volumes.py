@@ -28,6 +28,7 @@ from textdiff.experiments.config import (
     VolumeSet,
     Weight,
     Within,
+    optimisation,
     test_cases,
     validation_cases,
 )
@@ -302,7 +303,7 @@ def train(
     An interrupted training continues from ``checkpoint``. Returns one row per validation (:func:`textdiff.training.fit.fit`).
     """
     from textdiff.training.batches import workers_for
-    from textdiff.training.fit import Optimisation, fit
+    from textdiff.training.fit import fit
 
     chosen, device = validation_cases(config, data), resolve_device(config.device)
 
@@ -310,16 +311,7 @@ def train(
         table = score(trained, config, data, chosen, sampling_steps=VALIDATION_STEPS, surfaces=False, progress=False)
         return float(table["dice"].mean())
 
-    how = Optimisation(
-        iterations=config.iterations,
-        batch_size=config.batch_size,
-        accumulate=config.accumulate,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        ema_decay=config.ema_decay,
-        validate_every=config.validate_every,
-        seed=config.seed,
-    )
+    how = optimisation(config)
     return fit(
         model,
         training_volumes(config, data, cases),

@@ -214,3 +214,11 @@ def test_a_full_disk_costs_the_entry_not_the_run(tmp_path, monkeypatch, number):
     with pytest.warns(UserWarning, match="disk of the feature cache is full, going on without storing"):
         maps = features(pictures(1))
     assert torch.equal(maps[0], tiny_features()(pictures(1))[0]) and not list((tmp_path / "cache").rglob("*.*"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_the_cpu():
+    there = tiny_features().cuda()(pictures(2).cuda())
+    for a, b in zip(there, tiny_features()(pictures(2)), strict=True):
+        assert a.is_cuda
+        torch.testing.assert_close(a.cpu(), b, rtol=2e-2, atol=2e-2)

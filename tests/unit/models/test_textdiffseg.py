@@ -201,3 +201,12 @@ def test_sizes_that_do_not_fit_are_refused(options, message):
         build(**options)
     with pytest.raises(ValueError, match="at least one structure"):
         TextDiffSeg(None, ("background",), Preprocessing(None, None, SHAPE))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_it_says_what_it_says_on_the_processor():
+    model, data = build().eval(), batch()
+    sampling = Sampling(2, "ddpm")
+    expected = model.segment(data.images, data.prompts, sampling)
+    found = model.cuda().segment(data.images.cuda(), data.prompts, sampling).cpu()
+    assert torch.allclose(found, expected, atol=1e-2)

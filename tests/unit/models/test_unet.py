@@ -157,3 +157,10 @@ def test_loading_from_nowhere_or_from_a_damaged_folder(tmp_path, unet):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="config.json is damaged"):
         UNet.from_pretrained(tmp_path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_the_cpu(unet):
+    with torch.inference_mode():
+        there = tiny_unet().cuda()(pictures(2).cuda(), steps(2).cuda())
+        torch.testing.assert_close(there.cpu(), unet(pictures(2), steps(2)), rtol=1e-2, atol=1e-2)
