@@ -196,6 +196,7 @@ _DATASETS = (
         source=Decathlon("Task04_Hippocampus", 28 * MIB),
         label_counts=(5, 10, 20, "all"),
         model="hippocampus_small",
+        spacing=(1.0, 1.0, 1.0),
         # Small preset, shipped text encoder: what two cores can do
         runs={"grid": {"text_encoder": "tiny", "prompts": "class"}},
         patch=(40, 56, 40),
@@ -285,6 +286,7 @@ _DATASETS = (
             },
         },
         window=ABDOMEN_WINDOW,
+        spacing=(6.0, 6.0, 6.0),
         patch=(48, 48, 40),
         **VOLUMES,
         **PHANTOMS,

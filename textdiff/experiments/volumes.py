@@ -81,7 +81,8 @@ class TextDiffSegConfig(Config):
 
     ``structures``: comma-separated, of those the data set has; "auto" for all.
     ``n_labels``: labelled training volumes, drawn by the seed, or "all".
-    ``prompts``: the kind of sentence to train and test with ("mixed": all three in turn, tested with class prompts).
+    ``prompts``: the kind of sentence to train and test with; "mixed" (the first three in turn) and "request" (names as people
+    ask for them) are tested with class prompts.
     ``named_alone``: share of the training patches whose sentence names only a part of the structures.
     ``size``: "small" (two cores, or a GPU of 16 GB) or "large" (a GPU of 40 GB or more).
     ``patch``: voxels of a training patch, such as "96,96,96"; "auto" for the data set's own.
@@ -105,7 +106,7 @@ class TextDiffSegConfig(Config):
     n_labels: Limit = AUTO
     structures: str = AUTO
     text_encoder: Name = AUTO
-    prompts: Literal["class", "anatomy", "report", "mixed"] = "class"
+    prompts: Literal["class", "anatomy", "report", "mixed", "request"] = "class"
     named_alone: Share = AUTO
     size: Literal["small", "large"] = "small"
     latent_channels: Annotated[int, Within(least=0, most=512)] = AUTO
@@ -151,7 +152,7 @@ class TextDiffSegConfig(Config):
     @property
     def test_prompts(self) -> str:
         """The kind of sentence that the test is made with."""
-        return "class" if self.prompts == "mixed" else self.prompts
+        return "class" if self.prompts in ("mixed", "request") else self.prompts
 
     def _slug(self) -> str:
         labels = "all" if self.n_labels == "all" else f"n{self.n_labels}"
@@ -288,7 +289,7 @@ def training_volumes(config: TextDiffSegConfig, data: VolumeDataset, cases: Sequ
         prompts=config.prompts if config.reads else "",
         single=config.named_alone,
         augment=affine,
-        mirror=affine and not data.task.sided and config.prompts == "class",
+        mirror=affine and not data.task.sided and config.prompts in ("class", "request"),
         seed=config.seed,
         distances=not config.from_scratch and config.model != "textdiffseg_no_label_encoder",
         cache=None if data.synthetic else paths.cache_dir() / "volumes",

@@ -24,16 +24,17 @@ from tqdm.auto import tqdm
 from textdiff.base.checkpoints import write_atomically
 from textdiff.data.batch import Batch
 from textdiff.data.volumes.cases import VolumeCase
-from textdiff.data.volumes.prompts import KINDS, prompt
+from textdiff.data.volumes.prompts import KINDS, prompt, request
 from textdiff.data.volumes.volume import Volume, normalised, to_grid
 
 IMAGE_CHANNELS = 4  # intensity and three place channels
 DIVISOR = 8  # sides of a window: stride 4 of the label latent, halved once in the denoiser
-PromptKind = Literal["class", "anatomy", "report", "mixed"]
+PromptKind = Literal["class", "anatomy", "report", "mixed", "request"]
 PROMPT_KINDS = get_args(PromptKind)
 WARPED = 0.4  # share of the patches that are turned and zoomed; the others keep the very voxels of the volume
 TURN = 0.26  # radians, 15 degrees
 ZOOM = 0.15
+NOTHING = 0.05  # share of the requests that ask for nothing the model knows
 BEND = 0.03  # of half the patch's side, standard deviation of the displacements of a 4 x 4 x 4 grid
 
 
@@ -145,7 +146,7 @@ class TrainingVolumes:
         cases: labelled cases; read once, kept in memory, and on disk in ``cache`` if given.
         class_names: background first.
         patch: voxels; smaller volumes are surrounded by their own minimum.
-        prompts: kind of sentence ("class", "anatomy", "report", "mixed"), or "" for none.
+        prompts: kind of sentence ("class", "anatomy", "report", "mixed" of these three, "request"), or "" for none.
         single: share of the patches whose sentence names only some of the structures; the others are background there.
         augment: turn, zoom, bend and change intensities.
         mirror: also exchange left and right: only where no structure and no sentence has a side.
@@ -271,8 +272,10 @@ class TrainingVolumes:
         return wanted + (draw.uniform(-3, 3, 3) if self.augment else 0)
 
     def _named(self, labels: np.ndarray, draw: np.random.Generator) -> list[str]:
-        """What the sentence names: everything, or a part of it that is there (if anything is)."""
+        """What the sentence names: everything, or a part of it that is there (if anything is); a request at times nothing."""
         names = list(self.class_names[1:])
+        if self.prompts == "request" and draw.random() < NOTHING:
+            return []
         if not self.prompts or draw.random() >= self.single or len(names) == 1:
             return names
         there = np.bincount(labels.ravel(), minlength=len(self.class_names)) > 0
@@ -284,6 +287,8 @@ class TrainingVolumes:
         """Findings are those of the whole volume: a patch does not know which side of the patient it is on."""
         if not self.prompts:
             return ""
+        if self.prompts == "request":
+            return request(names, self.class_names[1:], draw)
         kind = str(draw.choice(KINDS)) if self.prompts == "mixed" else self.prompts
         findings = Volume(self._of(volume, self._labels).numpy(), volume.affine)
         return prompt(kind, names, findings, self.class_names, variant=int(draw.integers(1_000)))

@@ -1,21 +1,22 @@
-"""Prompts for volumes: names of structures (and a label map) in, a sentence out; and back, which structures a sentence names.
+"""Prompts for volumes: names of structures (and a label map) in, a sentence out; the way back is `requests`.
 
 Three kinds, always reported apart: "class" (a name), "anatomy" (a description true of anybody) and "report" (findings of
-this patient, made from the label, which therefore leak it). All wordings are ours. Left and right are the patient's.
+this patient, made from the label, which therefore leak it); and `request`, names as people ask for them. All wordings are ours.
+Left and right are the patient's.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from textdiff.data.volumes import wordings
-from textdiff.data.volumes.wordings import LESIONS, SHORT_NAMES, SIDES, WORDINGS, plain, wording_of
+from textdiff.data.volumes.requests import named_structures as named_structures
+from textdiff.data.volumes.requests import read_request
+from textdiff.data.volumes.requests import swap_structures as swap_structures
+from textdiff.data.volumes.wordings import WORDINGS, organ_and_lesion, plain, wording_of
 
 if TYPE_CHECKING:
     from textdiff.data.volumes.cases import VolumeCase
@@ -71,6 +72,87 @@ def prompts_for(
     return [prompt(kind, wanted, case.pair()[1], class_names) for case in cases]
 
 
+def request(names: Sequence[str], known: Sequence[str], draw: np.random.Generator) -> str:
+    """A sentence as people write them that asks a model which knows `known` for `names`, and for nothing else.
+
+    Drawn by chance: wording, order, sides by letter or before or behind the organ, pairs and wholes, what is not wanted,
+    capitals, spelling. No names: a sentence that asks for nothing the model knows. What is drawn is read back
+    (:func:`textdiff.data.volumes.requests.read_request`); a name that no rule understands is asked for by itself.
+
+    Raises ValueError for a name that is not among `known`.
+    """
+    if wrong := [name for name in names if name not in known]:
+        raise ValueError(f"cannot ask for {', '.join(wrong)}: the model knows {', '.join(known)}")
+    wanted = tuple(name for name in known if name in names)
+    for _ in range(20):
+        text = _asked(wanted, tuple(known), draw)
+        if read_request(text, known).asked == wanted:
+            return text
+    return prompt("class", wanted) if wanted else "nothing"
+
+
+def _asked(names: tuple[str, ...], known: tuple[str, ...], draw: np.random.Generator) -> str:
+    others = tuple(name for name in known if name not in names)
+
+    def some(words: Sequence[str]) -> str:
+        return words[draw.integers(len(words))]
+
+    if names:
+        text = some(wordings.REQUESTS).format(_listed(names, draw))
+    elif not others or draw.random() < 0.4:
+        unknown = [name for name in (*WORDINGS, *wordings.OTHER_ANATOMY) if name not in known]
+        text = some(wordings.REQUESTS).format(some(unknown))
+    else:
+        text = some(("no {}", "no {} please", "nothing, and no {}", "without the {}", "the {} is not wanted")).format(
+            _listed((some(others),), draw)
+        )
+    if names and others and draw.random() < 0.35:
+        text = some(wordings.RULED_OUT).format(text.rstrip("."), _listed((some(others),), draw))
+    if draw.random() < 0.1:
+        text = text.replace("tumour", "tumor").replace("oesoph", "esoph")
+    if draw.random() < 0.06:
+        text = _slip(text, draw)
+    return some((text,) * 6 + (text.upper(), text.title(), text.capitalize()))
+
+
+def _listed(names: tuple[str, ...], draw: np.random.Generator) -> str:
+    """Names in any order, pairs and wholes at times as one."""
+    left, words = list(names), []
+    for whole, texts in wordings.TOGETHER.items():
+        if set(whole) <= set(left) and draw.random() < 0.6:
+            left = [name for name in left if name not in whole]
+            words.append(texts[draw.integers(len(texts))])
+    words += [_said(name, draw) for name in left]
+    draw.shuffle(words)
+    *first, last = words
+    joint = (" and ", ", ", " and the ", " as well as the ", " & ", " + ", "; ")[draw.integers(7)]
+    return f"{', '.join(first)}{joint}{last}" if first else last
+
+
+def _said(name: str, draw: np.random.Generator) -> str:
+    """One structure under any of its names."""
+    wording = wording_of(name)
+    texts = [plain(name)] if wording is None else [wording.names[0]] * 2 + [*wording.names[1:], *wording.whole]
+    text = texts[draw.integers(len(texts))]
+    side, _, organ = text.partition(" ")
+    if side not in wordings.SIDES or draw.random() < 0.4:
+        return text
+    letter, short = side[0].upper(), f"{side[0]}{side[-1]}"
+    ways = (f"{letter} {organ}", f"{short} {organ}", f"{short}. {organ}", f"{side}-sided {organ}", f"{organ} ({side})")
+    return (*ways, f"{organ}, {side}", f"{organ} on the {side}", f"{organ} {letter}", f"{organ}_{side}")[draw.integers(9)]
+
+
+def _slip(text: str, draw: np.random.Generator) -> str:
+    """One long word with a letter left out, doubled or exchanged with its neighbour."""
+    words = [word for word in text.split() if len(word) > 5 and word.isalpha()]
+    if not words:
+        return text
+    word = words[draw.integers(len(words))]
+    at = int(draw.integers(2, len(word) - 1))
+    slips = (word[:at] + word[at + 1 :], word[:at] + word[at] + word[at:], word[: at - 1] + word[at] + word[at - 1] + word[at + 1 :])
+    return text.replace(word, slips[draw.integers(3)], 1)
+
+
 def _name(name: str, index: int) -> str:
     wording = wording_of(name)
     return plain(name) if wording is None or index == 0 else wording.names[index]
@@ -88,7 +170,7 @@ def _finding(name: str, labels: Volume, class_names: list[str], variant: int) ->
     if class_names[:1] != ["background"] or name not in class_names[1:]:
         raise ValueError(f"{name!r} is not among the structures of class_names {class_names} (background first)")
     words = plain(name)
-    organ, lesion = _organ_and_lesion(words)
+    organ, lesion = organ_and_lesion(words)
     own = labels.array == class_names.index(name)
     if not own.any():
         return f"{words}: none seen"
@@ -107,12 +189,6 @@ def _finding(name: str, labels: Volume, class_names: list[str], variant: int) ->
     where = f"in the {place} of the" if place else "of the"
     sided = f"{side} {organ}" if organ == "kidney" else f"{organ} on the {side} side" if side else organ
     return f"{some}{lesion}{plural} {where} {sided}, {which}{size} across, {volume}"
-
-
-def _organ_and_lesion(name: str) -> tuple[str, str]:
-    """("liver", "tumour") for "liver tumour", (name, "") for anything else."""
-    organ, _, last = name.rpartition(" ")
-    return (organ, last) if organ and last in LESIONS else (name, "")
 
 
 def _box(mask: np.ndarray) -> tuple[slice, ...]:
@@ -167,177 +243,3 @@ def _place(organ: str, side: str, lesion: np.ndarray, labels: Volume, class_name
     low, high = ends[:, axis].min(), ends[:, axis].max()
     share = (_world(lesion, labels.affine)[:, axis].mean() - low) / max(high - low, 1e-6)
     return parts[int(np.searchsorted(bounds, share))]
-
-
-# --- sentences in --------------------------------------------------------------------------------------
-
-QUALIFIERS = (
-    r"(?:\s|cell|ductal|cystic|solid|hypodense|hyperdense|enhancing|malignant|benign|primary|suspicious|small|large)*"
-)
-# Places beside which something lies, and what is not meant: the structure that follows is not asked for.
-NOT_MEANT = re.compile(
-    r"(?:\b(?:below|under|underneath|beneath|above|behind|beside|near|around|outside|between|against|along)"
-    r"|\b(?:next|adjacent|close|opposite) to|\bin front of|\bbetween\b[^.;]*\band"
-    r"|\b(?:no|not|without|except|excluding|except for|other than))(?:\s+(?:the|a|an|any|its))*\s+$",
-    re.IGNORECASE,
-)
-PLACED = re.compile(r"\b(?:in|of|within|inside|at|from|on)(?:\s+(?:the|a|an|both))*\s+$", re.IGNORECASE)
-SENTENCE_END = re.compile(r"[;\n]|\.(?:\s|$)")
-
-
-@dataclass(frozen=True)
-class _Mention:
-    """One place in a text: where, the structures meant (`names`), by which wording `slot`, and what kind of word it is."""
-
-    start: int
-    end: int
-    names: tuple[str, ...]
-    slot: int = 0
-    lesion: str = ""  # "tumour" or "cyst" for a word that has to be bound to an organ
-    adjective: bool = False
-    organ: _Mention | None = None  # of a lesion bound to an organ that is named in its own words
-
-
-def named_structures(text: str, known: Sequence[str]) -> tuple[str, ...]:
-    """Which of the `known` structures a sentence asks for, in the order of `known`; () if none.
-
-    Understands the wordings of all three kinds of prompts, US and UK spelling, plurals and capitals. "Liver tumour" and "a
-    mass in the right lobe of the liver" name the tumour, not the liver; "liver with a tumour" names both. "Left kidney"
-    names "kidney" where sides are not told apart; "kidneys" both sides where they are; "tumour" alone every known tumour.
-    What is only a landmark ("below the liver") or is excluded ("without the spleen") is not named.
-    """
-    named = {name for mention in _mentions(text, tuple(known)) for name in mention.names}
-    return tuple(name for name in known if name in named)
-
-
-def swap_structures(text: str, a: str, b: str) -> str:
-    """The sentence with the structures `a` and `b` exchanged, findings left where they are; all else stays as it is.
-
-    Wording i of one becomes wording i of the other: swapping twice gives a prompt of `prompt` back. A mention of a and b
-    together ("kidneys") stays.
-    """
-    other = {a: b, b: a}
-    for mention in reversed(_mentions(text, (a, b), landmarks=True)):
-        if len(mention.names) != 1:
-            continue
-        target = other[mention.names[0]]
-        organ, lesion = _organ_and_lesion(target)
-        if mention.organ is not None and lesion:
-            mention, target = mention.organ, organ
-        words = _in_wording(target, mention.slot)
-        words = words.capitalize() if text[mention.start].isupper() else words
-        text = text[: mention.start] + words + text[mention.end :]
-    return text
-
-
-def _in_wording(name: str, slot: int) -> str:
-    wording = wording_of(name)
-    texts = () if wording is None else wording.texts
-    return texts[slot] if 0 < slot < len(texts) else plain(name)
-
-
-@lru_cache(maxsize=64)
-def _phrases(known: tuple[str, ...]) -> tuple[re.Pattern[str], tuple[_Mention, ...]]:
-    """A pattern whose group i is the i-th phrase, longest first, and what each phrase means."""
-    phrases: dict[str, _Mention] = {}
-
-    def add(text: str, *names: str, slot: int = -1, adjective: bool = False) -> None:
-        phrases.setdefault(text, _Mention(0, 0, names, slot, adjective=adjective))
-
-    for name in known:
-        if wording_of(name) is None:
-            organ, _ = _organ_and_lesion(plain(name))
-            for words in dict.fromkeys((plain(name), organ)):
-                add(words, words, slot=0)
-                if words.split()[0] in SIDES:
-                    add(words.split(maxsplit=1)[-1], words.split(maxsplit=1)[-1])
-    for name, wording in WORDINGS.items():
-        for slot, words in enumerate(wording.texts):
-            add(words, name, slot=slot)
-        if wording.adjective:
-            add(wording.adjective, name, adjective=True)
-        if f"left {name}" in WORDINGS:
-            both = tuple(f"{side} {name}" for side in SIDES)
-            for side, sided in zip(SIDES, both, strict=True):
-                for words in (f"{side} sided {name}", f"{name} on the {side}"):
-                    add(words, sided)
-            for first, second in (SIDES, SIDES[::-1]):
-                add(f"{first} and {second} {name}", *both)
-                add(f"{first} and the {second} {name}", *both)
-    for words in wordings.WHOLE_HIPPOCAMPUS:
-        add(words, *SHORT_NAMES)
-    if set(known) <= set(SHORT_NAMES):
-        for name in known:
-            for words in SHORT_NAMES[name]:
-                add(words, name)
-    order = sorted(phrases, key=len, reverse=True)
-    groups = [f"({_flexible(words)})" for words in order] + [f"({words})" for words in LESIONS.values()]
-    meanings = [phrases[words] for words in order] + [_Mention(0, 0, (), -1, lesion=lesion) for lesion in LESIONS]
-    return re.compile(rf"\b(?:{'|'.join(groups)})\b", re.IGNORECASE), tuple(meanings)
-
-
-def _flexible(words: str) -> str:
-    """A pattern for a phrase in US or UK spelling, singular or plural, with any punctuation between its words."""
-    british = " ".join(re.findall(r"\w+", words))
-    spelled = british.replace("tumour", "tumou?rs?").replace("oesoph", "o?esoph").split()
-    if not spelled[-1].endswith("s?"):
-        spelled[-1] += "(?:es)?" if spelled[-1].endswith("s") else "s?"
-    return r"[\s,/()-]+".join(spelled)
-
-
-def _resolved(name: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """The known structures that a name stands for: itself, or its sides, or the pair where sides are not told apart."""
-    own = {(wording.names[0] if (wording := wording_of(other)) else plain(other)): other for other in known}
-    candidates = ([name], [f"{side} {name}" for side in SIDES], [name.removeprefix("left ").removeprefix("right ")])
-    for tried in candidates:
-        if found := tuple(own[candidate] for candidate in tried if candidate in own):
-            return found
-    return ()
-
-
-def _mentions(text: str, known: tuple[str, ...], landmarks: bool = False) -> list[_Mention]:
-    """What a text names, in its order, with names of `known`; landmarks and exclusions only if asked for."""
-    text = text.replace("_", " ")
-    pattern, meanings = _phrases(known)
-    found = [
-        replace(meanings[(match.lastindex or 1) - 1], start=match.start(), end=match.end())
-        for match in pattern.finditer(text)
-    ]
-    mentions = []
-    for mention in _bound(text, found, known):
-        if landmarks or not NOT_MEANT.search(text[: mention.start]):
-            names = tuple(dict.fromkeys(own for name in mention.names for own in _resolved(name, known)))
-            mentions.append(replace(mention, names=names))
-    return [mention for mention in mentions if mention.names]
-
-
-def _bound(text: str, found: list[_Mention], known: tuple[str, ...]) -> Iterator[_Mention]:
-    """The mentions with every lesion bound to its organ: "renal mass", "a mass in the kidney", "the kidney holds a mass"."""
-    taken: set[int] = set()
-    for index, mention in enumerate(found):
-        if index in taken:
-            continue
-        after = found[index + 1] if index + 1 < len(found) else None
-        between = text[mention.end : after.start] if after else "."
-        if not mention.lesion:
-            if after and after.lesion and re.fullmatch(QUALIFIERS, between, re.IGNORECASE):
-                taken.add(index + 1)
-                yield _Mention(mention.start, after.end, _with(after.lesion, mention), organ=mention)
-            elif not mention.adjective:
-                yield mention
-            continue
-        same_sentence = not SENTENCE_END.search(between)
-        if after and not after.lesion and not after.adjective and same_sentence and PLACED.search(between):
-            taken.add(index + 1)
-            yield _Mention(mention.start, after.end, _with(mention.lesion, after), organ=after)
-            continue
-        names = tuple(name for name in map(plain, known) if _organ_and_lesion(name)[1] == mention.lesion)
-        if index and not found[index - 1].lesion:
-            before = found[index - 1]
-            apart = SENTENCE_END.search(text[before.end : mention.start]) or NOT_MEANT.search(text[: before.start])
-            names = names if apart else _with(mention.lesion, before)
-        yield replace(mention, names=names)
-
-
-def _with(lesion: str, organ: _Mention) -> tuple[str, ...]:
-    return tuple(f"{name} {lesion}" for name in organ.names)

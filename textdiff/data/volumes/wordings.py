@@ -21,6 +21,8 @@ class Wording:
     description: str  # true of anybody; tells the structures of a task apart
     other_description: str
     also: tuple[str, ...] = ()  # understood, never written: parts and rarer names
+    halves: tuple[str, ...] = ()  # words of its parts; a sentence that has only one of them asks for less than the whole
+    whole: tuple[str, ...] = ()  # further names of all of it, which requests are written with
     adjective: str = ""  # names the structure only before a lesion: "hepatic lesion" but not "hepatic artery"
 
     @property
@@ -51,6 +53,10 @@ _WORDINGS = (
         "the front part of the hippocampus, its large round head",
         "the thick end of the hippocampus, in front of its body",
         ("anterior part of the hippocampus", "front of the hippocampus", "hippocampus anterior"),
+        whole=(
+            *("anterior part of the hippocampus", "front of the hippocampus", "ant. hippocampus", "anterior part", "head"),
+            *("hippocampus (anterior)", "anterior portion of the hippocampus", "head of hippocampus", "front part"),
+        ),
     ),
     Wording(
         ("posterior hippocampus", "hippocampal body and tail", "body and tail of the hippocampus"),
@@ -60,34 +66,39 @@ _WORDINGS = (
             *("posterior part of the hippocampus", "back of the hippocampus", "hippocampus posterior"),
             *("hippocampal body", "hippocampal tail", "body of the hippocampus", "tail of the hippocampus"),
         ),
+        ("body", "tail"),
+        whole=(
+            *("posterior part of the hippocampus", "back of the hippocampus", "post. hippocampus", "posterior part"),
+            *("hippocampus (posterior)", "posterior portion of the hippocampus", "body and tail", "rear part"),
+        ),
     ),
     Wording(
         ("liver", "liver tissue", "hepatic parenchyma"),
         "the large organ in the upper right abdomen, under the diaphragm",
         "the largest organ of the abdomen, above the right kidney",
         ("liver parenchyma", "hepatic tissue"),
-        "hepatic",
+        whole=("whole liver", "entire liver", "liver parenchyma", "liver"),
+        adjective="hepatic",
     ),
     Wording(
         ("pancreas", "pancreatic tissue", "pancreatic parenchyma"),
         "the elongated gland behind the stomach, with head, body and tail",
         "the gland across the spine, its head in the curve of the duodenum",
         ("pancreatic gland",),
-        "pancreatic",
+        adjective="pancreatic",
     ),
     Wording(
         ("colon", "large bowel", "large intestine"),
         "the wide bowel with ascending, transverse and descending part",
         "the bowel around the small bowel, with gas in it",
-        (),
-        "colonic",
+        adjective="colonic",
     ),
     Wording(
         ("kidney", "kidney tissue", "renal parenchyma"),
         "the bean shaped organ on each side of the spine",
         "one of the two organs that make urine",
         ("kidney parenchyma", "renal tissue"),
-        "renal",
+        adjective="renal",
     ),
     *(
         Wording(
@@ -95,7 +106,7 @@ _WORDINGS = (
             f"the bean shaped organ on the {side} side of the spine, below the {above}",
             f"the one of the two organs that make urine behind the {bowel} colon",
             (f"{side} kidney tissue", f"{side} kidney parenchyma"),
-            f"{side} renal",
+            adjective=f"{side} renal",
         )
         for side, above, bowel in (("left", "spleen", "descending"), ("right", "liver", "ascending"))
     ),
@@ -104,7 +115,7 @@ _WORDINGS = (
         "the organ in the upper left abdomen, behind the stomach",
         "the oval organ above the left kidney, at the tail of the pancreas",
         ("splenic tissue",),
-        "splenic",
+        adjective="splenic",
     ),
     Wording(
         ("gallbladder", "gall bladder", "vesica biliaris"),
@@ -115,22 +126,20 @@ _WORDINGS = (
         ("stomach", "stomach with its content", "gastric wall and lumen"),
         "the hollow organ of the upper left abdomen, in front of the pancreas",
         "the wide bag that leads out of the oesophagus into the duodenum",
-        (),
-        "gastric",
+        adjective="gastric",
     ),
     Wording(
         ("aorta", "aortic vessel", "main artery of the body"),
         "the large artery in front of the spine, left of the vena cava",
         "the round vessel that takes blood out of the heart",
         ("abdominal aorta", "descending aorta"),
-        "aortic",
+        adjective="aortic",
     ),
     Wording(
         ("oesophagus", "gullet", "oesophageal tube"),
         "the tube down the chest, behind the heart, into the stomach",
         "the muscular tube behind the trachea",
-        (),
-        "oesophageal",
+        adjective="oesophageal",
     ),
     Wording(
         ("inferior vena cava", "lower caval vein", "ivc"),
@@ -143,13 +152,13 @@ _WORDINGS = (
         "the vein behind the pancreas that takes blood of the bowel to the liver",
         "the vessel that runs along the pancreas into the hilum of the liver",
         ("portal vein", "splenic vein", "hepatic portal vein"),
+        ("portal", "splenic"),
     ),
     Wording(
         ("duodenum", "duodenal loop", "first part of the small bowel"),
         "the c shaped bowel around the head of the pancreas",
         "the short bowel that follows the stomach, right of the spine",
-        (),
-        "duodenal",
+        adjective="duodenal",
     ),
     Wording(
         ("small bowel", "small intestine", "jejunum and ileum"),
@@ -203,12 +212,75 @@ PARTS = {
     "pancreas": (0, (1 / 3, 2 / 3), ("tail", "body", "head")),
 }
 UNSIDED = ("kidney", "colon")  # organs on both sides under one name: a report says on which
-WHOLE_HIPPOCAMPUS = ("hippocampus", "hippocampi", "hippocampal formation", "anterior and posterior hippocampus")
+WHOLE_HIPPOCAMPUS = (
+    *("hippocampus", "hippocampi", "hippocampal formation", "hippocampal", "anterior and posterior hippocampus"),
+    *("posterior and anterior hippocampus", "anterior and posterior part of the hippocampus"),
+    *("head body and tail of the hippocampus", "hippocampal head body and tail"),
+)
 # Understood only where the hippocampus is all that a model knows: other organs have a head and a front too.
 SHORT_NAMES = {
     "anterior hippocampus": ("anterior", "anterior part", "front part", "head"),
     "posterior hippocampus": ("posterior", "posterior part", "rear part", "body", "tail", "body and tail"),
 }
+
+# Names of several structures at once, as requests are written
+TOGETHER: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("left kidney", "right kidney"): (
+        *("kidneys", "both kidneys", "left and right kidney", "right and left kidneys", "kidneys on both sides", "L and R kidney"),
+        *("bilateral kidneys", "pair of kidneys", "left as well as the right kidney", "kidneys, left and right", "two kidneys"),
+        *("renal parenchyma of both sides", "L/R kidney", "left & right kidney", "kidneys"),
+    ),
+    tuple(SHORT_NAMES): (
+        *("hippocampus", "whole hippocampus", "hippocampi", "entire hippocampus", "hippocampal formation", "complete hippocampus"),
+        *("hippocampus, anterior and posterior", "hippocampus", "both parts of the hippocampus", "full hippocampus"),
+        *("hippocampus with head, body and tail", "anterior and posterior part of the hippocampus"),
+    ),
+}
+REQUESTS = (
+    *("{}", "{}", "{}", "the {}", "the {}.", "segment the {}.", "please segment the {}", "outline the {} in this scan", "where is the {}?"),
+    *("mark the {}", "{} only", "only the {}", "just the {}, please", "I want the {}", "show me the {}", "delineate the {} for me"),
+    *("find the {}", "{} please", "can you draw the {}?", "mask of the {}", "{} segmentation", "contour the {}.", "highlight the {}"),
+    *("We need the {} outlined.", "Patient for follow-up. Please mark the {}.", "Segment: {}", "Give me the {} and nothing else"),
+)
+RULED_OUT = (
+    *("{}, not the {}", "{} but not the {}", "{} without the {}", "{}, no {}", "{} and not the {}", "{}; ignore the {}", "{}. No {}."),
+    *("{} instead of the {}", "{} rather than the {}", "{}, leave out the {}", "{}; the {} is not wanted", "{} (not the {})"),
+    *("{}, excluding the {}", "{}. Do not mark the {}.", "{} and never the {}"),
+)
+EVERYTHING = (
+    *("everything", "anything", "all", "all organs", "all the organs", "every organ", "all structures", "all the structures"),
+    *("every structure", "all parts", "all the parts", "each structure", "each organ"),
+)
+# Recognised only to say that a model does not know them
+OTHER_ANATOMY = (
+    *("lung", "heart", "brain", "trachea", "bronchus", "rib", "spine", "vertebra", "bone", "muscle", "skin", "breast", "thyroid"),
+    *("lymph node", "ureter", "urethra", "artery", "vein", "vessel", "ovary", "testis", "rectum", "appendix", "diaphragm", "femur"),
+    *("sacrum", "clavicle", "scapula", "pleura", "bile duct", "nerve", "eye", "nose", "ear", "tongue", "larynx", "pharynx"),
+    *("amygdala", "thalamus", "cerebellum", "ventricle", "caudate", "putamen", "entorhinal cortex", "white matter", "grey matter"),
+    *("brain stem", "pituitary", "parahippocampal gyrus", "subiculum", "fornix", "temporal lobe", "nucleus", "nuclei", "fat"),
+)
+# Never a slip of the pen for a structure
+PLAIN_WORDS = tuple(
+    "sided live lives living line lines long large larger largest late later latest level levels less least leave leaves lead look like list"
+    " mass massive mask mark image images please place places plane plain part parts patient patients point points present show shows"
+    " segment segmentation structure structures scan side sides some such small smaller solid size slice slices spread space region"
+    " regions right rights ridge rear really read reading ready head heads body bodies tail tails front back other others only once"
+    " over outer open about above after again along also another any area around because before behind below beside both bright but case"
+    " clear close colour could cover dark delineate draw each edge either empty entire even every everything except exclude fill"
+    " find first follow form found free from full give good half have here high higher hole hollow human ignore inner inside into just"
+    " keep kind know known leave left light look lower make many more most much must name named need never next nothing number"
+    " outline outside pair people person piece put rest round same seen shape shaped sharp should since skip something still take tell than"
+    " that their them then there these they thing think this those three through tissue together under until upper very volume want what"
+    " when where whether which while whole wide with without work would your total tube tubes turn type cause causes course call called"
+    " cancel center centre central colon color cold come count cost staging stage common cut cysts gold glad land lose loss liquid"
+    " duct ducts normal abnormal absent absence evidence sign signs trace denies negative missing lacking removed resected ruled".split()
+)
+
+
+def organ_and_lesion(name: str) -> tuple[str, str]:
+    """("liver", "tumour") for "liver tumour", (name, "") for anything else."""
+    organ, _, last = name.rpartition(" ")
+    return (organ, last) if organ and last in LESIONS else (name, "")
 
 
 def plain(name: str) -> str:
