@@ -23,7 +23,7 @@ from textdiff.data.volumes.volume import Volume, widest_planes
 from textdiff.evaluation.calibration import Reliability
 from textdiff.evaluation.volumes import Segment, column, score_volumes
 from textdiff.models.diffusion import Sampler, Sampling
-from textdiff.models.inference import Prediction, predict_volume
+from textdiff.models.inference import Prediction, segment_volume
 from textdiff.models.textdiffseg import TextDiffSeg
 
 LONG = 100  # sampling steps; more are measured on fewer volumes
@@ -83,7 +83,7 @@ def _segment(model: TextDiffSeg, way: Way, seed: int, image: Volume, text: str, 
     """The labels, or with `more` asked for (uncertainty, probabilities) all of the prediction."""
     sampler, sampling_steps, samples = way
     sampling = Sampling(sampling_steps, sampler, samples, seed)
-    found = predict_volume(model, image, text, sampling, progress=False, **more)
+    found = segment_volume(model, image, text, sampling, progress=False, **more)
     return found if more else found.labels
 
 

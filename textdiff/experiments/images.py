@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from textdiff.data.cases import Case, Dataset
+    from textdiff.data.domain import Domain
     from textdiff.data.images.transforms import ImageSpec
     from textdiff.data.images.views import TrainingImages
     from textdiff.models.features import DiffusionFeatures
@@ -344,6 +345,13 @@ def build_model(config: TextDiffConfig, data: Dataset) -> nn.Module:
         class_names=data.class_names,
         criterion=criterion,
     ).to(device)
+
+
+def domain(config: TextDiffConfig, data: Dataset, cases: Sequence[Case]) -> Domain:
+    """What the labelled pictures are like: kept with the model, and compared with what it is asked about later."""
+    from textdiff.data.domain import domain_of_pictures
+
+    return domain_of_pictures(cases)
 
 
 # --- training --------------------------------------------------------------------------------------------

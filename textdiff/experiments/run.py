@@ -51,6 +51,7 @@ def _make(run: Run, config: Any, work: Any) -> None:
     model = work.build_model(config, data)
     seen = [case.fingerprint() for case in labelled]
     model.trained_on = {"dataset": config.dataset, "cases": seen}
+    model.domain = work.domain(config, data, labelled)
     checkpoint = scratch_dir() / config.run_id / "checkpoint.safetensors"
     history = work.train(model, config, data, labelled, checkpoint)
     keep_model(model, config)

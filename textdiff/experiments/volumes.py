@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
+    from textdiff.data.domain import Domain
     from textdiff.data.volumes.layouts import VolumeCase, VolumeDataset
     from textdiff.data.volumes.patches import Preprocessing, TrainingVolumes
     from textdiff.data.volumes.volume import Volume
@@ -273,6 +274,13 @@ def _load_weights(model: Any, folder: Path) -> None:
         load_strict(model, state, str(folder))
 
 
+def domain(config: TextDiffSegConfig, data: VolumeDataset, cases: Sequence[VolumeCase]) -> Domain:
+    """What the labelled volumes are like: kept with the model, and compared with what it is asked about later."""
+    from textdiff.data.domain import domain_of_volumes
+
+    return domain_of_volumes(cases, preprocessing_of(config, data), data.class_names)
+
+
 # --- training --------------------------------------------------------------------------------------------
 
 
@@ -330,10 +338,10 @@ def train(
 def segmenter(model: Any, config: TextDiffSegConfig, sampling_steps: int = 0) -> Callable[[Volume, str], Volume]:
     """``(volume, sentence) -> labels`` on the volume's grid, sampled as the configuration says, or in ``sampling_steps``."""
     from textdiff.models.diffusion import Sampling
-    from textdiff.models.inference import predict_volume
+    from textdiff.models.inference import segment_volume
 
     sampling = Sampling(sampling_steps or config.sampling_steps, config.sampler, config.samples, config.seed)
-    return lambda volume, text: predict_volume(model, volume, text, sampling, progress=False).labels
+    return lambda volume, text: segment_volume(model, volume, text, sampling, progress=False).labels
 
 
 def score(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,11 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from textdiff.data.cases import read_picture
-from textdiff.data.volumes.prompts import named_structures
+from textdiff.data.volumes.requests import Request, read_request
 from textdiff.data.volumes.volume import Volume, read_image
 from textdiff.models.diffusion import Sampling
 
 if TYPE_CHECKING:
+    from textdiff.data.domain import Domain
     from textdiff.data.volumes.patches import Preprocessing
 
 logger = logging.getLogger(__name__)
@@ -39,17 +40,29 @@ CHUNK = 8  # planes of the image that are reduced at a time
 
 
 @torch.no_grad()
-def predict_image(model: Any, image: str | Path | np.ndarray, text: str, probabilities: bool = False) -> np.ndarray:
+def predict_image(
+    model: Any, image: str | Path | np.ndarray, text: str, probabilities: bool = False, strict: bool = False
+) -> np.ndarray:
     """Labels uint8 ``[H, W]`` of one picture at its own size; or its ``probabilities``, float32 ``[num_classes, H, W]``.
 
     Args:
         model: a TextDiff.
         image: a file, or a uint8 array ``[H, W, 3]`` (RGB) or ``[H, W]`` (grey).
         text: the sentence that describes it.
+        strict: refuse what would be warned of.
 
-    Raises FileNotFoundError: no such file; ValueError: a file that is no picture, or another kind of array.
+    Warns of a picture unlike those of the training (:mod:`textdiff.data.domain`).
+
+    Raises FileNotFoundError: no such file; ValueError: a file that is no picture, another kind of array, or with ``strict``
+    what is warned of.
     """
     pixels = _as_rgb(image)
+    where = f"{image}: " if isinstance(image, (str, Path)) else ""
+    doubts = [] if model.domain is None else [where + remark for remark in model.domain.remarks_on_picture(pixels)]
+    if strict and doubts:
+        raise ValueError("; ".join(doubts))
+    for doubt in doubts:
+        warnings.warn(doubt, stacklevel=2)
     was_training = model.training
     model.train(False)
     try:
@@ -114,6 +127,8 @@ class Prediction:
     ``uncertainty`` (if asked for): entropy of the mean probabilities by the logarithm of the number of classes,
     float32, 0 (sure) to 1 (all classes alike).
     ``probabilities`` (if asked for): mean of the samples, float32 ``[K+1, X, Y, Z]``.
+    ``asked``: the structures that the sentence asks for, as its words were read. ``dropped``: ml of those that were found, not
+    asked for and left out of ``labels`` (uncertainty and probabilities are the network's own). ``remarks``: all that was said.
     """
 
     labels: Volume
@@ -121,6 +136,9 @@ class Prediction:
     volumes_ml: dict[str, tuple[float, ...]]
     uncertainty: Volume | None = None
     probabilities: np.ndarray | None = field(default=None, repr=False)
+    asked: tuple[str, ...] = ()
+    dropped: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 def predict_volume(
@@ -133,8 +151,10 @@ def predict_volume(
     uncertainty: bool = False,
     probabilities: bool = False,
     progress: bool = True,
+    only_named: bool = True,
+    strict: bool = False,
 ) -> Prediction:
-    """Segment a volume, or the file or DICOM folder of one, with one sentence.
+    """Segment a volume, or the file or DICOM folder of one, with one sentence, and say where the answer may not be what was asked.
 
     Args:
         sampling: of the denoising. The labels come from the mean of the samples' probabilities; the noise of a window
@@ -142,30 +162,90 @@ def predict_volume(
         overlap: share of a window that the next one covers, from 0 to less than 1.
         uncertainty: also make the map of uncertainty.
         probabilities: also keep those of all classes, which needs 4 bytes per class and voxel.
+        only_named: structures that the sentence does not ask for become background (and are reported); where it names
+            nothing that is known, all that was found stays.
+        strict: refuse what would be warned of before the work begins.
 
-    Warns when the sentence names nothing that the model knows. A volume smaller than one window is surrounded by its own
-    minimum, as in training.
+    Warns, before: of words that name nothing the model knows, a part of a structure or a slip of the pen, and of a volume unlike
+    those of the training (:mod:`textdiff.data.domain`); after: of structures asked for and not found, found and not asked for,
+    and of amounts beyond those of the training. All of it is also in ``Prediction.remarks``. A volume smaller than one
+    window is surrounded by its own minimum, as in training.
 
-    Raises ValueError: a setting out of range, several samples of a model that always says the same, or a file that is no
-    volume (:func:`textdiff.data.volumes.volume.read_image`); FileNotFoundError: no such file or folder; FloatingPointError:
-    the model gives nan or infinity.
+    Raises ValueError: a setting out of range, several samples of a model that always says the same, a file that is no
+    volume (:func:`textdiff.data.volumes.volume.read_image`), or with ``strict`` what is warned of; FileNotFoundError: no such
+    file or folder; FloatingPointError: the model gives nan or infinity.
     """
+    _check_options(model, sampling, overlap)
+    request = read_request(text, model.class_names[1:])
+    doubts = list(_on_request(text, request, model.class_names[1:]))
+    if strict and doubts:
+        raise ValueError("; ".join(doubts))
+    if not isinstance(volume, Volume):
+        volume = read_image(volume)
+    grid = model.preprocessing.image(volume)
+    domain = getattr(model, "domain", None)
+    if domain is not None:
+        unusual = domain.remarks_on_volume(volume, grid.array, model.preprocessing)
+        doubts += [f"{volume.name or 'the volume'}: {remark}" for remark in unusual]
+        if strict and unusual:
+            raise ValueError("; ".join(doubts))
+    for doubt in doubts:
+        warnings.warn(doubt, stacklevel=2)
+    frame = _frame(volume)
+    del volume
+    found = _segmented(model, frame, grid, text, sampling, overlap, uncertainty, probabilities, progress)
+    answer = _answered(found, request, domain, only_named)
+    for remark in answer.remarks:
+        warnings.warn(remark, stacklevel=2)
+    return replace(answer, remarks=(*doubts, *answer.remarks))
+
+
+def segment_volume(
+    model: Segmenter,
+    volume: Volume,
+    text: str,
+    sampling: Sampling = Sampling(),
+    *,
+    overlap: float = 0.5,
+    uncertainty: bool = False,
+    probabilities: bool = False,
+    progress: bool = True,
+) -> Prediction:
+    """What the model itself makes of a volume and a sentence, with nothing said and nothing left out: for measuring it.
+
+    Arguments and errors are those of :func:`predict_volume`.
+    """
+    _check_options(model, sampling, overlap)
+    grid = model.preprocessing.image(volume)
+    return _segmented(model, _frame(volume), grid, text, sampling, overlap, uncertainty, probabilities, progress)
+
+
+def _check_options(model: Segmenter, sampling: Sampling, overlap: float) -> None:
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap={overlap}: from 0 to less than 1")
     if sampling.samples > 1 and not hasattr(model, "draws"):
         raise ValueError(
             f"samples={sampling.samples}: a {type(model).__name__} always says the same; leave samples at 1"
         )
-    known = model.class_names[1:]
-    if not named_structures(text, known):
-        said = f"the text {text!r} names nothing that this model knows; it knows {', '.join(known)}"
-        warnings.warn(said, stacklevel=2)
-    if not isinstance(volume, Volume):
-        volume = read_image(volume)
-    # Shape and affine without the voxels, which of a large CT would be held twice
-    frame = Volume(np.broadcast_to(np.uint8(0), volume.shape), volume.affine, volume.name)
-    grid = model.preprocessing.image(volume)
-    del volume
+
+
+def _frame(volume: Volume) -> Volume:
+    """Shape and place without the voxels, which of a large CT would be held twice."""
+    return replace(volume, array=np.broadcast_to(np.uint8(0), volume.shape))
+
+
+def _segmented(
+    model: Segmenter,
+    frame: Volume,
+    grid: Volume,
+    text: str,
+    sampling: Sampling,
+    overlap: float,
+    uncertainty: bool,
+    probabilities: bool,
+    progress: bool,
+) -> Prediction:
+    """Windows of ``grid``, blended and read off at the voxels of ``frame``."""
     drawing = _Drawing(model, text, sampling)
     result = _Result(frame, grid, len(model.class_names), sampling.samples, uncertainty, probabilities)
     window = model.preprocessing.frame(grid.shape)
@@ -173,11 +253,49 @@ def predict_volume(
     # Each axis of data.volumes.patches.place_channels, going on evenly over the padding
     axes = zip(grid.shape, before, padded.shape, strict=True)
     places = [(torch.arange(wide) - margin + 0.5) / size * 2 - 1 for size, margin, wide in axes]
-    del grid
     with torch.no_grad():
         for first, drawn in _layers(padded, places, window, overlap, drawing, progress):
             result.add(drawn, first, before)
     return result.prediction(model.class_names)
+
+
+def _on_request(text: str, request: Request, known: Sequence[str]) -> Iterator[str]:
+    """What a person should know of how a sentence was read, before the work begins."""
+    for word, read in request.spelled:
+        yield f"{word!r} was read as {read!r}; the network sees it as it stands"
+    if not request.understood:
+        yield f"the text {text!r} names nothing that this model knows; it knows {', '.join(known)}"
+    elif request.unknown:
+        yield f"this model does not know {', '.join(map(repr, request.unknown))}; it knows {', '.join(known)}"
+    if request.understood and not request.asked:
+        yield f"the text {text!r} asks for nothing; it only rules out {', '.join(request.excluded)}"
+    for part in request.parts:
+        yield f"{part!r} is a part of a structure, which this model can only mark whole"
+
+
+def _answered(found: Prediction, request: Request, domain: Domain | None, only_named: bool) -> Prediction:
+    """The prediction compared with the request: what is missing and what is too much, said and (``only_named``) left out."""
+    amounts = {name: sum(drawn) / len(drawn) for name, drawn in found.volumes_ml.items()}
+    said = [f"{name} was asked for, and none was found" for name in request.asked if not amounts[name]]
+    if domain is not None:
+        said += filter(None, (domain.remark_on_amount(name, amounts[name]) for name in request.asked))
+    extra = [name for name, ml in amounts.items() if ml and request.understood and name not in request.asked]
+    if not extra:
+        return replace(found, asked=request.asked, remarks=tuple(said))
+    listed = ", ".join(f"{name} ({amounts[name]:.3g} ml)" for name in extra)
+    if not only_named:
+        return replace(found, asked=request.asked, remarks=(*said, f"marked although not asked for: {listed}"))
+    numbers = [found.class_names.index(name) for name in extra]
+    labels = np.where(np.isin(found.labels.array, numbers), 0, found.labels.array)
+    dropped = {name: found.volumes_ml[name] for name in extra}
+    return replace(
+        found,
+        labels=replace(found.labels, array=labels.astype(found.labels.array.dtype)),
+        volumes_ml=found.volumes_ml | {name: (0.0,) * len(drawn) for name, drawn in dropped.items()},
+        asked=request.asked,
+        dropped=dropped,
+        remarks=(*said, f"found but not asked for, and left out: {listed}"),
+    )
 
 
 def window_seed(seed: int, corner: Sequence[int]) -> int:
@@ -328,7 +446,7 @@ class _Result:
         values = self.maps.pop(name)
         if name == "probabilities":
             return np.stack([apply_orientation(channel, back) for channel in values])
-        return Volume(np.ascontiguousarray(apply_orientation(values, back)), self.frame.affine, self.frame.name)
+        return replace(self.frame, array=np.ascontiguousarray(apply_orientation(values, back)))
 
 
 def _most(values: Tensor, dim: int) -> Tensor:

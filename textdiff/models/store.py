@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from textdiff.base import paths
 from textdiff.base.checkpoints import load_strict, read_checkpoint, read_json, write_checkpoint, write_text
 from textdiff.data import registry
+from textdiff.data.domain import Domain
 from textdiff.models.features import DiffusionFeatures, FeatureExtractor
 from textdiff.models.text import TINY, TextEncoder, find_encoder
 from textdiff.models.unet import UNet
@@ -233,6 +234,7 @@ def _hash_of_files(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> st
 
 Model = TypeVar("Model", bound="Pretrained")
 FROZEN = ("features.", "text.")  # parts that are stored by themselves or by name
+APART = ("text", "features", "trained_on", "domain", "model")  # in config.json, but no settings that are objects
 
 
 class Pretrained(nn.Module):
@@ -246,6 +248,7 @@ class Pretrained(nn.Module):
 
     Attributes:
         trained_on: {"dataset": name, "cases": [fingerprints]} of the cases it was trained on; {} if unknown.
+        domain: what their values, grids and sizes were; None if unknown.
     """
 
     SPECS: ClassVar[Mapping[str, Callable[..., Any]]]
@@ -253,11 +256,14 @@ class Pretrained(nn.Module):
     settings: dict[str, object]
     text: TextEncoder | None
     trained_on: Mapping[str, Any] = {}
+    domain: Domain | None = None
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the model, each file atomically."""
         folder, text = Path(folder), self.text
         about: dict[str, Any] = {"kind": type(self).__name__, "format": FORMAT, "trained_on": dict(self.trained_on)}
+        if self.domain is not None:
+            about["domain"] = self.domain.as_json()
         about["text"] = text and {"name": text.name, "max_length": text.max_length, "padding": text.padding}
         features = getattr(self, "features", None)
         if features is not None:
@@ -287,6 +293,7 @@ class Pretrained(nn.Module):
         try:
             model = _built(cls, about, folder)
             model.trained_on = about["trained_on"]
+            model.domain = Domain.from_json(about["domain"]) if "domain" in about else None
         except (KeyError, TypeError) as error:
             said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{folder / 'config.json'} does not describe a {cls.__name__}: {said}") from error
@@ -304,7 +311,7 @@ def _built(cls: type[Model], about: Mapping[str, Any], folder: Path) -> Model:
     parts: dict[str, Any] = {"text": text and TextEncoder.from_pretrained(text.pop("name"), **text)}
     if "features" in about:
         parts["features"] = _load_features(about["features"], folder)
-    settings = {key: value for key, value in about.items() if key not in ("text", "features", "trained_on", "model")}
+    settings = {key: value for key, value in about.items() if key not in APART}
     objects = {key: build(**settings[key]) for key, build in cls.SPECS.items()}
     return cls(**{**parts, **settings, **about["model"], **objects})
 

@@ -284,9 +284,11 @@ class TextDiff(Pretrained):
         tokens, mask = self._read(captions)
         return self.head.attention(self.features(images), tokens, mask, size)
 
-    def predict(self, image: str | Path | np.ndarray, text: str, probabilities: bool = False) -> np.ndarray:
+    def predict(
+        self, image: str | Path | np.ndarray, text: str, probabilities: bool = False, strict: bool = False
+    ) -> np.ndarray:
         """Labels uint8 ``[H, W]`` of one picture at its own size: :func:`textdiff.models.inference.predict_image`."""
-        return inference.predict_image(self, image, text, probabilities)
+        return inference.predict_image(self, image, text, probabilities, strict)
 
     def look(self, image: str | Path | np.ndarray, text: str) -> tuple[list[str], np.ndarray]:
         """Which word looked where: :func:`textdiff.models.inference.look`."""

@@ -95,7 +95,7 @@ def _asked(names: tuple[str, ...], known: tuple[str, ...], draw: np.random.Gener
     others = tuple(name for name in known if name not in names)
 
     def some(words: Sequence[str]) -> str:
-        return words[draw.integers(len(words))]
+        return words[int(draw.integers(len(words)))]
 
     if names:
         text = some(wordings.REQUESTS).format(_listed(names, draw))
@@ -139,7 +139,9 @@ def _said(name: str, draw: np.random.Generator) -> str:
         return text
     letter, short = side[0].upper(), f"{side[0]}{side[-1]}"
     ways = (f"{letter} {organ}", f"{short} {organ}", f"{short}. {organ}", f"{side}-sided {organ}", f"{organ} ({side})")
-    return (*ways, f"{organ}, {side}", f"{organ} on the {side}", f"{organ} {letter}", f"{organ}_{side}")[draw.integers(9)]
+    return (*ways, f"{organ}, {side}", f"{organ} on the {side}", f"{organ} {letter}", f"{organ}_{side}")[
+        draw.integers(9)
+    ]
 
 
 def _slip(text: str, draw: np.random.Generator) -> str:
@@ -149,7 +151,11 @@ def _slip(text: str, draw: np.random.Generator) -> str:
         return text
     word = words[draw.integers(len(words))]
     at = int(draw.integers(2, len(word) - 1))
-    slips = (word[:at] + word[at + 1 :], word[:at] + word[at] + word[at:], word[: at - 1] + word[at] + word[at - 1] + word[at + 1 :])
+    slips = (
+        word[:at] + word[at + 1 :],
+        word[:at] + word[at] + word[at:],
+        word[: at - 1] + word[at] + word[at - 1] + word[at + 1 :],
+    )
     return text.replace(word, slips[draw.integers(3)], 1)
 
 

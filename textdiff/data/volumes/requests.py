@@ -167,8 +167,9 @@ AFTER_SIDE = "and|as|for|or|but|only|too|alone|please|side|is|are|was|were|in|wi
 
 
 def _side(side: str) -> str:
-    """"left", "lt." or "L"."""
+    """ "left", "lt." or "L"."""
     return rf"(?:{side}|{side[0]}{side[-1]}|{side[0]})\b\.?"
+
 
 @lru_cache(maxsize=64)
 def _phrases(known: tuple[str, ...]) -> tuple[re.Pattern[str], tuple[_Mention, ...]]:
@@ -225,7 +226,12 @@ def _both(name: str) -> tuple[str, ...]:
 def _add_sides(add: Callable[..., None], words: str, name: str) -> None:
     """The ways to speak of one side, or of both, of a paired organ that is called `words`."""
     for side, sided in zip(SIDES, _both(name), strict=True):
-        for way in (f"{side} {words}", f"{side} sided {words}", f"{words} on the {side}", f"{words} of the {side} side"):
+        for way in (
+            f"{side} {words}",
+            f"{side} sided {words}",
+            f"{words} on the {side}",
+            f"{words} of the {side} side",
+        ):
             add(way, sided)
         add(f"{words} {side}", sided)
     for first, second in (SIDES, SIDES[::-1]):
@@ -360,7 +366,9 @@ def _bound(text: str, found: list[_Mention], known: tuple[str, ...]) -> Iterator
         if not mention.lesion:
             if after and after.lesion and re.fullmatch(QUALIFIERS, between, re.IGNORECASE):
                 taken.add(index + 1)
-                last = _Mention(mention.start, after.end, _with(after.lesion, mention), lesion=after.lesion, organ=mention)
+                last = _Mention(
+                    mention.start, after.end, _with(after.lesion, mention), lesion=after.lesion, organ=mention
+                )
                 if not FREE.search(text[after.end :]):
                     yield last
                     continue
@@ -394,7 +402,9 @@ def _one_more(text: str, organ: _Mention, lesion: _Mention) -> bool:
     """Whether the lesion spoken of last is meant here too: "tumours of the liver or kidneys", "... but one in the kidney"."""
     between = text[lesion.end : organ.start]
     listed = re.fullmatch(r",?\s+n?or\s+(?:(?:of|in)\s+)?(?:the\s+)?", between, re.IGNORECASE)
-    return bool(listed or re.search(r"\b(?:ones?|another|others)\s+(?:in|of|within)(?:\s+the)*\s+$", between, re.IGNORECASE))
+    return bool(
+        listed or re.search(r"\b(?:ones?|another|others)\s+(?:in|of|within)(?:\s+the)*\s+$", between, re.IGNORECASE)
+    )
 
 
 def _with(lesion: str, organ: _Mention) -> tuple[str, ...]:
@@ -410,9 +420,7 @@ def _ruled_out(text: str, mention: _Mention) -> bool:
     if NOT_AFTER.search(text[mention.end :]) or (mention.lesion and FREE.search(text[mention.end :])):
         return True
     before = text[: mention.start]
-    cue = None
-    for cue in NOT_BEFORE.finditer(before):
-        pass
+    cue = next(reversed([*NOT_BEFORE.finditer(before)]), None)
     if cue is None or SCOPE_END.search(before, cue.end()):
         return False
     return _reaches(before[cue.end() :], text[mention.end :], cue[0].lower())
@@ -439,7 +447,23 @@ def _halves(mention: _Mention, text: str) -> set[str]:
 
 # --- spelling ------------------------------------------------------------------------------------------
 
-UNMENDED = ("part", "tail", "head", "body", "back", "front", "loop", "wall", "tube", "large", "main", "first", "lower", "content", "small")
+UNMENDED = (
+    "part",
+    "tail",
+    "head",
+    "body",
+    "back",
+    "front",
+    "loop",
+    "wall",
+    "tube",
+    "large",
+    "main",
+    "first",
+    "lower",
+    "content",
+    "small",
+)
 LIKENESS = 0.8  # of difflib: one wrong letter in five
 
 
@@ -451,7 +475,15 @@ def _vocabulary(known: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]
     named += [word for name in known for word in plain(name).split()]
     named += [word for text in wordings.WHOLE_HIPPOCAMPUS for word in text.split()]
     named += ["tumour", "tumor", "lesion", "cyst", "cancer", *SIDES]
-    named += ["without", "except", "excluding", "instead", "ignore", "both", "wanted"]  # no less than the names they turn round
+    named += [
+        "without",
+        "except",
+        "excluding",
+        "instead",
+        "ignore",
+        "both",
+        "wanted",
+    ]  # no less than the names they turn round
     described = [word for wording in WORDINGS.values() for text in wording.anatomy for word in re.findall(r"\w+", text)]
     others = (*wordings.OTHER_ANATOMY, *wordings.EVERYTHING, *wordings.REQUESTS, *wordings.RULED_OUT)
     described += [word for text in others for word in re.findall(r"\w+", text.lower())]

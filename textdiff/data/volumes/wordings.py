@@ -21,7 +21,9 @@ class Wording:
     description: str  # true of anybody; tells the structures of a task apart
     other_description: str
     also: tuple[str, ...] = ()  # understood, never written: parts and rarer names
-    halves: tuple[str, ...] = ()  # words of its parts; a sentence that has only one of them asks for less than the whole
+    halves: tuple[
+        str, ...
+    ] = ()  # words of its parts; a sentence that has only one of them asks for less than the whole
     whole: tuple[str, ...] = ()  # further names of all of it, which requests are written with
     adjective: str = ""  # names the structure only before a lesion: "hepatic lesion" but not "hepatic artery"
 
@@ -54,7 +56,13 @@ _WORDINGS = (
         "the thick end of the hippocampus, in front of its body",
         ("anterior part of the hippocampus", "front of the hippocampus", "hippocampus anterior"),
         whole=(
-            *("anterior part of the hippocampus", "front of the hippocampus", "ant. hippocampus", "anterior part", "head"),
+            *(
+                "anterior part of the hippocampus",
+                "front of the hippocampus",
+                "ant. hippocampus",
+                "anterior part",
+                "head",
+            ),
             *("hippocampus (anterior)", "anterior portion of the hippocampus", "head of hippocampus", "front part"),
         ),
     ),
@@ -226,38 +234,172 @@ SHORT_NAMES = {
 # Names of several structures at once, as requests are written
 TOGETHER: dict[tuple[str, ...], tuple[str, ...]] = {
     ("left kidney", "right kidney"): (
-        *("kidneys", "both kidneys", "left and right kidney", "right and left kidneys", "kidneys on both sides", "L and R kidney"),
-        *("bilateral kidneys", "pair of kidneys", "left as well as the right kidney", "kidneys, left and right", "two kidneys"),
+        *(
+            "kidneys",
+            "both kidneys",
+            "left and right kidney",
+            "right and left kidneys",
+            "kidneys on both sides",
+            "L and R kidney",
+        ),
+        *(
+            "bilateral kidneys",
+            "pair of kidneys",
+            "left as well as the right kidney",
+            "kidneys, left and right",
+            "two kidneys",
+        ),
         *("renal parenchyma of both sides", "L/R kidney", "left & right kidney", "kidneys"),
     ),
     tuple(SHORT_NAMES): (
-        *("hippocampus", "whole hippocampus", "hippocampi", "entire hippocampus", "hippocampal formation", "complete hippocampus"),
+        *(
+            "hippocampus",
+            "whole hippocampus",
+            "hippocampi",
+            "entire hippocampus",
+            "hippocampal formation",
+            "complete hippocampus",
+        ),
         *("hippocampus, anterior and posterior", "hippocampus", "both parts of the hippocampus", "full hippocampus"),
         *("hippocampus with head, body and tail", "anterior and posterior part of the hippocampus"),
     ),
 }
 REQUESTS = (
-    *("{}", "{}", "{}", "the {}", "the {}.", "segment the {}.", "please segment the {}", "outline the {} in this scan", "where is the {}?"),
-    *("mark the {}", "{} only", "only the {}", "just the {}, please", "I want the {}", "show me the {}", "delineate the {} for me"),
-    *("find the {}", "{} please", "can you draw the {}?", "mask of the {}", "{} segmentation", "contour the {}.", "highlight the {}"),
-    *("We need the {} outlined.", "Patient for follow-up. Please mark the {}.", "Segment: {}", "Give me the {} and nothing else"),
+    *(
+        "{}",
+        "{}",
+        "{}",
+        "the {}",
+        "the {}.",
+        "segment the {}.",
+        "please segment the {}",
+        "outline the {} in this scan",
+        "where is the {}?",
+    ),
+    *(
+        "mark the {}",
+        "{} only",
+        "only the {}",
+        "just the {}, please",
+        "I want the {}",
+        "show me the {}",
+        "delineate the {} for me",
+    ),
+    *(
+        "find the {}",
+        "{} please",
+        "can you draw the {}?",
+        "mask of the {}",
+        "{} segmentation",
+        "contour the {}.",
+        "highlight the {}",
+    ),
+    *(
+        "We need the {} outlined.",
+        "Patient for follow-up. Please mark the {}.",
+        "Segment: {}",
+        "Give me the {} and nothing else",
+    ),
 )
 RULED_OUT = (
-    *("{}, not the {}", "{} but not the {}", "{} without the {}", "{}, no {}", "{} and not the {}", "{}; ignore the {}", "{}. No {}."),
-    *("{} instead of the {}", "{} rather than the {}", "{}, leave out the {}", "{}; the {} is not wanted", "{} (not the {})"),
+    *(
+        "{}, not the {}",
+        "{} but not the {}",
+        "{} without the {}",
+        "{}, no {}",
+        "{} and not the {}",
+        "{}; ignore the {}",
+        "{}. No {}.",
+    ),
+    *(
+        "{} instead of the {}",
+        "{} rather than the {}",
+        "{}, leave out the {}",
+        "{}; the {} is not wanted",
+        "{} (not the {})",
+    ),
     *("{}, excluding the {}", "{}. Do not mark the {}.", "{} and never the {}"),
 )
 EVERYTHING = (
-    *("everything", "anything", "all", "all organs", "all the organs", "every organ", "all structures", "all the structures"),
+    *(
+        "everything",
+        "anything",
+        "all",
+        "all organs",
+        "all the organs",
+        "every organ",
+        "all structures",
+        "all the structures",
+    ),
     *("every structure", "all parts", "all the parts", "each structure", "each organ"),
 )
 # Recognised only to say that a model does not know them
 OTHER_ANATOMY = (
-    *("lung", "heart", "brain", "trachea", "bronchus", "rib", "spine", "vertebra", "bone", "muscle", "skin", "breast", "thyroid"),
-    *("lymph node", "ureter", "urethra", "artery", "vein", "vessel", "ovary", "testis", "rectum", "appendix", "diaphragm", "femur"),
-    *("sacrum", "clavicle", "scapula", "pleura", "bile duct", "nerve", "eye", "nose", "ear", "tongue", "larynx", "pharynx"),
-    *("amygdala", "thalamus", "cerebellum", "ventricle", "caudate", "putamen", "entorhinal cortex", "white matter", "grey matter"),
-    *("brain stem", "pituitary", "parahippocampal gyrus", "subiculum", "fornix", "temporal lobe", "nucleus", "nuclei", "fat"),
+    *(
+        "lung",
+        "heart",
+        "brain",
+        "trachea",
+        "bronchus",
+        "rib",
+        "spine",
+        "vertebra",
+        "bone",
+        "muscle",
+        "skin",
+        "breast",
+        "thyroid",
+    ),
+    *(
+        "lymph node",
+        "ureter",
+        "urethra",
+        "artery",
+        "vein",
+        "vessel",
+        "ovary",
+        "testis",
+        "rectum",
+        "appendix",
+        "diaphragm",
+        "femur",
+    ),
+    *(
+        "sacrum",
+        "clavicle",
+        "scapula",
+        "pleura",
+        "bile duct",
+        "nerve",
+        "eye",
+        "nose",
+        "ear",
+        "tongue",
+        "larynx",
+        "pharynx",
+    ),
+    *(
+        "amygdala",
+        "thalamus",
+        "cerebellum",
+        "ventricle",
+        "caudate",
+        "putamen",
+        "entorhinal cortex",
+        "white matter",
+        "grey matter",
+    ),
+    *(
+        "brain stem",
+        "pituitary",
+        "parahippocampal gyrus",
+        "subiculum",
+        "fornix",
+        "temporal lobe",
+        "nucleus",
+        "nuclei",
+        "fat",
+    ),
 )
 # Never a slip of the pen for a structure
 PLAIN_WORDS = tuple(
