@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textdiff.data.volumes.prompts import VARIANTS, named_structures, prompt, swap_structures
+from textdiff.data.volumes.prompts import VARIANTS, named_structures, prompt, request, swap_structures
+from textdiff.data.volumes.requests import read_request
 from textdiff.data.volumes.volume import Volume
 from textdiff.data.volumes.wordings import WORDINGS
 
@@ -79,3 +80,19 @@ def test_a_prompt_of_other_structures_names_nothing(names, variant):
         if kind != "report":
             known = tuple(name for name in SIDED if name not in names and "kidney" not in name)
             assert named_structures(prompt(kind, names, variant=variant), known) == ()
+
+
+@given(vocabularies(), st.data(), st.integers(0, 10**6))
+@settings(max_examples=100, deadline=None)
+def test_what_a_written_request_asks_for_is_read_back(known, data, seed):
+    names = tuple(data.draw(st.lists(st.sampled_from(known), max_size=4, unique=True)))
+    text = request(names, known, np.random.default_rng(seed))
+    read = read_request(text, known)
+    assert set(read.asked) == set(names) and not set(read.asked) & set(read.excluded)
+
+
+@given(st.text(max_size=60), vocabularies())
+@settings(max_examples=60, deadline=None)
+def test_any_text_has_a_reading(text, known):
+    read = read_request(text, known)
+    assert set(read.asked) <= set(known) and not set(read.asked) & set(read.excluded)

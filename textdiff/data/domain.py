@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 SHARES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)  # of the voxels or pixels that are darker than a quantile
 SLACK = 0.2  # how far a quantile may lie outside, in units of the widest span of the training's quantiles
-FLOOR_ML = 4.0  # a structure smaller or larger by this factor than any of the training is mentioned
+LAYOUT = 0.3  # correlation: pictures lie alike above it, and one that falls short by as much lies otherwise
+COLOURED, TINTED = 25, 10  # grey levels by which colours may go beyond those of the training
+AMOUNT = 4.0  # a structure smaller or larger by this factor than any of the training is mentioned
 Range = tuple[float, float]
 
 
@@ -30,13 +32,16 @@ class Domain:
 
     quantiles: of what the network sees (volumes: after the window or standardisation; pictures: grey 0..255), one range for
     each of `SHARES`. stored: middle of the lowest and of the highest stored numbers. colour: of pictures, mean difference of
-    their largest and smallest channel. spacing, extent: of volumes, mm per voxel and of the whole along right, front, head.
+    their largest and smallest channel, of red and grey, of blue and grey; layout: their mean, in 8 x 8 fields of mean 0 and deviation 1, row by row, and
+    alike: how each correlates with that of the others. spacing, extent: of volumes, mm per voxel and of the whole along right, front, head.
     volumes_ml: of every structure, where it is there.
     """
 
     quantiles: tuple[Range, ...]
     stored: Range
-    colour: Range | None = None
+    colour: tuple[Range, ...] = ()
+    layout: tuple[float, ...] = ()
+    alike: Range | None = None
     spacing: tuple[Range, ...] = ()
     extent: tuple[Range, ...] = ()
     volumes_ml: Mapping[str, Range] = field(default_factory=dict)
@@ -49,9 +54,10 @@ class Domain:
     def from_json(cls, about: Mapping[str, Any]) -> Domain:
         """What :meth:`as_json` gave."""
         values: dict[str, Any] = dict(about)
-        for key in ("quantiles", "spacing", "extent"):
+        for key in ("quantiles", "colour", "spacing", "extent"):
             values[key] = tuple(map(tuple, about.get(key, ())))
-        for key in ("stored", "colour"):
+        values["layout"] = tuple(about.get("layout", ()))
+        for key in ("stored", "alike"):
             values[key] = None if about.get(key) is None else tuple(about[key])
         values["volumes_ml"] = {name: tuple(ml) for name, ml in about.get("volumes_ml", {}).items()}
         return cls(**values)
@@ -130,27 +136,41 @@ class Domain:
         if name not in self.volumes_ml or ml <= 0:
             return ""
         low, high = self.volumes_ml[name]
-        if low / FLOOR_ML <= ml <= high * FLOOR_ML:
+        if low / AMOUNT <= ml <= high * AMOUNT:
             return ""
         return f"{ml:.3g} ml of {name} were found; in the training it had {low:.3g} to {high:.3g} ml"
 
     def remarks_on_picture(self, picture: np.ndarray) -> list[str]:
         """In what a picture, uint8 [H, W, 3], differs from those of the training, one sentence each."""
         grey, said = picture.mean(axis=-1), []
-        if self.outside(_quantiles(grey)) > SLACK:
-            inverted = self.outside(_quantiles(255 - grey)) <= SLACK
-            likely = "it looks inverted: exchange black and white" if inverted else "the answer may be worthless"
-            said.append(f"the picture is much darker, brighter or flatter than those of the training; {likely}")
-        if self.colour is not None:
-            colour = _colour(picture)
-            if colour > self.colour[1] + 25 or colour < self.colour[0] - 25:
-                kinds = (
-                    ("a colour picture", "a grey one")
-                    if colour > self.colour[1]
-                    else ("a grey picture", "a coloured one")
-                )
-                said.append(f"this is {kinds[0]}, and the training showed {kinds[1]}: the answer may be worthless")
+        other_values, other_layout = self.outside(_quantiles(grey)) > SLACK, not self._laid_out(grey)
+        inverted = self.outside(_quantiles(255 - grey)) <= SLACK and self._laid_out(255 - grey)
+        if inverted and (other_values or other_layout):
+            said.append("the picture looks inverted: exchange black and white")
+        elif other_values:
+            said.append(
+                "the picture is much darker, brighter or flatter than those of the training; the answer may be worthless"
+            )
+        elif other_layout:
+            said.append(
+                "the picture is not laid out as those of the training: turned, mirrored, or of another part or kind"
+            )
+        away = [max(low - own, own - high, 0) for own, (low, high) in zip(_colour(picture), self.colour, strict=True)]
+        if away and away[0] > COLOURED:
+            more = _colour(picture)[0] > self.colour[0][1]
+            kinds = ("a colour picture", "a grey one") if more else ("a grey picture", "a coloured one")
+            said.append(f"this is {kinds[0]}, and the training showed {kinds[1]}: the answer may be worthless")
+        elif max(away, default=0) > TINTED:
+            said.append(
+                "its colours are unlike those of the training: inverted, red and blue exchanged, or another stain"
+            )
         return said
+
+    def _laid_out(self, grey: np.ndarray) -> bool:
+        """Whether light and dark lie as in the training's pictures, where these lie alike (films do, tissue does not)."""
+        if self.alike is None or sum(self.alike) / 2 < LAYOUT:
+            return True
+        return float(_alike(_fields(grey), np.array(self.layout))) >= self.alike[0] - LAYOUT
 
 
 def domain_of_volumes(cases: Sequence[VolumeCase], preprocessing: Preprocessing, class_names: Sequence[str]) -> Domain:
@@ -185,7 +205,13 @@ def domain_of_pictures(cases: Sequence[Case]) -> Domain:
     colours = [_colour(picture) for picture in pictures]
     stored = _middle([(picture.min(), picture.max()) for picture in pictures])
     quantiles = [_quantiles(picture.mean(axis=-1)) for picture in pictures]
-    return Domain(_ranges(quantiles), stored, colour=(min(colours), max(colours)))
+    colour = _ranges(colours)
+    if len(cases) < 3:
+        return Domain(_ranges(quantiles), stored, colour)
+    fields = np.stack([_fields(picture.mean(axis=-1)) for picture in pictures])
+    others = (fields.sum(axis=0) - fields) / (len(fields) - 1)
+    alike = [_alike(one, other) for one, other in zip(fields, others, strict=True)]
+    return Domain(_ranges(quantiles), stored, colour, tuple(fields.mean(axis=0).tolist()), (min(alike), max(alike)))
 
 
 def _quantiles(values: np.ndarray) -> np.ndarray:
@@ -193,9 +219,24 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
     return np.quantile(some[:: max(1, some.size // 200_000)], SHARES)
 
 
-def _colour(picture: np.ndarray) -> float:
+def _colour(picture: np.ndarray) -> tuple[float, float, float]:
     some = picture.reshape(-1, 3)[:: max(1, picture.size // 600_000)].astype(int)
-    return float((some.max(axis=1) - some.min(axis=1)).mean())
+    grey = some.mean()
+    spread = (some.max(axis=1) - some.min(axis=1)).mean()
+    return float(spread), float(some[:, 0].mean() - grey), float(some[:, 2].mean() - grey)
+
+
+def _fields(grey: np.ndarray) -> np.ndarray:
+    """Means of 8 x 8 fields of a picture [H, W], mean 0 and deviation 1, [64]."""
+    from PIL import Image
+
+    small = np.asarray(Image.fromarray(grey.astype(np.uint8)).resize((8, 8), Image.Resampling.BOX), float).ravel()
+    return (small - small.mean()) / max(float(small.std()), 1e-6)
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> float:
+    """Correlation of two sets of fields, each of mean 0."""
+    return float((one @ other) / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-6))
 
 
 def _ranges(rows: Sequence[Sequence[float] | np.ndarray]) -> tuple[Range, ...]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 import warnings
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from textdiff.data.domain import domain_of_volumes
+from textdiff.data.volumes.cases import VolumeCase
 from textdiff.data.volumes.patches import Preprocessing, place_channels
 from textdiff.data.volumes.volume import Volume, read_labels, write_image, write_labels
 from textdiff.models.diffusion import Sampling
@@ -104,6 +107,7 @@ affines = st.builds(
 def quiet(model, volume, text="the left kidney and the right kidney", **options):
     """``options`` are those of :func:`predict_volume` and settings of the sampling."""
     sampling = {one.name: options.pop(one.name) for one in fields(Sampling) if one.name in options}
+    options.setdefault("only_named", False)
     return predict_volume(model, volume, text, Sampling(**sampling), progress=False, **options)
 
 
@@ -291,11 +295,81 @@ def test_a_text_about_nothing_known_is_warned_of_and_what_is_not_there_or_no_num
         quiet(Sides(), blobs(), "the moon")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        quiet(Sides(), blobs(), "Where is the left kidney?")
+        quiet(Sides(), blobs(), "Where are the kidneys?")
     with pytest.raises(FileNotFoundError, match="no/such/file.nii.gz"):
         quiet(Sides(), "no/such/file.nii.gz")
     with pytest.raises(FloatingPointError, match="nan or infinity"):
         quiet(Says((0.5, math.nan, 0.5)), blobs())
+
+
+# --- the answer and the request -------------------------------------------------------------------------
+
+
+def remarks(model, text, **options):
+    """The prediction and what was said, which stands in the prediction too."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = predict_volume(model, blobs(), text, progress=False, **options)
+    assert tuple(str(one.message) for one in said) == found.remarks
+    return found, " | ".join(found.remarks)
+
+
+def test_what_was_not_asked_for_is_left_out_and_said():
+    everything, said = remarks(Sides(), "left and right kidney")
+    assert said == "" and everything.asked == NAMES[1:] and set(np.unique(everything.labels.array)) == {0, 1, 2}
+    found, said = remarks(Sides(), "the left kidney, not the right")
+    assert np.array_equal(found.labels.array, np.where(everything.labels.array == 1, 1, 0))
+    assert found.labels.array.dtype == everything.labels.array.dtype
+    assert found.asked == ("left kidney",) and found.volumes_ml["right kidney"] == (0.0,)
+    assert found.dropped == {"right kidney": everything.volumes_ml["right kidney"]}
+    assert re.fullmatch(r"found but not asked for, and left out: right kidney \([\d.]+ ml\)", said)
+
+
+def test_on_wish_all_that_was_found_stays_and_is_still_said():
+    found, said = remarks(Sides(), "left kidney", only_named=False)
+    assert (found.labels.array == 2).any() and not found.dropped
+    assert said.startswith("marked although not asked for: right kidney")
+
+
+def test_where_nothing_known_is_named_all_stays_and_where_all_is_ruled_out_nothing():
+    found, said = remarks(Sides(), "the moon")
+    assert (found.labels.array > 0).any() and "names nothing that this model knows" in said
+    found, said = remarks(Sides(), "no kidneys")
+    assert not found.labels.array.any() and "asks for nothing; it only rules out left kidney, right kidney" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("kidneys and spleen", "does not know 'spleen'; it knows left kidney, right kidney"),
+        ("left and right kidny", "'kidny' was read as 'kidney'"),
+        ("both kidneys; upper pole of the left kidney", "'upper pole of the left kidney' is a part of a structure"),
+    ],
+)
+def test_how_a_sentence_was_read_is_said_before_the_work_and_refused_if_strict(text, expected):
+    assert expected in remarks(Sides(), text)[1]
+    model = Sides()
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        predict_volume(model, blobs(), text, progress=False, strict=True)
+    assert not model.calls
+
+
+def test_what_was_asked_for_and_not_found_is_said():
+    found, said = remarks(Says((0.9, 0.05, 0.05)), "left kidney")
+    assert not found.labels.array.any() and said == "left kidney was asked for, and none was found"
+
+
+def test_a_volume_unlike_those_of_the_training_is_named_and_refused_if_strict():
+    model, volume = Sides(), blobs()
+    empty = replace(volume, array=np.zeros(volume.shape, np.uint8))
+    case = VolumeCase("x", image_volume=volume, label_volume=empty)
+    model.domain = domain_of_volumes([case], model.preprocessing, NAMES)
+    assert remarks(model, "kidneys")[1] == ""
+    shifted = replace(volume, array=volume.array + 1024, name="shifted.nii.gz")
+    with pytest.warns(UserWarning, match="shifted.nii.gz: .*unlike those of the training.*subtract 1024"):
+        predict_volume(model, shifted, "kidneys", progress=False)
+    with pytest.raises(ValueError, match=r"shifted\.nii\.gz.*subtract 1024"):
+        predict_volume(model, shifted, "kidneys", progress=False, strict=True)
 
 
 @pytest.mark.parametrize(
