@@ -6,7 +6,6 @@ Nothing is trained here, and nothing is chosen.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,6 +18,7 @@ import torch
 from textdiff.data.volumes.cases import VolumeCase
 from textdiff.data.volumes.patches import place_channels
 from textdiff.data.volumes.prompts import KINDS, named_structures, prompt, prompts_for, swap_structures
+from textdiff.data.volumes.requests import read_request
 from textdiff.data.volumes.volume import Volume, widest_planes
 from textdiff.evaluation.calibration import Reliability
 from textdiff.evaluation.volumes import Segment, column, score_volumes
@@ -120,15 +120,12 @@ def answers_to(
 ) -> pd.DataFrame:
     """What is marked in one volume under sentences of any kind: one row per sentence, and a last one with the truth.
 
-    `sentence`, `understood by rules` (`named_structures`), `warned` (that it names nothing known), `<structure> (ml)`.
+    `sentence`, `understood by rules` (`read_request`), `warned` (that it names nothing known), `<structure> (ml)`.
     """
     names, rows = list(class_names[1:]), []
     for text in texts:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            found = segment(image, text)
-        named = ", ".join(named_structures(text, names)) or "nothing"
-        warned = "yes" if any("names nothing" in str(one.message) for one in said) else ""
+        found, read = segment(image, text), read_request(text, names)
+        named, warned = ", ".join(read.asked) or "nothing", "" if read.understood else "yes"
         rows.append([text, named, warned, *_amounts(found, names)])
     rows.append(["(the truth)", "", "", *_amounts(truth, names)])
     columns = ["sentence", "understood by rules", "warned", *(f"{name} (ml)" for name in names)]

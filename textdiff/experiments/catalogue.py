@@ -27,6 +27,7 @@ CONFIGS: dict[str, type[Config]] = {
         pages.VolumeTableConfig,
         pages.SamplingConfig,
         pages.PromptsConfig,
+        pages.RequestsConfig,
         pages.QualitativeVolumesConfig,
         pages.VolumeDataConfig,
         pages.LabelLatentConfig,

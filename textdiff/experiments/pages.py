@@ -272,6 +272,23 @@ class PromptsConfig(ShippedModelConfig):
 
 
 @dataclass(frozen=True)
+class RequestsConfig(ShippedModelConfig):
+    """Notebook 29: sixty requests as people write them, to one trained TextDiffSeg.
+
+    ``sampling_steps``: denoising steps.
+    """
+
+    experiment: ClassVar[str] = "requests3d"
+    notebook: ClassVar[str] = "29_requests"
+
+    sampling_steps: SamplingSteps = 5
+    max_test: Limit = AUTO
+
+    def _preset(self, demo: bool) -> dict[str, Any]:
+        return {"max_test": 1 if demo else 5}
+
+
+@dataclass(frozen=True)
 class QualitativeVolumesConfig(Config):
     """Notebook 27: the best, the middle and the worst test volume, side by side for several models.
 

@@ -1,4 +1,4 @@
-"""What notebooks 25 and 26 recorded of one trained model. In: a data set and records. Out: metrics and tables, empty ones where
+"""What notebooks 25, 26 and 29 recorded of one trained model. In: a data set and records. Out: metrics and tables, empty ones where
 nothing was run, and figures of them that say so.
 """
 
@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from textdiff.data import registry
 from textdiff.evaluation.studies import ALL, SAMPLED, by_question
 from textdiff.experiments.config import Config
-from textdiff.experiments.pages import PromptsConfig, SamplingConfig
+from textdiff.experiments.pages import PromptsConfig, RequestsConfig, SamplingConfig
 from textdiff.figures.curves import dice_heatmap
 from textdiff.report.rows import case_table, record_of
 
@@ -29,6 +30,34 @@ def prompts_of(dataset: str, records: pd.DataFrame) -> tuple[dict[str, Any], pd.
     """Notebook 26 in full mode, of the model that ships: its record and its per-case table."""
     columns = ["case", "prompt", "kind", "asked", "structure", "dice", "actual_ml", "predicted_ml"]
     return _found(PromptsConfig.resolved(mode="full", dataset=dataset), records, columns)
+
+
+REQUESTS = {
+    "read_as_meant": "read as meant",
+    "obeyed_by_the_network": "obeyed by the network",
+    "right_after_leaving_out": "right after leaving out",
+    "right_or_told": "right, or told",
+}
+
+
+def requests_records(records: pd.DataFrame) -> pd.DataFrame:
+    """Notebook 29 in full mode, one row per model that ships: requests (of how many) that hold in every test volume."""
+    rows = []
+    for name in registry.names("volumes"):
+        if not registry.dataset(name).model:
+            continue
+        found, _ = _found(RequestsConfig.resolved(mode="full", dataset=name), records, ["sentence"])
+        number = found.get("requests/n")
+        shares = {
+            said: f"{found[f'requests/{key}']:.0f} of {number:.0f}" if found else "not run yet"
+            for key, said in REQUESTS.items()
+        }
+        volumes = f"{found['test/n']:.0f}" if found else ""
+        silent = f"{found['requests/silent_share']:.1%}" if found else ""
+        rows.append(
+            {"model": registry.dataset(name).model, "test volumes": volumes, **shares, "silent answers": silent}
+        )
+    return pd.DataFrame(rows).set_index("model")
 
 
 def _found(config: Config, records: pd.DataFrame, columns: Sequence[str]) -> tuple[dict[str, Any], pd.DataFrame]:

@@ -54,7 +54,10 @@ _WORDINGS = (
         ("anterior hippocampus", "hippocampal head", "head of the hippocampus"),
         "the front part of the hippocampus, its large round head",
         "the thick end of the hippocampus, in front of its body",
-        ("anterior part of the hippocampus", "front of the hippocampus", "hippocampus anterior"),
+        (
+            *("anterior part of the hippocampus", "front of the hippocampus", "hippocampus anterior"),
+            *("front part of the hippocampus", "front end of the hippocampus", "anterior end of the hippocampus"),
+        ),
         whole=(
             *(
                 "anterior part of the hippocampus",
@@ -72,6 +75,7 @@ _WORDINGS = (
         "the elongated part of the hippocampus, behind its head",
         (
             *("posterior part of the hippocampus", "back of the hippocampus", "hippocampus posterior"),
+            *("rear part of the hippocampus", "back part of the hippocampus", "posterior end of the hippocampus"),
             *("hippocampal body", "hippocampal tail", "body of the hippocampus", "tail of the hippocampus"),
         ),
         ("body", "tail"),

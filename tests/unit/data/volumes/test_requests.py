@@ -5,119 +5,28 @@ import pytest
 
 from textdiff.data.volumes.prompts import request
 from textdiff.data.volumes.requests import read_request
+from textdiff.evaluation.requests import requests_for
 
 ORGANS = ("liver", "left kidney", "right kidney")
 HIPPOCAMPUS = ("anterior hippocampus", "posterior hippocampus")
 TUMOURS = (*ORGANS, "liver tumour", "left kidney tumour", "right kidney tumour", "pancreas tumour")
 LEFT, RIGHT, BOTH = {"left kidney"}, {"right kidney"}, {"left kidney", "right kidney"}
-FRONT, REAR = {"anterior hippocampus"}, {"posterior hippocampus"}
 
 
 @pytest.mark.parametrize(
     ("text", "known", "asked"),
     [
-        ("liver", ORGANS, {"liver"}),
-        ("LIVER", ORGANS, {"liver"}),
-        ("Segment the Liver, please.", ORGANS, {"liver"}),
-        ("kidneys", ORGANS, BOTH),
-        ("both kidneys", ORGANS, BOTH),
-        ("the kidney on the left", ORGANS, LEFT),
-        ("left and right kidney", ORGANS, BOTH),
-        ("L kidney", ORGANS, LEFT),
         ("R. kidney", ORGANS, RIGHT),
-        ("rt kidney", ORGANS, RIGHT),
-        ("the left kidney, not the right", ORGANS, LEFT),
-        ("the right kidney but not the left one", ORGANS, RIGHT),
-        ("kidneys without the liver", ORGANS, BOTH),
-        ("everything", ORGANS, BOTH | {"liver"}),
-        ("everything except the liver", ORGANS, BOTH),
-        ("all organs but the left kidney", ORGANS, RIGHT | {"liver"}),
-        ("no kidneys, only the liver", ORGANS, {"liver"}),
-        ("only the liver", ORGANS, {"liver"}),
         ("liver and both kidneys", ORGANS, BOTH | {"liver"}),
-        ("hepatic parenchyma", ORGANS, {"liver"}),
-        ("renal parenchyma on both sides", ORGANS, BOTH),
-        ("the whole liver", ORGANS, {"liver"}),
-        ("livr", ORGANS, {"liver"}),
-        ("left kidny", ORGANS, LEFT),
-        ("rigth kidney", ORGANS, RIGHT),
-        ("the spleen", ORGANS, set()),
-        ("liver and spleen", ORGANS, {"liver"}),
-        ("no evidence of liver tumour", ORGANS, set()),
-        ("the liver is free of tumour", ORGANS, {"liver"}),
-        ("tumour-free liver", ORGANS, {"liver"}),
-        ("kidney (left)", ORGANS, LEFT),
-        ("kidney, right", ORGANS, RIGHT),
-        ("left kidney; right kidney", ORGANS, BOTH),
-        ("ignore the liver and mark the right kidney", ORGANS, RIGHT),
-        ("Do not mark the liver. Mark the kidneys.", ORGANS, BOTH),
-        ("don't segment the left kidney; segment the liver", ORGANS, {"liver"}),
-        ("neither kidney, just the liver", ORGANS, {"liver"}),
-        ("the left kidney instead of the right", ORGANS, LEFT),
-        ("rather than the liver, the left kidney", ORGANS, LEFT),
-        ("upper pole of the left kidney", ORGANS, LEFT),
-        ("the right lobe of the liver", ORGANS, {"liver"}),
-        ("bilateral kidneys", ORGANS, BOTH),
         ("kidneys, left and right", ORGANS, BOTH),
-        ("left-sided kidney", ORGANS, LEFT),
-        ("the organ left of the liver", ORGANS, set()),
-        ("what lies beside the liver", ORGANS, set()),
-        ("left/right kidney", ORGANS, BOTH),
         ("left & right kidney", ORGANS, BOTH),
-        ("L + R kidney", ORGANS, BOTH),
-        ("the left kidney is not needed, the right one is", ORGANS, RIGHT),
-        ("the liver is absent", ORGANS, set()),
-        ("Kidneys: left", ORGANS, LEFT),
-        ("the left kidney and not the liver", ORGANS, LEFT),
-        ("without liver, left kidney or spleen: right kidney", ORGANS, RIGHT),
-        ("no left kidney; status post nephrectomy, right kidney", ORGANS, RIGHT),
-        ("Where is the left kidney?", ORGANS, LEFT),
         ("liver + kidneys", ORGANS, BOTH | {"liver"}),
-        ("KIDNEY_LEFT", ORGANS, LEFT),
-        ("kidney left and liver", ORGANS, LEFT | {"liver"}),
-        ("right kidney, left kidney", ORGANS, BOTH),
-        ("right kidney, left adrenal gland", ORGANS, RIGHT),
         ("the kidney on the right side and the liver", ORGANS, RIGHT | {"liver"}),
-        ("left, not right, kidney", ORGANS, LEFT),
-        ("not the liver, the left kidney", ORGANS, LEFT),
-        ("the lungs", ORGANS, set()),
-        ("the liver next to the right kidney", ORGANS, {"liver"}),
         ("any kidney", ORGANS, BOTH),
         ("the organs that make urine", ORGANS, set()),
         ("the bean shaped organ on the left side of the spine", ORGANS, set()),
         ("none", ORGANS, set()),
         ("", ORGANS, set()),
-        ("hippocampus", HIPPOCAMPUS, FRONT | REAR),
-        ("the whole hippocampus", HIPPOCAMPUS, FRONT | REAR),
-        ("hippocampi", HIPPOCAMPUS, FRONT | REAR),
-        ("HIPPOCAMPUS", HIPPOCAMPUS, FRONT | REAR),
-        ("hipocampus", HIPPOCAMPUS, FRONT | REAR),
-        ("hippocampal head", HIPPOCAMPUS, FRONT),
-        ("tail", HIPPOCAMPUS, REAR),
-        ("hippocampal tail", HIPPOCAMPUS, REAR),
-        ("head, not the tail", HIPPOCAMPUS, FRONT),
-        ("the hippocampus except its head", HIPPOCAMPUS, REAR),
-        ("everything but the anterior part", HIPPOCAMPUS, REAR),
-        ("anterior", HIPPOCAMPUS, FRONT),
-        ("post. hippocampus", HIPPOCAMPUS, REAR),
-        ("the front of the hippocampus", HIPPOCAMPUS, FRONT),
-        ("body and tail", HIPPOCAMPUS, REAR),
-        ("posterior hippocampus without the anterior", HIPPOCAMPUS, REAR),
-        ("the amygdala", HIPPOCAMPUS, set()),
-        ("hippocampus and amygdala", HIPPOCAMPUS, FRONT | REAR),
-        ("both parts of the hippocampus", HIPPOCAMPUS, FRONT | REAR),
-        ("anterior and posterior hippocampus", HIPPOCAMPUS, FRONT | REAR),
-        ("only the posterior part", HIPPOCAMPUS, REAR),
-        ("the head of the hippocampus, the rest is not wanted", HIPPOCAMPUS, FRONT),
-        ("no tumour in the hippocampus", HIPPOCAMPUS, set()),
-        ("not the posterior but the anterior hippocampus", HIPPOCAMPUS, FRONT),
-        ("left hippocampus", HIPPOCAMPUS, FRONT | REAR),
-        ("anterior (head) of hippocampus", HIPPOCAMPUS, FRONT),
-        ("ant. hippocampus", HIPPOCAMPUS, FRONT),
-        ("the anterior hippocampus, not the posterior", HIPPOCAMPUS, FRONT),
-        ("the posterior portion of the hippocampus", HIPPOCAMPUS, REAR),
-        ("hippocampal body", HIPPOCAMPUS, REAR),
-        ("anteroir hippocampus", HIPPOCAMPUS, FRONT),
         ("left kidney, no tumour", TUMOURS, LEFT),
         ("a tumour in the left kidney and the right", TUMOURS, {"left kidney tumour", "right kidney tumour"}),
         ("left kidney tumour, not the right one", TUMOURS, {"left kidney tumour"}),
@@ -138,6 +47,13 @@ FRONT, REAR = {"anterior hippocampus"}, {"posterior hippocampus"}
 )
 def test_what_a_request_asks_for(text, known, asked):
     assert set(read_request(text, known).asked) == asked
+
+
+@pytest.mark.parametrize("known", [ORGANS, HIPPOCAMPUS])
+def test_sixty_requests_by_hand_are_read_as_meant(known):
+    by_hand = requests_for(known)
+    assert len(dict(by_hand)) == 60
+    assert {text: read_request(text, known).asked for text, _ in by_hand} == dict(by_hand)
 
 
 @pytest.mark.parametrize(
