@@ -1,7 +1,7 @@
 # book   run every notebook in demo mode and build the book            -> _build/html/index.html
 # test   lint, unit, parity and property tests, every notebook, the book
 # demo   train and evaluate TextDiff on synthetic phantoms             -> _build/demo/13_textdiff.ipynb
-# lint   ruff, the notebooks' generated cells, types (mypy)
+# lint   ruff, the notebooks' generated cells, the table of inputs, types (mypy)
 # lock   write env/requirements-*.txt anew
 # All of them make the environment .venv first, when it is missing or the lock has changed; on a machine with an
 # NVIDIA card with LOCK=env/requirements-cuda.txt.
@@ -34,6 +34,7 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python tools/notebook_cells.py --check
+	$(BIN)/python tools/inputs_table.py --check
 	$(BIN)/mypy
 
 lock:
