@@ -8,6 +8,7 @@ runs to the patient's left. So the liver, which lies on the right, has the large
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +16,7 @@ import numpy as np
 
 SHIFT = 0.1  # how far two volumes of a pair, or DICOM slices from their places, may lie apart; in voxels
 PERCENTILES = (0.5, 99.5)
-LONGEST = 10_000.0  # mm; no patient, and no scanner, is larger
+LONGEST, SHORTEST = 10_000.0, 5.0  # mm; no patient is longer, and no organ that is segmented shorter
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM and ITK count x and y the other way
 Place = tuple[tuple[int, int, int], np.ndarray]  # shape and affine
 
@@ -96,13 +97,13 @@ def volume_shape(shape: tuple[int, ...], where: object) -> tuple[int, int, int]:
 
 
 def check_size(volume: Volume) -> None:
-    """Raise ValueError, naming the file, for a volume larger than any patient: its units or voxel sizes are wrong."""
+    """Raise ValueError, naming the file, for a volume larger than any patient; warn of one that is smaller than a tooth."""
     extent = max(n * step for n, step in zip(volume.shape, volume.spacing, strict=True))
+    said = f"{volume.name}: by its header the volume is {extent:.4g} mm long, with voxels of {in_mm(volume.spacing)} mm"
     if extent > LONGEST:
-        raise ValueError(
-            f"{volume.name}: by its header the volume is {extent / 1000:.3g} m long, with voxels of "
-            f"{in_mm(volume.spacing)} mm; its voxel sizes or their unit are wrong: correct the header"
-        )
+        raise ValueError(f"{said}; its voxel sizes or their unit are wrong: correct the header")
+    if extent < SHORTEST:
+        warnings.warn(f"{said}; are its voxel sizes and their unit right?", stacklevel=5)
 
 
 def in_mm(numbers: Iterable[float]) -> str:

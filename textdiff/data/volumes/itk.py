@@ -6,8 +6,12 @@ others without a word when compressed data is damaged.
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +45,8 @@ def read_itk(path: Path, dtype: type | None) -> Volume:
     reader.SetFileName(str(path))
     reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
     try:
-        reader.ReadImageInformation()
+        with _silent():
+            reader.ReadImageInformation()
     except RuntimeError as error:
         raise ValueError(f"cannot read {path}: SimpleITK does not understand its header; it may be damaged") from error
     kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
@@ -63,6 +68,20 @@ def read_itk(path: Path, dtype: type | None) -> Volume:
         volume = Volume(array if dtype is None else array.astype(dtype), _affine(reader), str(path))
     check_size(volume)
     return volume
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """What C++ code writes to standard error, past Python, is dropped."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
 
 
 def _affine(reader) -> np.ndarray:  # type: ignore[no-untyped-def]

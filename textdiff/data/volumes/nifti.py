@@ -183,7 +183,8 @@ def _from_qform(header: Any, unit: float) -> tuple[np.ndarray | None, str, float
     from nibabel.quaternions import fillpositive, quat2mat
 
     handed, *spacing = (float(number) for number in header["pixdim"][:4])
-    affine, sform, rounding = np.eye(4), _from_sform(header, unit), 3 * float(np.finfo(np.float32).eps)
+    affine, sform = np.eye(4), _from_sform(header, unit)
+    rounding = 3 * float(np.finfo(header["quatern_b"].dtype).eps)
     usable = all(0 < step < np.inf for step in spacing)
     if not header["qform_code"]:
         name = f"voxel sizes (pixdim {in_mm(spacing)}, qform code 0)"
@@ -315,7 +316,7 @@ def _read_analyze(path: Path, header: Any, voxels: Path, shape: tuple[int, int, 
         f"{path}: an Analyze file does not say how the volume lies in the patient; left and right may be exchanged",
         stacklevel=5,
     )
-    plain = {"pixdim": np.array([1, *spacing]), "qform_code": np.array(0), "sform_code": np.array(0)}
+    plain = {"pixdim": np.array([1, *spacing], np.float32), "qform_code": np.array(0), "sform_code": np.array(0)}
     fields = HeaderGrid(plain, affine) if np.array_equal(affine, header.get_base_affine()) else None
     return Volume(_voxels(header, voxels, shape, dtype), affine, str(path), fields)
 
@@ -344,10 +345,8 @@ def read_mgh(path: Path, dtype: type | None) -> Volume:
             array, affine = np.asanyarray(image.dataobj), image.affine
     except Exception as error:  # nibabel meets damage with errors of many kinds
         raise ValueError(f"cannot read {path}: not FreeSurfer's format, truncated, or damaged") from error
-    if not image.header["goodRASFlag"]:
-        warnings.warn(
-            f"{path}: the header does not say how the volume lies; left and right may be exchanged", stacklevel=4
-        )
+    if content[28:30] == b"\0\0":  # goodRASFlag, which nibabel mends
+        raise ValueError(f"{path}: its header says neither how the volume lies nor how large its voxels are")
     array = array.reshape(volume_shape(array.shape, path))
     volume = Volume(array if dtype is None else array.astype(dtype), affine, str(path))
     check_size(volume)
@@ -390,14 +389,14 @@ def _image(volume: Volume) -> Any:
 
     said = volume.header
     if said is not None and np.array_equal(said.affine, volume.affine):
-        header = nibabel.Nifti1Header()
+        precise = said.fields["pixdim"].dtype.itemsize == 8
+        kind: Any = nibabel.Nifti2Image if precise else nibabel.Nifti1Image
+        header = kind.header_class()
         header.set_data_dtype(volume.array.dtype)
-        for name, value in said.fields.items():
-            if name != "pixdim":
-                header[name] = value
         header.set_data_shape(volume.shape)
-        header["pixdim"][:4] = said.fields["pixdim"]
-        return nibabel.Nifti1Image(volume.array, None, header)
+        for name, value in said.fields.items():
+            header[name].flat[: value.size] = value
+        return kind(volume.array, None, header)
     image = nibabel.Nifti1Image(volume.array, volume.affine)
     image.set_sform(volume.affine, code=1)
     image.set_qform(volume.affine, code=1)
