@@ -10,7 +10,6 @@ from dataclasses import fields
 from pathlib import Path
 
 import nibabel as nib
-import nibabel
 import numpy as np
 import pytest
 import torch
@@ -139,13 +138,13 @@ def test_resampled_labels_lie_where_the_image_lies(affine):
 
 def test_labels_keep_what_the_header_of_the_image_said_of_its_grid(tmp_path):
     write_image(tmp_path / "a.nii", blobs())
-    image = nibabel.load(tmp_path / "a.nii")
+    image = nib.load(tmp_path / "a.nii")
     image.set_sform(image.affine, code=4)
     image.set_qform(image.affine, code=3)
     image.header.set_xyzt_units("unknown")
-    nibabel.save(image, tmp_path / "b.nii")
+    nib.save(image, tmp_path / "b.nii")
     write_labels(tmp_path / "labels.nii", quiet(Sides(), tmp_path / "b.nii").labels)
-    header = nibabel.load(tmp_path / "labels.nii").header
+    header = nib.load(tmp_path / "labels.nii").header
     assert (int(header["sform_code"]), int(header["qform_code"])) == (4, 3)
     assert header.get_xyzt_units()[0] == "unknown" and header.get_data_dtype() == np.uint8
 
