@@ -141,8 +141,10 @@ def read_image(path: str | Path) -> Volume:
     axis of length one is dropped), one slice only, NaN or infinite voxels, the same value everywhere; for DICOM also two
     series in the folder, missing or tilted slices. ImportError when DICOM support is not installed.
     """
+    from textdiff.data.volumes.dicom import is_dicom, read_dicom
+
     path = Path(path).expanduser()
-    volume = _read_dicom(path) if path.is_dir() else _read_nifti(path, np.float32)
+    volume = read_dicom(path) if is_dicom(path) else _read_nifti(path, np.float32)
     if volume.array.min() == volume.array.max():
         raise ValueError(f"{path}: every voxel has the same value ({volume.array.flat[0]:g}): the image is empty")
     return volume
@@ -176,63 +178,6 @@ def read_place(path: str | Path) -> Place:
     turn = orientations.io_orientation(image.affine)
     x, y, z = (shape[axis] for axis in np.argsort(turn[:, 0]))
     return (x, y, z), image.affine @ orientations.inv_ornt_aff(turn, shape)
-
-
-def _read_dicom(folder: Path) -> Volume:
-    """Read the one DICOM series in `folder`, rescaled to HU where the slices say how."""
-    try:
-        import SimpleITK as sitk
-    except ImportError as error:
-        raise ImportError(f'{folder}: reading DICOM needs SimpleITK; pip install "textdiff[dicom]"') from error
-
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
-        found = f"{len(series)} DICOM series ({', '.join(series)})" if series else "no DICOM slices"
-        raise ValueError(f"{folder}: {found}; expected a folder with the slices of exactly one series")
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
-    reader.SetOutputPixelType(sitk.sitkFloat32)
-    reader.MetaDataDictionaryArrayUpdateOn()
-    slices = {Path(name).name for name in reader.GetFileNames()}
-    left = sorted(path.name for path in folder.iterdir() if path.name not in slices and _looks_like_dicom(path))
-    if left:  # the reader passes over what it cannot open
-        raise ValueError(f"{folder}: {len(left)} of its DICOM files cannot be read, for example {left[0]}")
-    if len(slices) < 2:
-        raise ValueError(f"{folder}: the series has one slice; at least 2 slices are needed")
-    try:
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise ValueError(
-            f"{folder}: cannot read the slices; one may be damaged, of another size, or compressed in a way that this "
-            f"SimpleITK cannot undo ({error})"
-        ) from error
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    positions = [reader.GetMetaData(k, "0020|0032") for k in range(image.GetSize()[2])]
-    _check_slices(np.array([position.split("\\") for position in positions], dtype=float), affine, folder)
-    array = sitk.GetArrayFromImage(image).transpose()
-    return Volume(array.reshape(_shape(array.shape, folder)), LPS_TO_RAS @ affine, str(folder))
-
-
-def _looks_like_dicom(path: Path) -> bool:
-    """By suffix or by the mark in its preamble; a DICOMDIR, which holds no picture, is none."""
-    if not path.is_file() or path.name.upper() == "DICOMDIR" or path.name.startswith("."):
-        return False
-    with open(path, "rb") as file:
-        return path.suffix.lower() == ".dcm" or file.read(132)[128:] == b"DICM"
-
-
-def _check_slices(positions: np.ndarray, affine: np.ndarray, folder: Path) -> None:
-    """ValueError unless the slices [N, 3] lie where `affine` (index -> LPS mm) says."""
-    expected = affine[:3, 3] + np.arange(len(positions))[:, None] * affine[:3, 2]
-    away = np.linalg.norm(positions - expected, axis=1)
-    if away.max() > SHIFT * np.linalg.norm(affine[:3, 2]):
-        gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-        raise ValueError(
-            f"{folder}: the slices are not evenly spaced along one straight line (distances {gaps.min():.2f} to "
-            f"{gaps.max():.2f} mm): some are missing or twice there, or the gantry was tilted"
-        )
 
 
 # --- pairs ---------------------------------------------------------------------------------------------
