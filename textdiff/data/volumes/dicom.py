@@ -188,7 +188,7 @@ def series_slices(path: Path, series: str = "") -> list[Slice]:
 
 def header(path: Path, tags: Sequence[str] | None = None) -> Dataset:
     """A file's tags without its voxels; all, or those in `tags`. ValueError when it cannot be read."""
-    dataset = _dataset(path, stop_before_pixels=True, specific_tags=list(tags) if tags else None)
+    dataset = dataset_of(path, stop_before_pixels=True, specific_tags=list(tags) if tags else None)
     try:
         with _quiet():
             for element in dataset:  # values are decoded when they are asked for
@@ -204,7 +204,8 @@ def header(path: Path, tags: Sequence[str] | None = None) -> Dataset:
     return dataset
 
 
-def _dataset(path: Path, **options: Any) -> Dataset:
+def dataset_of(path: Path, **options: Any) -> Dataset:
+    """A file with its voxels; `options` of pydicom's reader. ValueError when it cannot be read, ImportError without pydicom."""
     try:
         import pydicom
     except ImportError as error:
@@ -491,7 +492,7 @@ def _decoded(one: Slice, mates: Sequence[Slice]) -> np.ndarray:
     from pydicom.pixels.processing import apply_modality_lut
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    dataset = _dataset(one.path)
+    dataset = dataset_of(one.path)
     if "TransferSyntaxUID" not in dataset.file_meta:  # a file without preamble
         dataset.file_meta.TransferSyntaxUID = (
             ImplicitVRLittleEndian if dataset.original_encoding[0] else ExplicitVRLittleEndian
