@@ -6,11 +6,13 @@ axes (x to the left, y to the back, z to the head, mm) are used up to `read_dico
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,12 +36,29 @@ LISTED = (
     *("SeriesDescription", "ImageType", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient", "PixelSpacing"),
     *("ImageOrientationPatient", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
+KEPT_BY_ANONYMISERS = ("SOPClassUID", "SOPInstanceUID")  # where they empty them, the file still begins with them
 # What tells apart several pictures of one place, the most telling first.
 PHASES = (
     *("EchoTime", "EffectiveEchoTime", "DiffusionBValue", "TemporalPositionIdentifier", "TemporalPositionIndex"),
     *("TriggerTime", "NominalPercentageOfCardiacPhase", "ImageType", "FrameType", "AcquisitionNumber"),
     *("AcquisitionTime", "ContentTime", "InstanceNumber"),
 )
+
+
+class Refused(ValueError):
+    """A DICOM file that is not taken; the text names it and says why."""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Whatever a damaged file raises, which has no end, becomes a `Refused` that names it."""
+    try:
+        yield
+    except (Refused, FileNotFoundError, ImportError):
+        raise
+    except Exception as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise Refused(f"cannot read {path}: not a DICOM file, or damaged ({said})") from error
 
 
 @dataclass(frozen=True)
@@ -80,7 +99,7 @@ class Slice:
             or not float(slope)
             or not np.isfinite([float(slope), float(intercept)]).all()
         ):
-            raise ValueError(
+            raise Refused(
                 f"{self.name}: RescaleSlope {slope} and RescaleIntercept {intercept} are no rule for grey values"
             )
         return float(slope), float(intercept)
@@ -115,7 +134,7 @@ class Series:
     @property
     def count(self) -> int:
         """Number of pictures."""
-        return sum(int(header.get("NumberOfFrames") or 1) for header in self.headers)
+        return sum(_frame_count(header) for header in self.headers)
 
     @property
     def is_volume(self) -> bool:
@@ -134,12 +153,12 @@ class Series:
             found = [
                 piece for path, head in zip(self.files, self.headers, strict=True) for piece in _slices(path, head)
             ]
-        except ValueError:
+        except Refused:
             return "unknown spacing"
         sides = " x ".join(f"{side:.2f}" for side in found[0].spacing)
         try:
             return f"{sides} x {np.linalg.norm(grid(found, self.files[0])[1][:3, 2]):.2f} mm"
-        except ValueError:
+        except Refused:
             return f"{sides} mm"
 
 
@@ -158,14 +177,15 @@ def read_dicom(path: Path, series: str = "") -> Volume:
     series: UID or number in the list of the folder's series; by default the only one there is, localizers, dose, contours
     and reports left aside.
 
-    Raises FileNotFoundError; ValueError that names the file: several series, none, or an object that is no picture; no
+    Raises FileNotFoundError; `Refused`, a ValueError, that names the file: several series, none, or an object that is no picture; no
     spacing, position or orientation, or another one than the other slices; slices missing, twice there or tilted; colour,
     inverted grey values; damaged. ImportError when DICOM support is not installed.
     """
     from textdiff.data.volumes.volume import LPS_TO_RAS, Volume
 
-    slices, affine = grid(series_slices(path, series), path)
-    return Volume(_voxels(slices, path), LPS_TO_RAS @ affine, str(path))
+    with naming(path):
+        slices, affine = grid(series_slices(path, series), path)
+        return Volume(_voxels(slices, path), LPS_TO_RAS @ affine, str(path))
 
 
 # --- finding -------------------------------------------------------------------------------------------
@@ -173,50 +193,46 @@ def read_dicom(path: Path, series: str = "") -> Volume:
 
 def series_slices(path: Path, series: str = "") -> list[Slice]:
     """Slices of the series that `read_dicom` takes, in no order. Raises as it does."""
+    _need("pydicom", path)
     if not path.exists():
         raise FileNotFoundError(f"no such volume: {path}")
     if path.is_dir() or path.name.upper() == "DICOMDIR":
         folder = path if path.is_dir() else path.parent
-        files = sorted(file for file in folder.rglob("*") if _looks_like_dicom(file))
+        shown = (
+            file for file in folder.rglob("*") if not any(part[0] == "." for part in file.relative_to(folder).parts)
+        )
+        files = sorted(file for file in shown if _looks_like_dicom(file))
         chosen = _chosen(_by_series(files, path), series, path)
     else:
         chosen = _series_of(path, series)
     if chosen.count < 2:
-        raise ValueError(f"{path}: the series has one slice ({chosen.kind}); at least 2 slices are needed")
+        raise Refused(f"{path}: the series has one slice ({chosen.kind}); at least 2 slices are needed")
     return [piece for file in chosen.files for piece in _grey_slices(file, header(file))]
+
+
+def _need(library: str, path: Path) -> None:
+    try:
+        import_module(library)
+    except ImportError as error:
+        raise ImportError(f'{path}: reading this DICOM needs {library}; pip install "textdiff[dicom]"') from error
 
 
 def header(path: Path, tags: Sequence[str] | None = None) -> Dataset:
     """A file's tags without its voxels; all, or those in `tags`. ValueError when it cannot be read."""
-    dataset = dataset_of(path, stop_before_pixels=True, specific_tags=list(tags) if tags else None)
-    try:
-        with _quiet():
-            for element in dataset:  # values are decoded when they are asked for
-                element.value  # noqa: B018
-        for keyword in (
-            "SOPClassUID",
-            "SOPInstanceUID",
-        ):  # some tools for anonymising leave them only where the file begins
-            if not dataset.get(keyword) and (uid := dataset.file_meta.get(f"MediaStorage{keyword}")):
-                setattr(dataset, keyword, uid)
-    except Exception as error:
-        raise ValueError(f"cannot read {path}: a tag of this DICOM file is damaged ({_said(error)})") from error
-    return dataset
+    return dataset_of(path, stop_before_pixels=True, specific_tags=list(tags) if tags else None)
 
 
 def dataset_of(path: Path, **options: Any) -> Dataset:
-    """A file with its voxels; `options` of pydicom's reader. ValueError when it cannot be read, ImportError without pydicom."""
-    try:
-        import pydicom
-    except ImportError as error:
-        raise ImportError(
-            f'{path}: reading DICOM needs pydicom and SimpleITK; pip install "textdiff[dicom]"'
-        ) from error
-    try:
-        with _quiet():
-            return pydicom.dcmread(path, force=True, **options)
-    except Exception as error:  # what a damaged file can raise has no end
-        raise ValueError(f"cannot read {path}: not a DICOM file, or damaged ({_said(error)})") from error
+    """A file with its voxels, every tag decoded; `options` of pydicom's reader. ValueError when it cannot be read."""
+    import pydicom
+
+    with naming(path), _quiet():
+        dataset = pydicom.dcmread(path, force=True, **options)
+        dataset.walk(lambda _, element: element.value)
+        for keyword in KEPT_BY_ANONYMISERS:
+            if not dataset.get(keyword) and (uid := dataset.file_meta.get(f"MediaStorage{keyword}")):
+                setattr(dataset, keyword, uid)
+        return dataset
 
 
 @contextmanager
@@ -227,22 +243,17 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _said(error: Exception) -> str:
-    """First line of an error's text."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def _first_bytes(path: Path) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read(132)
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+        raise Refused(f"cannot read {path}: {error.strerror}") from error
 
 
 def _looks_like_dicom(path: Path) -> bool:
     """By suffix, by the mark in its preamble, or by its first tag; a DICOMDIR, which holds no picture, is none."""
-    if path.name.startswith(".") or path.name.upper() == "DICOMDIR" or not path.is_file():
+    if path.name.upper() == "DICOMDIR" or not path.is_file():
         return False
     begin = _first_bytes(path)
     return path.suffix.lower() in SUFFIXES or begin[128:] == b"DICM" or begin[:2] in FIRST_GROUPS
@@ -257,10 +268,10 @@ def _by_series(files: Iterable[Path], where: Path) -> list[Series]:
             found = header(file, LISTED)
             if found.get("SOPClassUID") or file.suffix.lower() in SUFFIXES:  # else its first bytes were so by chance
                 headers[file] = found
-        except ValueError:
+        except Refused:
             broken.append(file)
     if broken:
-        raise ValueError(f"{where}: {len(broken)} of its DICOM files cannot be read, for example {broken[0].name}")
+        raise Refused(f"{where}: {len(broken)} of its DICOM files cannot be read, for example {broken[0].name}")
     _check_listed(headers, where)
 
     def key(file: Path) -> tuple[str, str]:
@@ -272,9 +283,13 @@ def _by_series(files: Iterable[Path], where: Path) -> list[Series]:
     return sorted(series, key=_place_in_list)
 
 
-def _place_in_list(series: Series) -> tuple[str, str, int, str]:
-    header = series.headers[0]
-    return str(header.get("PatientID")), str(header.get("StudyDate")), int(header.get("SeriesNumber") or 0), series.uid
+def _study(series: Series) -> tuple[str, str]:
+    """Patient and date."""
+    return str(series.headers[0].get("PatientID", "")), str(series.headers[0].get("StudyDate", ""))
+
+
+def _place_in_list(series: Series) -> tuple[tuple[str, str], str, str]:
+    return _study(series), str(series.headers[0].get("SeriesNumber") or "").rjust(12), series.uid
 
 
 def _check_listed(headers: dict[Path, Dataset], where: Path) -> None:
@@ -296,9 +311,9 @@ def _series_of(path: Path, series: str) -> Series:
     own = header(path, LISTED)
     alone = Series(str(own.get("SeriesInstanceUID", "")), (path,), (own,))
     if series not in ("", alone.uid):
-        raise ValueError(f"{path}: it belongs to series {alone.uid}, not {series}; give its folder to choose another")
+        raise Refused(f"{path}: it belongs to series {alone.uid}, not {series}; give its folder to choose another")
     if not alone.is_picture:
-        raise ValueError(f"{path}: {alone.nothing_to_read}")
+        raise Refused(f"{path}: {alone.nothing_to_read}")
     if alone.count > 1:
         return alone
     beside = sorted(file for file in path.parent.iterdir() if file != path and _looks_like_dicom(file))
@@ -313,7 +328,7 @@ def _series_of(path: Path, series: str) -> Series:
 def _header_or_none(path: Path) -> Dataset | None:
     try:
         return header(path, LISTED)
-    except ValueError:
+    except Refused:
         return None
 
 
@@ -324,25 +339,30 @@ def _chosen(found: list[Series], series: str, where: Path) -> Series:
         named = [one for one in found if one.uid == series]
         named = named or [one for number, one in enumerate(pictures, start=1) if str(number) == series]
         if named and not named[0].is_picture:
-            raise ValueError(f"{where}, series {series}: {named[0].nothing_to_read}")
+            raise Refused(f"{where}, series {series}: {named[0].nothing_to_read}")
         if named:
             return named[0]
-        raise ValueError(f"{where}: no DICOM series {series}; there are:{_listing(pictures)}")
+        raise Refused(f"{where}: no DICOM series {series}; there are:{_listing(pictures)}")
     for candidates in ([one for one in pictures if one.is_volume], pictures):
         if len(candidates) == 1:
             return candidates[0]
         if candidates:
-            raise ValueError(
+            raise Refused(
                 f"{where}: {len(pictures)} DICOM series; say which one with series (--series), by its number or UID:"
                 f"{_listing(pictures)}"
             )
     others = ", ".join(sorted({one.kind for one in found}))
     what = f"no DICOM slices, only objects without grey values ({others})" if others else "no DICOM slices"
-    raise ValueError(f"{where}: {what}; expected a folder with the slices of one series")
+    raise Refused(f"{where}: {what}; expected a folder with the slices of one series")
 
 
 def _listing(pictures: list[Series]) -> str:
-    return "".join(f"\n  {number}: {one};" for number, one in enumerate(pictures, start=1))
+    """A line for each series; with patient and date where they are of more than one."""
+    several = len({_study(one) for one in pictures}) > 1
+    who = ["patient {}, {}, ".format(*_study(one)) if several else "" for one in pictures]
+    return "".join(
+        f"\n  {number}: {which}{one};" for number, (which, one) in enumerate(zip(who, pictures, strict=True), 1)
+    )
 
 
 # --- geometry ------------------------------------------------------------------------------------------
@@ -352,9 +372,9 @@ def _grey_slices(path: Path, dataset: Dataset) -> list[Slice]:
     """`_slices`; ValueError for colours, and for grey values that are stored inverted and have no unit."""
     meaning = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
     if int(dataset.get("SamplesPerPixel") or 1) != 1 or not meaning.startswith("MONOCHROME"):
-        raise ValueError(f"{path}: a colour picture ({meaning}), expected grey values")
+        raise Refused(f"{path}: a colour picture ({meaning}), expected grey values")
     if meaning == "MONOCHROME1" and dataset.get("Modality") not in ASSIGNED:
-        raise ValueError(
+        raise Refused(
             f"{path}: grey values are stored inverted (MONOCHROME1: the highest is black); export them as MONOCHROME2"
         )
     return _slices(path, dataset)
@@ -363,14 +383,19 @@ def _grey_slices(path: Path, dataset: Dataset) -> list[Slice]:
 def _slices(path: Path, dataset: Dataset) -> list[Slice]:
     """The pictures in a file. ValueError for one that does not say where and how large it is."""
     if not dataset.get("Rows"):
-        raise ValueError(f"{path}: no picture in this DICOM file")
-    frames = int(dataset.get("NumberOfFrames") or 1)
+        raise Refused(f"{path}: no picture in this DICOM file")
+    frames = _frame_count(dataset)
     groups = dataset.get("PerFrameFunctionalGroupsSequence")
     if groups is None and frames == 1:
         return [_slice(path, 0, dataset, dataset)]
     if groups is None or len(groups) != frames:
-        raise ValueError(f"{path}: a DICOM file with {frames} frames that does not say of each where it lies")
+        raise Refused(f"{path}: a DICOM file with {frames} frames that does not say of each where it lies")
     return [_slice(path, frame, dataset, _frame_tags(dataset, group)) for frame, group in enumerate(groups)]
+
+
+def _frame_count(dataset: Dataset) -> int:
+    text = str(dataset.get("NumberOfFrames") or 1)
+    return int(text) if text.isdecimal() else 1
 
 
 def _frame_tags(dataset: Dataset, group: Dataset) -> Dataset:
@@ -395,7 +420,7 @@ def _numbers(path: Path, tags: Dataset, keyword: str, count: int) -> np.ndarray:
     why = f"{keyword} is {tags[keyword].value!r}" if tags.get(keyword) is not None else f"the tag {keyword} is missing"
     if keyword == "PixelSpacing" and "ImagerPixelSpacing" in tags:
         why += " (ImagerPixelSpacing is measured at the detector, not in the body)"
-    raise ValueError(f"{path}: {why}; without it size and place of the voxels are unknown")
+    raise Refused(f"{path}: {why}; without it size and place of the voxels are unknown")
 
 
 def _slice(path: Path, frame: int, dataset: Dataset, tags: Dataset) -> Slice:
@@ -403,10 +428,10 @@ def _slice(path: Path, frame: int, dataset: Dataset, tags: Dataset) -> Slice:
     position = _numbers(path, tags, "ImagePositionPatient", 3)
     orientation = _numbers(path, tags, "ImageOrientationPatient", 6).reshape(2, 3)
     if min(down, along) <= 0:
-        raise ValueError(f"{path}: PixelSpacing {down:g}, {along:g} mm must be positive")
+        raise Refused(f"{path}: PixelSpacing {down:g}, {along:g} mm must be positive")
     lengths = np.linalg.norm(orientation, axis=1, keepdims=True)
     if abs(lengths - 1).max() > 1e-2 or abs(orientation[0] @ orientation[1]) > 1e-3:
-        raise ValueError(
+        raise Refused(
             f"{path}: ImageOrientationPatient {orientation.ravel().tolist()} is no pair of directions at a right angle"
         )
     return Slice(path, frame, dataset, tags, (float(along), float(down)), position, orientation / lengths)
@@ -419,20 +444,20 @@ def grid(slices: Sequence[Slice], where: Path) -> tuple[list[Slice], np.ndarray]
     at one place; not evenly spaced along a line at a right angle to them.
     """
     if len(slices) < 2:
-        raise ValueError(f"{where}: one slice; at least 2 slices are needed")
+        raise Refused(f"{where}: one slice; at least 2 slices are needed")
     for other in slices:
         _check_alike(slices[0], other)
     normal = slices[0].normal
     ordered = sorted(slices, key=lambda one: float(one.position @ normal))
     for one, other in zip(ordered, ordered[1:], strict=False):
         if (other.position - one.position) @ normal < SAME:
-            raise ValueError(_two_at_one_place(one, other, where))
+            raise Refused(_two_at_one_place(one, other, where))
     positions = np.array([one.position for one in ordered])
     step = float((positions[-1] - positions[0]) @ normal) / (len(ordered) - 1)
     expected = positions[0] + step * np.arange(len(ordered))[:, None] * normal
     if np.linalg.norm(positions - expected, axis=1).max() > SHIFT * step:
         gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-        raise ValueError(
+        raise Refused(
             f"{where}: the slices are not evenly spaced along one straight line (distances {gaps.min():.2f} to "
             f"{gaps.max():.2f} mm): some are missing or twice there, or the gantry was tilted"
         )
@@ -445,16 +470,14 @@ def grid(slices: Sequence[Slice], where: Path) -> tuple[list[Slice], np.ndarray]
 def _check_alike(first: Slice, other: Slice) -> None:
     for keyword in ("Rows", "Columns", "FrameOfReferenceUID", "PatientID"):
         if (mine := first.dataset.get(keyword)) != (theirs := other.dataset.get(keyword)):
-            raise ValueError(
-                f"{other.name}: {keyword} is {theirs}, but {mine} in {first.path.name}, of the same series"
-            )
+            raise Refused(f"{other.name}: {keyword} is {theirs}, but {mine} in {first.path.name}, of the same series")
     same_spacing = np.allclose(first.spacing, other.spacing, rtol=ALIKE, atol=0)
     if not same_spacing or not np.allclose(first.orientation, other.orientation, rtol=0, atol=ALIKE):
         keyword = "ImageOrientationPatient" if same_spacing else "PixelSpacing"
         mine, theirs = (", ".join(f"{float(value):g}" for value in one.tags[keyword].value) for one in (first, other))
-        raise ValueError(f"{other.name}: {keyword} is {theirs}, but {mine} in {first.path.name}, of the same series")
+        raise Refused(f"{other.name}: {keyword} is {theirs}, but {mine} in {first.path.name}, of the same series")
     if (first.rescale is None) != (other.rescale is None):
-        raise ValueError(f"{other.name}: only one of it and {first.path.name} says how to rescale its grey values")
+        raise Refused(f"{other.name}: only one of it and {first.path.name} says how to rescale its grey values")
 
 
 def _two_at_one_place(one: Slice, other: Slice, where: Path) -> str:
@@ -478,59 +501,72 @@ def _voxels(slices: Sequence[Slice], where: Path) -> np.ndarray:
     if first.rescale is None and first.dataset.get("Modality") == "CT" and "ModalityLUTSequence" not in first.tags:
         warnings.warn(f"{where}: a CT whose slices do not say how to rescale them to HU; taken as HU", stacklevel=2)
     array = np.empty((len(slices), first.dataset.Rows, first.dataset.Columns), np.float32)
-    decoded: tuple[Path | None, np.ndarray] = None, array
+    files: dict[Path, list[tuple[int, Slice]]] = {}
     for k, one in enumerate(slices):
-        if one.path != decoded[0]:
-            decoded = one.path, _decoded(one, [piece for piece in slices if piece.path == one.path])
-        array[k] = decoded[1][one.frame]
+        files.setdefault(one.path, []).append((k, one))
+    for members in files.values():
+        frames = _decoded([one for _, one in members])
+        for k, one in members:
+            array[k] = frames[one.frame]
     _replace_padding(array, slices, where)
     return array.transpose()
 
 
-def _decoded(one: Slice, mates: Sequence[Slice]) -> np.ndarray:
-    """Rescaled grey values [frame, row, column] of the file of `one`. mates: the slices in that file."""
+def _decoded(mates: Sequence[Slice]) -> np.ndarray:
+    """Rescaled grey values [frame, row, column] of the file that these slices lie in."""
+    import pydicom
     from pydicom.pixels.processing import apply_modality_lut
-    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, UncompressedTransferSyntaxes
 
-    dataset = dataset_of(one.path)
-    if "TransferSyntaxUID" not in dataset.file_meta:  # a file without preamble
-        dataset.file_meta.TransferSyntaxUID = (
-            ImplicitVRLittleEndian if dataset.original_encoding[0] else ExplicitVRLittleEndian
-        )
-    syntax = dataset.file_meta.TransferSyntaxUID
+    path, syntax = mates[0].path, mates[0].dataset.file_meta.get("TransferSyntaxUID")
     try:
-        with _quiet():
+        with naming(path), _quiet():
+            dataset = pydicom.dcmread(path, force=True)
+            if not syntax:  # a file without preamble
+                implicit = dataset.original_encoding[0]
+                dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
             stored = dataset.pixel_array
-    except Exception as error:  # as above
-        if syntax.is_compressed and syntax.is_encapsulated:
-            return _decoded_by_itk(one, mates, syntax.name)
-        raise ValueError(f"cannot read {one.path}: its voxels are truncated or damaged ({_said(error)})") from error
+    except Refused:
+        if syntax in (None, *UncompressedTransferSyntaxes):
+            raise
+        return _decoded_by_itk(mates)
     stored = stored.reshape(-1, *stored.shape[-2:])
     grey = np.empty(stored.shape, np.float32)
     for piece in mates:
-        grey[piece.frame] = apply_modality_lut(
-            stored[piece.frame], dataset if piece.tags is piece.dataset else piece.tags
-        )
+        grey[piece.frame] = apply_modality_lut(stored[piece.frame], piece.tags)
     return grey
 
 
-def _decoded_by_itk(one: Slice, mates: Sequence[Slice], syntax: str) -> np.ndarray:
+def _decoded_by_itk(mates: Sequence[Slice]) -> np.ndarray:
     """`_decoded` for ways of compression that pydicom does not know; ITK rescales by one rule a file."""
+    one = mates[0]
+    _need("SimpleITK", one.path)
     import SimpleITK as sitk
 
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         if len({piece.rescale for piece in mates}) > 1 or "ModalityLUTSequence" in one.tags:
             raise RuntimeError
-        return sitk.GetArrayFromImage(sitk.ReadImage(str(one.path), sitk.sitkFloat32))
+        with _silent():
+            return sitk.GetArrayFromImage(sitk.ReadImage(str(one.path), sitk.sitkFloat32))
     except RuntimeError:  # its text is for those who know ITK
-        raise ValueError(
-            f"cannot read {one.path}: its voxels are damaged, or compressed in a way that cannot be undone here ({syntax}); "
+        syntax = one.dataset.file_meta.TransferSyntaxUID
+        raise Refused(
+            f"cannot read {one.path}: its voxels are damaged, or compressed in a way that cannot be undone here ({syntax.name}); "
             "export it uncompressed"
         ) from None
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without what libraries in C write to the standard error, past Python."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
     finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _replace_padding(array: np.ndarray, slices: Sequence[Slice], where: Path) -> None:

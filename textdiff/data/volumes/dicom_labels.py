@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from textdiff.data.volumes.dicom import Slice, dataset_of, grid, series_slices
+from textdiff.data.volumes.dicom import Refused, Slice, dataset_of, grid, naming, series_slices
 from textdiff.data.volumes.dicom_seg import need_highdicom
 
 if TYPE_CHECKING:
@@ -52,9 +52,10 @@ def read_dicom_labels(
     path, image = Path(path).expanduser(), Path(image).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"no such labels: {path}")
-    slices, affine = grid(series_slices(image, series), image)
-    shape = (int(slices[0].dataset.Columns), int(slices[0].dataset.Rows), len(slices))
-    structures = _picked(list(_structures(path, slices, affine, shape)), names, path)
+    with naming(path):
+        slices, affine = grid(series_slices(image, series), image)
+        shape = (int(slices[0].dataset.Columns), int(slices[0].dataset.Rows), len(slices))
+        structures = _picked(list(_structures(path, slices, affine, shape)), names, path)
     array = _overlaid(structures, shape, path)
     return Volume(array, LPS_TO_RAS @ affine, str(path)), ("background", *(one.name for one in structures))
 
@@ -68,13 +69,13 @@ def _structures(
         return _outlined(path, found, slices, affine, shape)
     if kind == "SEG":
         return _segmented(path, found, slices, affine, shape)
-    raise ValueError(f"{path}: expected an RT structure set or a DICOM SEG, got {kind}")
+    raise Refused(f"{path}: expected an RT structure set or a DICOM SEG, got {kind}")
 
 
 def _picked(structures: list[Structure], names: Sequence[str], path: Path) -> list[Structure]:
     there = {one.name: one for one in structures}
     if missing := [name for name in names if name not in there]:
-        raise ValueError(f"{path}: no structure {', '.join(missing)}; there are {', '.join(there) or 'none'}")
+        raise Refused(f"{path}: no structure {', '.join(missing)}; there are {', '.join(there) or 'none'}")
     return [there[name] for name in names] if names else structures
 
 
@@ -97,7 +98,7 @@ def _overlaid(structures: Sequence[Structure], shape: tuple[int, int, int], path
 def _check_frame(path: Path, uids: set[str], slices: Sequence[Slice]) -> None:
     own = str(slices[0].dataset.get("FrameOfReferenceUID") or "")
     if own and uids - {"", own}:
-        raise ValueError(
+        raise Refused(
             f"{path}: drawn in another frame of reference than that of {slices[0].path.parent}; is it of that series?"
         )
 
@@ -108,32 +109,36 @@ def _check_frame(path: Path, uids: set[str], slices: Sequence[Slice]) -> None:
 def _outlined(
     path: Path, found: Dataset, slices: Sequence[Slice], affine: np.ndarray, shape: tuple[int, int, int]
 ) -> Iterator[Structure]:
-    rois = {int(roi.ROINumber): roi for roi in found.get("StructureSetROISequence") or ()}
-    _check_frame(path, {str(roi.get("ReferencedFrameOfReferenceUID", "")) for roi in rois.values()}, slices)
     to_index = np.linalg.inv(affine)
-    contours = {
-        int(roi.ReferencedROINumber): roi.get("ContourSequence") or () for roi in found.get("ROIContourSequence") or ()
-    }
-    for number, roi in rois.items():
-        name = str(roi.get("ROIName") or number)
-        kinds = {str(contour.get("ContourGeometricType")) for contour in contours.get(number, ())}
-        if kinds - set(CLOSED):
-            warnings.warn(f"{path}: {name} is left out: {', '.join(sorted(kinds))} encloses nothing", stacklevel=2)
+    _check_frame(path, {str(roi.get("ReferencedFrameOfReferenceUID", "")) for roi in _rois(found)}, slices)
+    for name, outlines in _outlines(found):
+        if strange := {kind for kind, _ in outlines} - set(CLOSED):
+            warnings.warn(f"{path}: {name} is left out: {', '.join(sorted(strange))} encloses nothing", stacklevel=2)
             continue
         mask = np.zeros(shape, bool)
-        for contour in contours.get(number, ()):
-            _fill(mask, _indices(contour, to_index, f"{path}, {name}"), f"{path}, {name}")
+        for _, points in outlines:
+            _fill(mask, points @ to_index[:3, :3].T + to_index[:3, 3], f"{path}, {name}")
         yield Structure(name, np.flatnonzero(mask))
 
 
-def _indices(contour: Dataset, to_index: np.ndarray, where: str) -> np.ndarray:
-    """Points of a contour as voxel indices [points, 3]."""
-    points = np.array(contour.get("ContourData") or (), dtype=float)
-    if points.size < 9 or points.size % 3 or not np.isfinite(points).all():
-        raise ValueError(
-            f"{where}: an outline of {points.size} numbers; at least three points of three numbers are needed"
-        )
-    return points.reshape(-1, 3) @ to_index[:3, :3].T + to_index[:3, 3]
+def _rois(found: Dataset) -> Sequence[Dataset]:
+    return found.get("StructureSetROISequence") or ()
+
+
+def _outlines(found: Dataset) -> list[tuple[str, list[tuple[str, np.ndarray]]]]:
+    """For each structure its name and the outlines: their kind and points [points, 3] in DICOM's axes."""
+    drawn: dict[str, list[tuple[str, np.ndarray]]] = {}
+    for item in found.get("ROIContourSequence") or ():
+        contours = [(str(line.ContourGeometricType), _points(line)) for line in item.get("ContourSequence") or ()]
+        drawn.setdefault(str(item.ReferencedROINumber), []).extend(contours)
+    return [(str(roi.get("ROIName") or roi.ROINumber), drawn.get(str(roi.ROINumber), [])) for roi in _rois(found)]
+
+
+def _points(line: Dataset) -> np.ndarray:
+    points = np.array(line.ContourData, dtype=float).reshape(-1, 3)
+    if line.ContourGeometricType in CLOSED and (len(points) < 3 or not np.isfinite(points).all()):
+        raise ValueError(f"an outline of {len(points)} points")
+    return points
 
 
 def _fill(mask: np.ndarray, points: np.ndarray, where: str) -> None:
@@ -142,9 +147,9 @@ def _fill(mask: np.ndarray, points: np.ndarray, where: str) -> None:
 
     k = round(float(points[:, 2].mean()))
     if abs(points[:, 2] - k).max() > OFF_PLANE:
-        raise ValueError(f"{where}: an outline does not lie on a slice of the image; was it drawn on this series?")
+        raise Refused(f"{where}: an outline does not lie on a slice of the image; was it drawn on this series?")
     if not 0 <= k < mask.shape[2]:
-        raise ValueError(f"{where}: an outline lies beyond the first or last slice of the image; are slices missing?")
+        raise Refused(f"{where}: an outline lies beyond the first or last slice of the image; are slices missing?")
     first = np.maximum(np.ceil(points[:, :2].min(0)), 0).astype(int)
     last = np.minimum(np.floor(points[:, :2].max(0)), np.array(mask.shape[:2]) - 1).astype(int)
     if (last < first).any():
@@ -164,15 +169,12 @@ def _segmented(
     import highdicom
 
     if found.get("SegmentationType") == "FRACTIONAL":
-        raise ValueError(f"{path}: a SEG of fractions, not of whole voxels; export it as BINARY")
+        raise Refused(f"{path}: a SEG of fractions, not of whole voxels; export it as BINARY")
     _check_frame(path, {str(found.get("FrameOfReferenceUID", ""))}, slices)
     uid = found.get("FrameOfReferenceUID")
     like = highdicom.VolumeGeometry(affine, shape, "PATIENT", frame_of_reference_uid=uid)
-    try:
-        seg = highdicom.seg.Segmentation.from_dataset(found, copy=False)
-        with_frames = _numbers_with_frames(seg)
-    except Exception as error:  # of a file that breaks the rules in one of many ways
-        raise ValueError(f"cannot read {path}: a SEG without what such an object must say ({error})") from error
+    seg = highdicom.seg.Segmentation.from_dataset(found, copy=False)
+    with_frames = _numbers_with_frames(seg)
     for segment in found.SegmentSequence:
         number = int(segment.SegmentNumber)
         if number == 0:  # the background of a label map
@@ -198,10 +200,10 @@ def _segment_voxels(path: Path, seg: Any, number: int, like: Any) -> np.ndarray:
         volume = seg.get_volume(segment_numbers=[number], combine_segments=True, relabel=True)
         mask = volume.match_geometry(like, tol=1e-3).array > 0
     except Exception as error:
-        raise ValueError(
+        raise Refused(
             f"{path}: segment {number} does not lie on the grid of the series, or is damaged "
             f"({str(error).splitlines()[0]}); was it drawn on this series?"
         ) from error
     if int(mask.sum()) != int((volume.array > 0).sum()):
-        raise ValueError(f"{path}: segment {number} reaches beyond the slices of the image; are slices missing?")
+        raise Refused(f"{path}: segment {number} reaches beyond the slices of the image; are slices missing?")
     return np.flatnonzero(mask)

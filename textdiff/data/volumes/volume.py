@@ -155,7 +155,13 @@ def read_labels(path: str | Path) -> Volume:
 
     Raises as `read_image` does (a map that is 0 everywhere is allowed), and for values not whole or not in 0..32767.
     """
+    from textdiff.data.volumes.dicom import is_dicom
+
     path = Path(path).expanduser()
+    if is_dicom(path):
+        raise ValueError(
+            f"{path}: labels in DICOM lie on the grid of their image; read_dicom_labels(path, image) reads both"
+        )
     volume = _read_nifti(path, None)
     array = volume.array
     if array.min() < -WHOLE or array.max() > np.iinfo(np.int16).max:
