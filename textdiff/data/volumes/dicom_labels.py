@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from textdiff.data.volumes.dicom import Refused, Slice, dataset_of, grid, naming, series_slices
 from textdiff.data.volumes.dicom_seg import need_highdicom
+from textdiff.data.volumes.dicom_series import series_slices
+from textdiff.data.volumes.dicom_slices import Refused, Slice, dataset_of, grid, naming
+from textdiff.data.volumes.grids import LPS_TO_RAS, Volume
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-
-    from textdiff.data.volumes.volume import Volume
 
 OFF_PLANE = 0.1  # how far a contour may lie from the slice it is drawn on, in slices
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
@@ -47,8 +47,6 @@ def read_dicom_labels(
     outlines between the slices, names that are not there; and as `read_image` does. A structure of points or open lines
     is left out with a warning. ImportError without highdicom, for a SEG.
     """
-    from textdiff.data.volumes.volume import LPS_TO_RAS, Volume
-
     path, image = Path(path).expanduser(), Path(image).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"no such labels: {path}")

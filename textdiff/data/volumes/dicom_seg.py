@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from textdiff.base.checkpoints import write_atomically
-from textdiff.data.volumes.dicom import Slice, grid, series_slices
+from textdiff.data.volumes.dicom_series import series_slices
+from textdiff.data.volumes.dicom_slices import Slice, grid
+from textdiff.data.volumes.grids import LPS_TO_RAS, Volume, check_places
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
     from pydicom.dataset import Dataset
     from pydicom.sr.coding import Code
-
-    from textdiff.data.volumes.volume import Volume
 
 # Our name -> keyword in pydicom's list of SNOMED codes.
 ORGANS = {
@@ -97,8 +97,6 @@ def write_dicom_seg(
 def _check_labels(
     labels: Volume, class_names: Sequence[str], slices: Sequence[Slice], affine: np.ndarray, path: str
 ) -> None:
-    from textdiff.data.volumes.volume import LPS_TO_RAS, check_places
-
     shape = (int(slices[0].dataset.Columns), int(slices[0].dataset.Rows), len(slices))
     check_places((shape, LPS_TO_RAS @ affine), (labels.shape, labels.affine), path)
     if labels.array.dtype.kind not in "biu" or labels.array.min() < 0 or labels.array.max() >= len(class_names):
