@@ -87,16 +87,19 @@ def write_dicom_seg(
     slices, affine = grid(series_slices(source, series), source)
     _check_labels(labels, class_names, slices, affine, str(path))
     present = [int(label) for label in np.unique(labels.array) if label] or list(range(1, len(class_names)))
-    table = np.zeros(len(class_names), np.uint8)
+    numbers = np.zeros(len(class_names), np.uint8)  # label -> number of its segment
+    numbers[present] = np.arange(1, len(present) + 1)
+    frames = numbers[labels.array.T.astype(np.uint8)]
     step = float(np.linalg.norm(affine[:3, 2]))
-    table[present] = np.arange(1, len(present) + 1)
-    segments = _segmentation(table[labels.array.T], [class_names[label] for label in present], slices, step, source)
+    segments = _segmentation(frames, [class_names[label] for label in present], slices, step, source)
     write_atomically(path, segments.save_as)
 
 
 def _check_labels(
     labels: Volume, class_names: Sequence[str], slices: Sequence[Slice], affine: np.ndarray, path: str
 ) -> None:
+    if not 2 <= len(class_names) <= 256:
+        raise ValueError(f"{path}: a DICOM SEG is written of 1 to 255 structures, got {len(class_names) - 1}")
     shape = (int(slices[0].dataset.Columns), int(slices[0].dataset.Rows), len(slices))
     check_places((shape, LPS_TO_RAS @ affine), (labels.shape, labels.affine), path)
     if labels.array.dtype.kind not in "biu" or labels.array.min() < 0 or labels.array.max() >= len(class_names):
@@ -104,8 +107,6 @@ def _check_labels(
             f"{path}: labels must be whole numbers 0..{len(class_names) - 1}, one for each of the class names, got "
             f"{labels.array.dtype} {labels.array.min()}..{labels.array.max()}"
         )
-    if not 2 <= len(class_names) <= 256:
-        raise ValueError(f"{path}: a DICOM SEG is written of 1 to 255 structures, got {len(class_names) - 1}")
 
 
 def _segmentation(
