@@ -42,9 +42,8 @@ def read_dicom(path: Path, series: str = "") -> Volume:
 
 def _voxels(slices: Sequence[Slice], where: Path) -> np.ndarray:
     """Grey values [column, row, slice], float32."""
+    _check_units(slices, where)
     first = slices[0]
-    if first.rescale is None and first.dataset.get("Modality") == "CT" and "ModalityLUTSequence" not in first.tags:
-        warnings.warn(f"{where}: a CT whose slices do not say how to rescale them to HU; taken as HU", stacklevel=2)
     array = np.empty((len(slices), first.dataset.Rows, first.dataset.Columns), np.float32)
     files: dict[Path, list[tuple[int, Slice]]] = {}
     for k, one in enumerate(slices):
@@ -55,6 +54,21 @@ def _voxels(slices: Sequence[Slice], where: Path) -> np.ndarray:
             array[k] = frames[one.frame]
     _replace_padding(array, slices, where)
     return array.transpose()
+
+
+def _check_units(slices: Sequence[Slice], where: Path) -> None:
+    """Warn when a CT does not say how its numbers become HU, or says it in several ways."""
+    if slices[0].dataset.get("Modality") != "CT" or "ModalityLUTSequence" in slices[0].tags:
+        return
+    rules = sorted({one.rescale for one in slices if one.rescale})
+    if not rules:
+        warnings.warn(f"{where}: a CT whose slices do not say how to rescale them to HU; taken as HU", stacklevel=2)
+    if len(rules) > 1:
+        warnings.warn(
+            f"{where}: a CT whose slices are rescaled in {len(rules)} ways, each as it says (slope and intercept "
+            f"{rules[0]}..{rules[-1]})",
+            stacklevel=2,
+        )
 
 
 def _decoded(mates: Sequence[Slice]) -> np.ndarray:

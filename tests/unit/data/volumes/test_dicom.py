@@ -187,6 +187,13 @@ def test_a_ct_without_hounsfield_units_is_said(series):
         assert np.array_equal(read_dicom(folder).array, grey())
 
 
+def test_a_ct_that_is_rescaled_in_several_ways_is_said(series):
+    folder = series(change=put("RescaleIntercept", "-1000", 2))
+    with pytest.warns(UserWarning, match=r"series: a CT whose slices are rescaled in 2 ways.*\(1.0, -1024.0\)"):
+        array = read_dicom(folder).array
+    assert np.array_equal(array, grey() - np.array([1024.0, 1024, 1000, 1024, 1024, 1024]))
+
+
 def compress(syntax: str):
     return lambda k, made: made.compress(getattr(pydicom.uid, syntax))
 
