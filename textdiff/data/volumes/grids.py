@@ -103,7 +103,7 @@ def check_size(volume: Volume) -> None:
     if extent > LONGEST:
         raise ValueError(f"{said}; its voxel sizes or their unit are wrong: correct the header")
     if extent < SHORTEST:
-        warnings.warn(f"{said}; are its voxel sizes and their unit right?", stacklevel=5)
+        warnings.warn(f"{said}; are its voxel sizes and their unit right?", stacklevel=6)
 
 
 def in_mm(numbers: Iterable[float]) -> str:

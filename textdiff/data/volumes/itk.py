@@ -61,7 +61,7 @@ def read_itk(path: Path, dtype: type | None) -> Volume:
         )
     if not placed:
         warnings.warn(
-            f"{path}: the header does not say how the volume lies; left and right may be exchanged", stacklevel=4
+            f"{path}: the header does not say how the volume lies; left and right may be exchanged", stacklevel=5
         )
     array = np.frombuffer(content, stored).reshape(shape, order="F")
     with np.errstate(over="ignore", invalid="ignore"):

@@ -45,29 +45,33 @@ GRID_FIELDS = (
 
 def read_bytes(path: Path) -> bytes | np.ndarray:
     """All bytes of a file, undone of gzip (whatever its name says). ValueError that names it when it is damaged."""
-    with open(path, "rb") as file:
-        packed = file.read(2) == GZIP
-    if packed:
+    if _packed(path):
         return unpacked(path.read_bytes(), path)
     return np.memmap(path, mode="r") if path.stat().st_size else b""
 
 
 def unpacked(content: bytes, path: Path) -> bytes:
     """What was compressed by gzip, all its parts, each against its checksum and length; ValueError that names the file."""
-    try:
+    with _damage_named(path):
         return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"cannot read {path}: its gzip data is truncated or damaged ({error})") from error
 
 
 def _beginning(path: Path, size: int = 540) -> bytes:
-    """The first bytes of a file, compressed or not."""
+    """The first bytes of a file, undone of gzip."""
+    with _damage_named(path), gzip.open(path) if _packed(path) else open(path, "rb") as file:
+        return file.read(size)
+
+
+def _packed(path: Path) -> bool:
     with open(path, "rb") as file:
-        packed = file.read(2) == GZIP
+        return file.read(2) == GZIP
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
     try:
-        with gzip.open(path) if packed else open(path, "rb") as file:
-            return file.read(size)
-    except (OSError, EOFError, zlib.error) as error:
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"cannot read {path}: its gzip data is truncated or damaged ({error})") from error
 
 
@@ -94,6 +98,7 @@ def _parsed(beginning: bytes, path: Path) -> Any:
     import nibabel
     from nibabel.spatialimages import HeaderDataError
     from nibabel.spm2analyze import Spm2AnalyzeHeader
+    from nibabel.wrapstruct import WrapStructError
 
     sizes = {int.from_bytes(beginning[:4], order) for order in ("little", "big")}
     kinds = {b"n+1\0": nibabel.Nifti1Header, b"ni1\0": nibabel.nifti1.Nifti1PairHeader, b"": Spm2AnalyzeHeader}
@@ -108,7 +113,7 @@ def _parsed(beginning: bytes, path: Path) -> Any:
     try:
         header: Any = kinds[magic](beginning[: 540 if 540 in sizes else 348], check=False)
         _check_entries(header)
-    except (ValueError, KeyError, OverflowError, HeaderDataError) as error:
+    except (ValueError, KeyError, OverflowError, HeaderDataError, WrapStructError) as error:
         raise ValueError(f"cannot read {path}: its header is damaged ({error})") from error
     return header
 
@@ -126,6 +131,8 @@ def _check_entries(header: Any) -> None:
     if int(header["vox_offset"]) < lowest:
         raise ValueError(f"voxels from byte {int(header['vox_offset'])} on, inside the header")
     header.get_slope_inter()
+    if "scl_slope" in header.keys() and np.isinf(header["scl_slope"]):
+        raise ValueError("voxels scaled by infinity")
     for name in ("qform_code", "sform_code"):
         if name in header.keys() and int(header[name]) not in CODES:
             raise ValueError(f"{name} {int(header[name])}")
@@ -151,7 +158,7 @@ def _affine(header: Any, shape: tuple[int, int, int], path: Path, trust: Trust) 
     sform, (qform, name, slack) = _from_sform(header, unit), _from_qform(header, unit)
     if sform is None:
         if qform is None:
-            raise ValueError(f"{path}: {name} makes no grid: it is not invertible, or not finite")
+            raise ValueError(f"{path}: {name} makes no grid")
         return qform
     if qform is not None and invertible(sform) and _agree(sform, qform, shape, slack):
         return sform if trust != "qform" else qform
@@ -159,6 +166,8 @@ def _affine(header: Any, shape: tuple[int, int, int], path: Path, trust: Trust) 
     if trust and (chosen := found[trust]) is not None:
         return chosen
     told = f"sform (code {header['sform_code']}): {_told(found['sform'])}; {name}: {_told(qform)}"
+    if not any(grid is not None for grid in found.values()):
+        raise ValueError(f"{path}: no matrix of its header is finite and invertible: {told}")
     raise ValueError(
         f"{path}: its header contradicts itself. {told}. Say which is true, "
         'trust="sform" or trust="qform" (--trust sform, --trust qform), or correct the file'
@@ -232,7 +241,7 @@ def _without_codes(header: Any, unit: float, path: Path) -> np.ndarray:
     warnings.warn(
         f"{path}: the header does not say how the volume lies in the patient (qform and sform codes are 0); "
         "left and right may be exchanged",
-        stacklevel=6,
+        stacklevel=7,
     )
     return np.diag([unit, unit, unit, 1]) @ header.get_base_affine()
 
@@ -245,7 +254,7 @@ def _warn_of_shear(volume: Volume) -> None:
         warnings.warn(
             f"{volume.name}: its axes meet at {angle:.1f} degrees, not at right angles. Places and sizes are counted so, but "
             "what the model sees is sheared, and ITK's viewers refuse such a file",
-            stacklevel=5,
+            stacklevel=6,
         )
 
 
@@ -304,17 +313,20 @@ def _read_analyze(path: Path, header: Any, voxels: Path, shape: tuple[int, int, 
     """An Analyze pair lies as SPM takes it: by the .mat file beside it, else centred and with the left side guessed."""
     import nibabel
 
-    with quiet():
-        image: Any = nibabel.load(voxels)
+    try:
+        with quiet():
+            image: Any = nibabel.load(voxels)
+    except Exception as error:  # whatever stands in a .mat file
+        raise ValueError(f"cannot read {path}: its header, or the .mat file beside it, is damaged") from error
     affine = image.affine
     if not np.array_equal(affine, header.get_best_affine()):  # a .mat file
         return Volume(_voxels(header, voxels, shape, dtype), affine, str(path))
     spacing = np.array(header["pixdim"][1:4], dtype=np.float64)
-    if not (spacing > 0).all():
+    if not all(0 < step < np.inf for step in spacing):
         raise ValueError(f"{path}: its header does not say how large the voxels are")
     warnings.warn(
         f"{path}: an Analyze file does not say how the volume lies in the patient; left and right may be exchanged",
-        stacklevel=5,
+        stacklevel=6,
     )
     plain = {"pixdim": np.array([1, *spacing], np.float32), "qform_code": np.array(0), "sform_code": np.array(0)}
     fields = HeaderGrid(plain, affine) if np.array_equal(affine, header.get_base_affine()) else None

@@ -7,7 +7,6 @@ Written: NIfTI.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,8 +54,8 @@ __all__ = [
 ]
 
 WHOLE = 1e-3  # how far a stored label may lie from a whole number
-READERS: dict[tuple[str, ...], Callable] = {(".mgz", ".mgh"): read_mgh, ITK_SUFFIXES: read_itk}
 PAIRS = (".hdr", ".img", ".hdr.gz", ".img.gz")
+MGH_SUFFIXES = (".mgz", ".mgh")
 WAY_OUT = {  # end of a file's name -> what to do with such a file
     r"(png|jpe?g|bmp|gif|webp)": "that is a picture: give it as an image (--image)",
     r"tiff?": "a TIFF does not say how large its voxels are; save the volume as .nii.gz with its voxel sizes",
@@ -77,22 +76,30 @@ def _read(path: Path, dtype: type | None, trust: Trust, series: str) -> Volume:
         raise ValueError(f'trust must be "sform" or "qform", or empty, got {trust!r}')
     if not path.exists():
         raise FileNotFoundError(f"no such volume: {path}")
-    name = path.name.lower()
     if is_dicom(path):
         return read_dicom(path, series)
     if series:
         raise ValueError(f"{path} is no DICOM folder: it has no series {series!r}")
-    if name.endswith((*NIFTI_SUFFIXES, *PAIRS)):
-        volume = read_nifti(path, dtype, trust)
-    elif reader := next((reader for suffixes, reader in READERS.items() if name.endswith(suffixes)), None):
-        volume = reader(path, dtype)
-    else:
-        raise ValueError(_unknown(path))
+    try:
+        volume = _read_file(path, dtype, trust)
+    except PermissionError as error:
+        raise ValueError(f"cannot read {path}: you are not permitted to") from error
     array = volume.array
     if not (np.isfinite(array.min()) and np.isfinite(array.max())):  # both pass a NaN on
         count = int(array.size - np.isfinite(array).sum())
         raise ValueError(f"{path}: {count} of {array.size} voxels are NaN or infinite")
     return volume
+
+
+def _read_file(path: Path, dtype: type | None, trust: Trust) -> Volume:
+    name = path.name.lower()
+    if name.endswith((*NIFTI_SUFFIXES, *PAIRS)):
+        return read_nifti(path, dtype, trust)
+    if name.endswith(ITK_SUFFIXES):
+        return read_itk(path, dtype)
+    if name.endswith(MGH_SUFFIXES):
+        return read_mgh(path, dtype)
+    raise ValueError(_unknown(path))
 
 
 def _unknown(path: Path) -> str:

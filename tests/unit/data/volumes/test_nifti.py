@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import warnings
+from itertools import product
 from pathlib import Path
 
 import nibabel
@@ -133,9 +134,10 @@ def test_flipped_bits_of_a_header_are_seen_or_change_nothing(tmp_path):
     affine = turned_affine()
     path = write_header(tmp_path / "a.nii", grey(), **grid_entries(affine, 1, 1), scl_slope=np.nan, scl_inter=np.nan)
     content, whole, refused = path.read_bytes(), read_image(path), 0
-    for bit in range(8 * 348):
+    places = (*range(4), *range(40, 148), *range(252, 348))  # the others hold remarks
+    for byte, bit in product(places, range(8)):
         data = bytearray(content)
-        data[bit // 8] ^= 1 << bit % 8
+        data[byte] ^= 1 << bit
         path.write_bytes(data)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -336,6 +338,9 @@ def test_header_and_voxels_in_two_files(tmp_path, kind, suffixes):
         assert np.array_equal(found.array, grey()) and np.allclose(found.affine, turned_affine(), atol=1e-4)
     write_labels(tmp_path / "mask.nii", Volume(labels(), found.affine, header=found.header))
     assert np.allclose(nibabel.load(tmp_path / "mask.nii").affine, turned_affine(), atol=1e-4)
+    (tmp_path / f"a{suffixes[0]}").write_bytes((tmp_path / "mask.nii").read_bytes()[:200])
+    with pytest.raises(ValueError, match="its header is damaged"):
+        read_image(tmp_path / f"a{suffixes[1]}")
     (tmp_path / f"a{suffixes[1]}").unlink()
     with pytest.raises(FileNotFoundError, match=r"its voxels should lie beside it in a\.img"):
         read_image(tmp_path / f"a{suffixes[0]}")
@@ -359,6 +364,9 @@ def test_a_matrix_of_spm_beside_analyze_says_it(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.allclose(read_image(tmp_path / "a.img").affine, turned_affine(), atol=1e-4)
+    (tmp_path / "a.mat").write_bytes(b"no matrix")
+    with pytest.raises(ValueError, match="the .mat file beside it, is damaged"):
+        read_image(tmp_path / "a.img")
 
 
 @pytest.mark.parametrize(
@@ -379,6 +387,13 @@ def test_numbers_beyond_float32_are_infinite(tmp_path):
         warnings.simplefilter("error")
         with pytest.raises(ValueError, match="1 of 2688 voxels are NaN or infinite"):
             read_image(save(tmp_path / "a.nii", array))
+
+
+def test_scaling_that_cannot_be(tmp_path):
+    for entries in ({"scl_slope": np.inf}, {"scl_slope": 2.0, "scl_inter": np.nan}):
+        path = write_header(tmp_path / "a.nii", grey(), **grid_entries(ACDC, 1, 1), **entries)
+        with pytest.raises(ValueError, match="its header is damaged"):
+            read_image(path)
 
 
 @pytest.mark.parametrize("dtype", ["<i8", ">i8", "<u8", ">f4"])
@@ -443,3 +458,16 @@ def test_every_sample_of_nibabel_is_read_as_nibabel_reads_it_or_refused_in_one_l
         )
         read += 1
     assert read >= 3 and capfd.readouterr() == ("", "")
+
+
+def test_no_real_header_contradicts_itself(data_root):
+    files = sorted(
+        path
+        for task in ("Task04_Hippocampus", "TotalSegmentator_samples")
+        for path in (data_root / task).rglob("[!.]*.nii.gz")
+    )
+    if not files:
+        pytest.skip(f"no real volumes below {data_root} (set TEXTDIFF_DATA)")
+    for path in files:
+        shape, affine = read_place(path)
+        assert min(shape) > 1 and nibabel.aff2axcodes(affine) == ("R", "A", "S")
