@@ -99,6 +99,32 @@ def fetch(
 
 @app.command()
 @_readable
+def check(
+    folder: Annotated[Path, typer.Argument(help="Folder of a data set of pictures or volumes.")],
+    dataset: Annotated[
+        str, typer.Option(help="Read it as this data set (default: what its name or its layout say).")
+    ] = "",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report here as well, as JSON.")] = None,
+) -> None:
+    """Read a whole data set and list everything that is wrong with it: file, case, fault, what to do.
+
+    Exit code 0 without faults (there may be warnings), 1 with. What was read is remembered: a second check is quick.
+
+    textdiff check data/Task04_Hippocampus --dataset hippocampus --json report.json
+    """
+    from textdiff.base.checkpoints import write_text
+    from textdiff.data.folders import check_folder
+
+    report = check_folder(folder, dataset)
+    typer.echo(report.table())
+    if json_file is not None:
+        write_text(json_file, report.to_json())
+    if report.faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+@_readable
 def predict(
     model: Annotated[str, typer.Option(help="Folder of a trained model, or its name on the model hub.")],
     text: Annotated[str, typer.Option(help="The sentence about the image, or what to find in the volume.")],
