@@ -30,8 +30,10 @@ class Fault:
 
     @property
     def sentence(self) -> str:
-        """Fault and remedy as one line."""
-        return f"{self.text}; {self.remedy}" if self.remedy else self.text
+        """Place, fault and remedy as one line; a place that the text names is not said again."""
+        place = self.file or self.case
+        text = self.text if place in self.text else f"{place}: {self.text}"
+        return f"{text}; {self.remedy}" if self.remedy else text
 
 
 def settle(faults: Sequence[Fault], folder: Path) -> None:

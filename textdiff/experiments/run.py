@@ -81,7 +81,7 @@ def _check_data(config: Any, data: Any, labelled: Sequence[Any]) -> None:
     if report.faults:
         raise ValueError(
             f"{counted(len(report.faults), 'fault')} in the data of this run:\n"
-            + "\n".join(fault.sentence for fault in report.faults)
+            + "\n".join(f"{k}. {fault.sentence}" for k, fault in enumerate(report.faults, start=1))
         )
     if report.warnings:
         said = few((fault.text for fault in report.warnings), most=1)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from textdiff.data.cases import Case, picture_size
-from textdiff.data.faults import Fault, few, settle
+from textdiff.data.faults import Fault, counted, few, settle
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 
@@ -51,7 +51,9 @@ def _pictures(folder: Path, what: str, faults: list[Fault]) -> dict[str, Path]:
             said = f"{found}: {pictures[key].name} and {path.name} are different files for one case ({key!r})"
             faults.append(Fault(said, key, str(path), "rename or remove one"))
     if over:
-        said = f"{found}: {len(over)} files that are no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) passed over: {few(over)}"
+        said = (
+            f"{found}: {counted(len(over), 'file')} passed over, not {' '.join(sorted(PICTURE_SUFFIXES))}: {few(over)}"
+        )
         faults.append(Fault(said, file=str(found), warning=True))
     return pictures
 
@@ -142,7 +144,7 @@ def _matched(
         said = f"{folder}: the text table has a row for {key!r} but there is no such image"
         faults.append(Fault(said, key, str(folder), "bring the image, or remove the row", missing=True))
     if alone := sorted(masks.keys() - images.keys()):
-        said = f"{folder / 'labelcol'}: {len(alone)} masks without an image are left out: {few(alone)}"
+        said = f"{folder / 'labelcol'}: {counted(len(alone), 'mask')} without an image, left out: {few(alone)}"
         faults.append(Fault(said, file=str(folder / "labelcol"), warning=True))
     cases = []
     for key, image in sorted(images.items()):

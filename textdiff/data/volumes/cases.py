@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from textdiff.data.cases import Splits
+from textdiff.data.faults import counted
 from textdiff.data.volumes.volume import Volume, check_pair, read_image, read_labels, turned
 
 MOST = 255  # the highest label
@@ -121,7 +122,7 @@ class VolumeCase:
             twice += int((whole.array[inside] > 0).sum())
             whole.array[inside] = label
         if twice:
-            said = f"case {self.name!r}: {twice} voxels belong to several masks; each got the structure that comes last"
+            said = f"case {self.name!r}: {counted(twice, 'voxel')} belonging to several masks got the structure that comes last"
             warnings.warn(said, stacklevel=3)
         return whole
 

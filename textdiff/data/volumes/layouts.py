@@ -75,7 +75,7 @@ def _volumes(folder: Path, faults: list[Fault]) -> dict[str, Path]:
         else:
             found[case_name(path.name)] = path
     if over:
-        said = f"{folder}: {len(over)} files that are no volumes passed over: {few(over)}"
+        said = f"{folder}: {counted(len(over), 'file')} passed over, no volumes: {few(over)}"
         faults.append(Fault(said, file=str(folder), warning=True))
     return found
 

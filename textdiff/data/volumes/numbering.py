@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from textdiff.data.entries import DatasetEntry
-from textdiff.data.faults import Fault, repeated
+from textdiff.data.faults import Fault, counted, repeated
 from textdiff.data.volumes.listings import label_names, read_description
 from textdiff.data.volumes.wordings import LESIONS, SHORT_NAMES, SIDES, plain, wording_of
 
@@ -100,7 +100,7 @@ def numbered_by_name(folder: Path, task: DatasetEntry, wanted: Sequence[str], fa
         return task
     unknown = {value: name for value, name in names.items() if value and not meant[value]}
     if unknown:
-        said = f"{path}: {len(unknown)} labels that {task.name!r} does not know become background: {_listed(unknown)}"
+        said = f"{path}: {counted(len(unknown), 'label')} unknown to {task.name!r}, taken for background: {_listed(unknown)}"
         faults.append(Fault(said, file=str(path), warning=True))
     labels = {value: task.class_names.index(name) if name else 0 for value, name in meant.items() if value}
     return replace(task, labels=labels)
