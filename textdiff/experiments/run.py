@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textdiff.data.check import check_cases
-from textdiff.data.faults import counted, few
+from textdiff.data.faults import counted
 from textdiff.experiments import images, volumes
 from textdiff.experiments.config import Config, test_cases, validation_cases
 from textdiff.experiments.images import TextDiffConfig
@@ -84,7 +84,7 @@ def _check_data(config: Any, data: Any, labelled: Sequence[Any]) -> None:
             + "\n".join(f"{k}. {fault.sentence}" for k, fault in enumerate(report.faults, start=1))
         )
     if report.warnings:
-        said = few((fault.text for fault in report.warnings), most=1)
+        said = f"{counted(len(report.warnings), 'warning')} about the data of this run: {report.warnings[0].sentence}"
         warnings.warn(f"{said} (`textdiff check {config.entry.folder()}` lists all)", stacklevel=2)
 
 

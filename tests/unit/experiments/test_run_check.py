@@ -100,7 +100,10 @@ def test_a_wrong_value_in_a_label_map_is_named_before_the_first_step(data):
 def test_warnings_are_counted_and_stop_nothing(data):
     for mask in (data / "mine" / "Train_Folder" / "labelcol").iterdir():
         Image.fromarray(np.zeros((32, 32), np.uint8)).save(mask)
-    with pytest.warns(UserWarning, match="nothing is marked.* and 4 more .`textdiff check"), pytest.raises(Reached):
+    with (
+        pytest.warns(UserWarning, match="5 warnings about the data of this run: .*nothing is marked.*`textdiff check"),
+        pytest.raises(Reached),
+    ):
         run.make_run(of_pictures())
 
 
