@@ -163,7 +163,7 @@ def predict_volume(
     if not isinstance(volume, Volume):
         volume = read_image(volume)
     # Shape and affine without the voxels, which of a large CT would be held twice
-    frame = Volume(np.broadcast_to(np.uint8(0), volume.shape), volume.affine, volume.name)
+    frame = replace(volume, array=np.broadcast_to(np.uint8(0), volume.shape))
     grid = model.preprocessing.image(volume)
     del volume
     drawing = _Drawing(model, text, sampling)
@@ -328,7 +328,7 @@ class _Result:
         values = self.maps.pop(name)
         if name == "probabilities":
             return np.stack([apply_orientation(channel, back) for channel in values])
-        return Volume(np.ascontiguousarray(apply_orientation(values, back)), self.frame.affine, self.frame.name)
+        return replace(self.frame, array=np.ascontiguousarray(apply_orientation(values, back)))
 
 
 def _most(values: Tensor, dim: int) -> Tensor:

@@ -136,6 +136,19 @@ def test_resampled_labels_lie_where_the_image_lies(affine):
     assert np.array_equal(found.labels.array[inner], truth[inner])
 
 
+def test_labels_keep_what_the_header_of_the_image_said_of_its_grid(tmp_path):
+    write_image(tmp_path / "a.nii", blobs())
+    image = nib.load(tmp_path / "a.nii")
+    image.set_sform(image.affine, code=4)
+    image.set_qform(image.affine, code=3)
+    image.header.set_xyzt_units("unknown")
+    nib.save(image, tmp_path / "b.nii")
+    write_labels(tmp_path / "labels.nii", quiet(Sides(), tmp_path / "b.nii").labels)
+    header = nib.load(tmp_path / "labels.nii").header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (4, 3)
+    assert header.get_xyzt_units()[0] == "unknown" and header.get_data_dtype() == np.uint8
+
+
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "LAS", "PIR"])
 def test_file_to_file_keeps_place_and_orientation(tmp_path, axes):
     right, front, up = np.diag((0.8, 0.9, 3.0))

@@ -76,6 +76,7 @@ def test_axes_and_spacing_are_the_arrays_own(axes):
     [
         (np.zeros((2, 2)), np.eye(4), r"three dimensions.*\(2, 2\)"),
         (np.zeros((2, 2, 2)), np.zeros((4, 4)), "invertible"),
+        (np.zeros((2, 2, 2)), np.diag([1e-4, 1, 1e-12, 1]) @ np.ones((4, 4)), "invertible"),
         (np.zeros((2, 2, 2)), np.eye(3), "4x4"),
     ],
 )
