@@ -20,6 +20,7 @@ from textdiff.data.volumes.cases import VolumeCase, VolumeDataset
 from textdiff.data.volumes.listings import (
     CHANNEL,
     VOLUME_SUFFIXES,
+    VOXEL_SUFFIXES,
     by_case,
     case_name,
     fold,
@@ -29,7 +30,7 @@ from textdiff.data.volumes.listings import (
     resolved,
 )
 from textdiff.data.volumes.numbering import numbered_by_name
-from textdiff.data.volumes.volume import check_places, read_place
+from textdiff.data.volumes.volume import NIFTI_SUFFIXES, check_places, read_place
 
 PHANTOM_SIZES = (24, 8, 16)
 # Our name -> name of its mask file in TotalSegmentator, and value in its multi-label files of version 1, version 2 and for MR.
@@ -74,6 +75,7 @@ def _volumes(folder: Path, faults: list[Fault]) -> dict[str, Path]:
             faults.append(Fault(same, case_name(path.name), str(path), "rename or remove one"))
         else:
             found[case_name(path.name)] = path
+    over = [name for name in over if not (name.lower().endswith(VOXEL_SUFFIXES) and Path(name).stem in found)]
     if over:
         said = f"{folder}: {counted(len(over), 'file')} passed over, no volumes: {few(over)}"
         faults.append(Fault(said, file=str(folder), warning=True))
@@ -365,7 +367,7 @@ def _load_real(folder: Path, whole: DatasetEntry, structures: Sequence[str] | No
     for case in (*data.train, *data.val, *data.test):
         image, labels = case.files[:2]
         try:
-            if image.is_file():
+            if image.name.lower().endswith(NIFTI_SUFFIXES) and labels.name.lower().endswith(NIFTI_SUFFIXES):
                 check_places(read_place(image), read_place(labels), f"case {case.name!r}")
         except (ValueError, FileNotFoundError) as error:
             faults.append(Fault(str(error), case.name, str(image), missing=isinstance(error, FileNotFoundError)))

@@ -16,8 +16,11 @@ from typing import Any
 from textdiff.base.checkpoints import read_json
 from textdiff.data.faults import few, repeated
 from textdiff.data.splits import SPLITS
+from textdiff.data.volumes.itk import ITK_SUFFIXES
+from textdiff.data.volumes.volume import MGH_SUFFIXES
 
-VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr")
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".hdr", *MGH_SUFFIXES, *ITK_SUFFIXES)
+VOXEL_SUFFIXES = (".img", ".raw", ".zraw")  # the other file of a header: .hdr, .mhd, .nhdr
 CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net: liver_1_0000.nii.gz is the first channel of case liver_1
 SEPARATORS = ";,\t|"
 

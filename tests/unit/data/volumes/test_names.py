@@ -284,3 +284,27 @@ def test_labels_beyond_255_do_not_wrap_around(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.full((4, 5, 3), 257, np.int16), np.eye(4)), path)
     with pytest.raises(ValueError, match="a.nii.gz holds 257; labels go up to 255"):
         VolumeCase("a", image(tmp_path / "ct.nii.gz"), path).labels()
+
+
+# --- other formats -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".mhd", ".hdr", ".mgz"])
+def test_images_in_other_formats_are_cases_too(tmp_path, suffix):
+    whole = nibabel.load(image(msd(tmp_path, 2) / "imagesTr" / "case_1.nii.gz"))
+    array = whole.get_fdata().astype(np.float32)
+    (tmp_path / "imagesTr" / "case_1.nii.gz").unlink()
+    path = tmp_path / "imagesTr" / f"case_1{suffix}"
+    if suffix in (".hdr", ".mgz"):
+        kind = nibabel.Nifti1Pair if suffix == ".hdr" else nibabel.MGHImage
+        nibabel.save(kind(array, whole.affine), path)
+    else:
+        sitk = pytest.importorskip("SimpleITK")
+        picture = sitk.GetImageFromArray(array.transpose())
+        picture.SetSpacing((1.5, 1.5, 2.0))  # ITK's axes point to the left and back, as those of the labels do
+        sitk.WriteImage(picture, str(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = load_volumes("liver_tumour", tmp_path)
+    case = next(case for case in (*data.train, *data.val, *data.test) if case.name == "case_1")
+    assert case.pair()[0].array.shape == (4, 5, 3)
