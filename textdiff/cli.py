@@ -162,19 +162,26 @@ def predict(
 def run(
     context: typer.Context,
     notebook: Annotated[str, typer.Argument(help="Number (13), name (13_textdiff) or path of a notebook.")],
-    out: Annotated[Path | None, typer.Option(help="The executed copy (default: beside the results).")] = None,
+    out: Annotated[Path | None, typer.Option(help="The executed copy, .ipynb (default: beside the results).")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there (of --out).")] = False,
 ) -> None:
     """Run a notebook, with -p NAME VALUE (or NAME=VALUE) for every parameter to change; all are checked before it starts.
 
     textdiff run 13 -p n_labels 10 -p seed 1 --out my_run.ipynb
     """
     from textdiff import notebooks
+    from textdiff.base.outputs import check_output
     from textdiff.base.paths import results_dir
 
     path = notebooks.find_notebook(notebook)
     values = notebooks.checked_parameters(path, read_pairs(context.args))
+    if out is not None and out.suffix != ".ipynb":
+        raise ValueError(f"--out must end in .ipynb; got {out}")
     target = out or results_dir() / "notebooks" / path.name
     target.parent.mkdir(parents=True, exist_ok=True)
+    option = "--out" if out else "the executed copy (TEXTDIFF_RESULTS)"
+    check_output(target, option, inputs=[path], force=force or out is None)
+    notebooks.check_inputs(path, values)
     notebooks.execute_notebook(path, target, values)
     typer.echo(target)
 
