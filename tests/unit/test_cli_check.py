@@ -29,7 +29,9 @@ def test_exit_codes_table_and_json(tmp_path):
         and json.loads((tmp_path / "report.json").read_text())["faults"] == []
     )
     labels(root / "labelsTr" / "case_0.nii.gz", 1, 2, 8)
-    broken = check(root, "--dataset", "liver_tumour", "--json", tmp_path / "report.json")
+    again = check(root, "--dataset", "liver_tumour", "--json", tmp_path / "report.json")
+    assert again.exit_code == 2 and "report.json is there already" in again.stderr
+    broken = check(root, "--dataset", "liver_tumour", "--json", tmp_path / "report.json", "--force")
     assert broken.exit_code == 1 and "labelsTr/case_0.nii.gz  case_0" in broken.stdout
     assert "8 (1 voxels)" in json.loads((tmp_path / "report.json").read_text())["faults"][0]["text"]
 

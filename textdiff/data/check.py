@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from textdiff.base.checkpoints import read_json, write_text
 from textdiff.base.paths import cache_dir
-from textdiff.base.progress import followed
+from textdiff.base.progress import Progress
 from textdiff.data.cases import Case
-from textdiff.data.faults import Fault, Report, few, repeated
+from textdiff.data.faults import Fault, Report, counted, few, repeated
 from textdiff.data.volumes.cases import VolumeCase
 
 FORMAT = 1  # of what is remembered, and of the check itself
@@ -92,7 +92,8 @@ def examine(case: OneCase, num_classes: int | None = None) -> Examined:
         try:
             return read()
         except Exception as error:  # a reader's library may raise anything on a damaged file
-            text = " ".join(str(error).split()) or type(error).__name__
+            text = " ".join(str(error).split())
+            text = text if isinstance(error, (ValueError, OSError, ImportError)) else f"{type(error).__name__}: {text}"
             faults.append(Fault(text, case.name, str(file or ""), remedy, missing=isinstance(error, FileNotFoundError)))
             return None
 
@@ -250,9 +251,11 @@ def _examined(cases: Sequence[OneCase], num_classes: int | None, root: Path | No
     todo = [k for k in range(len(cases)) if k not in known]
     read = _read([cases[k] for k in todo], num_classes)
     try:
-        for k, one in zip(todo, followed(read, len(todo), "checking", progress and bool(todo)), strict=True):
-            known[k] = one
-            memory.keep(keys[k], stamps[k], one)
+        with Progress(len(todo), "cases", f"checking {counted(len(todo), 'case')}", progress and bool(todo)) as told:
+            for k, one in zip(todo, read, strict=True):
+                known[k] = one
+                memory.keep(keys[k], stamps[k], one)
+                told.step()
     finally:
         memory.save()
     return [known[k] for k in range(len(cases))]

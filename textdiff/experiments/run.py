@@ -45,6 +45,7 @@ def make_run(config: Config, out_dir: str | Path = "") -> Run:
         run = Run.open(config, out_dir)
         if not run.finished:
             run.check_writable()
+            config.check_inputs()
             _make(run, config, WORK[type(config)])
     return run
 

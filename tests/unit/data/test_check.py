@@ -251,7 +251,7 @@ def test_many_cases_are_read_by_processes_with_the_same_report(tmp_path, monkeyp
 def test_a_reader_that_breaks_is_a_fault_of_its_case(monkeypatch):
     monkeypatch.setattr(Case, "image", lambda case: {}["defect"])
     report = check_cases({"train": [Case("a", "x", image_path=Path("a.png"))]})
-    assert report.faults == (Fault("'defect'", "a", "a.png", check.BROKEN, "train"),)
+    assert report.faults == (Fault("KeyError: 'defect'", "a", "a.png", check.BROKEN, "train"),)
 
 
 def test_what_a_reader_warns_of_is_a_warning_of_its_case(tmp_path):
