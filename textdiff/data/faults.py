@@ -85,11 +85,16 @@ class Report:
         return tuple(fault for fault in self.found if fault.warning)
 
     def table(self) -> str:
-        """Facts, faults and warnings as text, one line each: file (within the data set), case, what is wrong, what to do."""
+        """Facts, faults and warnings as text, one line each: file (within the data set), case, what is wrong, what to do.
+
+        Warnings that say the same of several cases share a line.
+        """
         lines = [f"{split}: {_said(facts)}" for split, facts in self.facts.items()]
         for what, some in (("faults", self.faults), ("warnings", self.warnings)):
             lines += ["", f"{what}: {len(some) or 'none'}"]
-            lines += _aligned([("file", "case", "fault", "what to do"), *map(self._row, some)]) if some else []
+            rows = [self._row(fault) for fault in some]
+            rows = rows if what == "faults" else _once(rows)
+            lines += _aligned([("file", "case", "fault", "what to do"), *rows]) if some else []
         return "\n".join(lines).strip()
 
     def to_json(self) -> str:
@@ -113,6 +118,15 @@ class Report:
     def _row(self, fault: Fault) -> tuple[str, str, str, str]:
         short = self._shortened(fault)
         return short.file or "-", short.case or "-", short.text, short.remedy or "-"
+
+
+def _once(rows: Iterable[tuple[str, str, str, str]]) -> list[tuple[str, str, str, str]]:
+    """Rows that say the same of several cases as one: the first, and how many more."""
+    alike: dict[tuple[str, str], list[tuple[str, str, str, str]]] = {}
+    for row in rows:
+        alike.setdefault(row[2:], []).append(row)
+    more = {key: f" and {len(some) - 1} more" if len(some) > 1 else "" for key, some in alike.items()}
+    return [(some[0][0], some[0][1] + more[key], *key) for key, some in alike.items()]
 
 
 def _said(facts: Mapping[str, Any]) -> str:

@@ -168,6 +168,16 @@ def test_the_table_has_a_line_per_fault_and_the_json_all_of_it(tmp_path):
     assert content["faults"][0]["case"] == "pat_03" and content["facts"]["val"]["cases"] == 1
 
 
+def test_warnings_that_say_the_same_share_a_line_of_the_table():
+    same = [Fault("nothing is marked", name, f"/data/{name}.png", warning=True) for name in "abc"]
+    report = Report((*same, Fault("odd", "d", "/data/d.png", warning=True)), root=Path("/data"))
+    assert report.table().splitlines()[-2:] == [
+        "a.png  a and 2 more  nothing is marked  -",
+        "d.png  d             odd                -",
+    ]
+    assert len(json.loads(report.to_json())["warnings"]) == 4
+
+
 # --- what it is ----------------------------------------------------------------------------------------
 
 

@@ -57,6 +57,7 @@ TOTALSEGMENTATOR_CLASSES = {"v1": 104, "v2": 117, "mr": 50}  # the others are ba
 
 # Names that are judged by their number (`DatasetEntry.last_case`), by layout; others are of somebody's own making
 NUMBERED = {"amos": r"amos_(\d{4})", "kits": r"case_(\d{5})"}
+LONE = "bring the other, or move this one away"  # of image and labels
 
 # --- files ---------------------------------------------------------------------------------------------
 
@@ -138,11 +139,8 @@ def _pairs(
         name, path = known[key]
         is_image = key in pictures
         what = f"image {path} has no label map" if is_image else f"label map {path} has no image"
-        faults.append(Fault(f"case {name!r}: {what} in {where}", name, str(path), _LONE, missing=True))
+        faults.append(Fault(f"case {name!r}: {what} in {where}", name, str(path), LONE, missing=True))
     return cases
-
-
-_LONE = "add it, or leave the case out with a split.json that lists the others"
 
 
 def _listed_only(known: Mapping[str, object], listed: Sequence[str], where: Path, faults: list[Fault]) -> set[str]:

@@ -107,7 +107,8 @@ def read_split(folder: Path) -> dict[str, str] | None:
 
 def _json_rows(path: Path) -> list[tuple[str, str]]:
     content = read_json(path)
-    if not content.get("train") or not all(isinstance(content.get(split, []), list) for split in SPLITS):
+    others = [name for name, value in content.items() if name not in SPLITS and isinstance(value, list)]
+    if others or not content.get("train") or not all(isinstance(content.get(split, []), list) for split in SPLITS):
         raise ValueError(f'{path}: expected {{"train": [names], "val": [names], "test": [names]}}')
     return [(str(name), split) for split in SPLITS for name in content.get(split, [])]
 
