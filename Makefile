@@ -28,7 +28,7 @@ test: lint
 
 demo: env
 	mkdir -p _build/demo
-	TEXTDIFF_RESULTS=_build/demo $(BIN)/textdiff run 13 -p mode demo --out _build/demo/13_textdiff.ipynb
+	TEXTDIFF_RESULTS=_build/demo $(BIN)/textdiff run 13 -p mode demo --out _build/demo/13_textdiff.ipynb --force
 
 lint: env
 	$(BIN)/ruff check .

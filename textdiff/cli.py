@@ -1,6 +1,7 @@
 """The `textdiff` command: words of a command line come in, calls of the package go out.
 
     textdiff fetch monuseg
+    textdiff check data/MoNuSeg
     textdiff predict --model FOLDER --image slide.png --text "The nuclei are dense." --out mask.png
     textdiff predict --model FOLDER --volume ct.nii.gz --text "left kidney tumour" --out mask.nii.gz
     textdiff run 13 -p n_labels 10 -p seed 1
@@ -8,50 +9,26 @@
     textdiff sweep comparison -p dataset=monuseg --jobs 2
     textdiff publish --all
 
-What is wrong with the input ends in one line on standard error and exit code 2; only a defect of the program
-shows a traceback.
+Whatever goes wrong ends in one line on standard error and exit code 2 (:mod:`textdiff.messages`); --debug shows the
+traceback, too.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
 import os
 import signal
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
+from textdiff.messages import Commands, Debug
 
+if TYPE_CHECKING:
     from textdiff.experiments.config import Config
     from textdiff.experiments.grids import Grid
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
-
-
-def _readable(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn the errors that an input can cause into one line and exit code 2."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except typer.Exit:  # a RuntimeError by descent
-            raise
-        except (ValueError, TypeError, OSError, RuntimeError, ImportError, FloatingPointError) as error:
-            message = " ".join(str(error).split()) or type(error).__name__
-            typer.echo(f"textdiff: {message}", err=True)
-            raise typer.Exit(2) from None
-
-    return wrapped
+app = Commands(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _show_version(wanted: bool) -> None:
@@ -64,15 +41,18 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def main(
+    context: typer.Context,
+    debug: Debug = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Text-guided diffusion models for medical image segmentation."""
+    if debug:
+        context.default_map = {name: {"debug": True} for name in context.command.commands}  # type: ignore[attr-defined]
 
 
 @app.command()
-@_readable
 def fetch(
     name: Annotated[
         str,
@@ -98,14 +78,44 @@ def fetch(
 
 
 @app.command()
-@_readable
+def check(
+    folder: Annotated[Path, typer.Argument(help="Folder of a data set of pictures or volumes.")],
+    dataset: Annotated[
+        str, typer.Option(help="Read it as this data set (default: what its name or its layout say).")
+    ] = "",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report here as well, as JSON.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace that file if it is there.")] = False,
+) -> None:
+    """Read a whole data set and list everything that is wrong with it: file, case, fault, what to do.
+
+    Exit code 0 without faults (there may be warnings), 1 with. What was read is remembered: a second check is quick.
+
+    textdiff check data/Task04_Hippocampus --dataset hippocampus --json report.json
+    """
+    from textdiff.base.checkpoints import write_text
+    from textdiff.base.outputs import check_output
+    from textdiff.data.folders import check_folder
+
+    if json_file is not None:
+        check_output(json_file, "--json", inputs=[folder], force=force)
+    report = check_folder(folder, dataset)
+    typer.echo(report.table())
+    if json_file is not None:
+        write_text(json_file, report.to_json())
+    if report.faults:
+        raise typer.Exit(1)
+
+
+@app.command()
 def predict(
     model: Annotated[str, typer.Option(help="Folder of a trained model, or its name on the model hub.")],
     text: Annotated[str, typer.Option(help="The sentence about the image, or what to find in the volume.")],
-    out: Annotated[Path, typer.Option(help="File for the labels: .png of an image, .nii or .nii.gz of a volume.")],
+    out: Annotated[
+        Path, typer.Option(help="File for the labels: .png of an image; .nii, .nii.gz or .dcm of a volume.")
+    ],
     image: Annotated[Path | None, typer.Option(help="Image file.")] = None,
     volume: Annotated[
-        Path | None, typer.Option(help="NIfTI file, or folder with the slices of one DICOM series.")
+        Path | None, typer.Option(help="NIfTI file, or folder with the slices of a DICOM series.")
     ] = None,
     uncertainty: Annotated[
         Path | None, typer.Option(help="Volumes: .nii or .nii.gz for how unsure the model is, 0 to 1.")
@@ -117,7 +127,21 @@ def predict(
     samples: Annotated[int | None, typer.Option(help="Volumes: how many times to draw (default: 1).")] = None,
     seed: Annotated[int | None, typer.Option(help="Volumes: of the noise (default: 0).")] = None,
     overlap: Annotated[float | None, typer.Option(help="Volumes: of neighbouring windows (default: 0.5).")] = None,
+    trust: Annotated[
+        str | None, typer.Option(help="Volumes whose header says two grids: take that of its sform or its qform.")
+    ] = None,
+    series: Annotated[
+        str | None, typer.Option(help="Volumes: which DICOM series of several, its UID or its number in the list.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Volumes: refuse a sentence that asks for what the model does not know.")
+    ] = False,
+    only_named: Annotated[
+        bool,
+        typer.Option("--only-named/--all-found", help="Volumes: write what the sentence names, or all that is found."),
+    ] = True,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
 ) -> None:
     """Segment one image or one volume with one sentence; the labels come on its own grid.
 
@@ -128,55 +152,71 @@ def predict(
 
     textdiff predict --model FOLDER --volume ct.nii.gz --text "left kidney" --out mask.nii.gz --uncertainty u.nii.gz
     """
-    settings = {"sampling_steps": sampling_steps, "sampler": sampler, "samples": samples, "seed": seed}
-    given = {name: value for name, value in settings.items() if value is not None}
-    how: dict[str, Any] = {} if overlap is None else {"overlap": overlap}
-    if volume is not None and image is None:
-        _check_volume_files(volume, out, uncertainty)
-        _predict_volume(model, volume, text, out, uncertainty, given, how, device)
-        return
-    if image is None or volume is not None:
-        raise ValueError("give either --image FILE or --volume FILE, one of the two")
-    for_volumes = [*given, *how, *(["uncertainty"] if uncertainty else [])]
-    if for_volumes:
-        option = for_volumes[0].replace("_", "-")
-        raise ValueError(f"--{option} is of volumes: it goes with --volume, not with --image")
-    _check_files(image, out, (".png",))
-    from textdiff import TextDiff
-    from textdiff.base.precision import resolve_device
+    from textdiff.predicting import predict_picture, predict_solid
 
-    _check_kind(model, "features", "--volume")
-    labels = TextDiff.from_pretrained(model, device=resolve_device(device)).predict(image, text)
-    write_labels(labels, out)
+    if (image is None) == (volume is None):
+        raise ValueError("give either --image FILE or --volume FILE, one of the two")
+    if trust not in (None, "sform", "qform"):
+        raise ValueError(f"--trust {trust}: sform or qform")
+    steps = {"sampling_steps": sampling_steps, "sampler": sampler, "samples": samples, "seed": seed}
+    sampling = {name: value for name, value in steps.items() if value is not None}
+    reading = {name: value for name, value in {"trust": trust, "series": series}.items() if value is not None}
+    options: dict[str, Any] = {"overlap": overlap} if overlap is not None else {}
+    options |= {"strict": True} if strict else {}
+    options |= {} if only_named else {"only_named": False}
+    if volume is not None:
+        predict_solid(
+            model,
+            volume,
+            text,
+            out,
+            uncertainty,
+            sampling=sampling,
+            reading=reading,
+            options=options,
+            device=device,
+            force=force,
+        )
+    elif image is not None:
+        asked = [*sampling, *reading, *options, *(["uncertainty"] if uncertainty else [])]
+        if asked:
+            option = "all-found" if asked[0] == "only_named" else asked[0].replace("_", "-")
+            raise ValueError(f"--{option} is of volumes: it goes with --volume, not with --image")
+        predict_picture(model, image, text, out, device=device, force=force)
     typer.echo(out)
 
 
 # Typer has no option that takes two words and may be repeated: `-p NAME VALUE` is read from what it leaves
 # over.
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-@_readable
 def run(
     context: typer.Context,
     notebook: Annotated[str, typer.Argument(help="Number (13), name (13_textdiff) or path of a notebook.")],
-    out: Annotated[Path | None, typer.Option(help="The executed copy (default: beside the results).")] = None,
+    out: Annotated[Path | None, typer.Option(help="The executed copy, .ipynb (default: beside the results).")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there (of --out).")] = False,
 ) -> None:
     """Run a notebook, with -p NAME VALUE (or NAME=VALUE) for every parameter to change; all are checked before it starts.
 
     textdiff run 13 -p n_labels 10 -p seed 1 --out my_run.ipynb
     """
     from textdiff import notebooks
+    from textdiff.base.outputs import check_output
     from textdiff.base.paths import results_dir
 
     path = notebooks.find_notebook(notebook)
     values = notebooks.checked_parameters(path, read_pairs(context.args))
+    if out is not None and out.suffix != ".ipynb":
+        raise ValueError(f"--out must end in .ipynb; got {out}")
     target = out or results_dir() / "notebooks" / path.name
     target.parent.mkdir(parents=True, exist_ok=True)
+    option = "--out" if out else "the executed copy (TEXTDIFF_RESULTS)"
+    check_output(target, option, inputs=[path], force=force or out is None)
+    notebooks.check_inputs(path, values)
     notebooks.execute_notebook(path, target, values)
     typer.echo(target)
 
 
 @app.command()
-@_readable
 def train(
     config: Annotated[Path, typer.Option(help="JSON file: the experiment's name and its parameters.")],
     out_dir: Annotated[Path | None, typer.Option(help="Folder of the record (default: TEXTDIFF_RESULTS).")] = None,
@@ -196,7 +236,6 @@ def train(
 
 
 @app.command()
-@_readable
 def sweep(
     name: Annotated[str, typer.Argument(metavar="GRID", help="Table whose runs to make, such as comparison.")],
     parameters: Annotated[
@@ -237,7 +276,6 @@ def sweep(
 
 
 @app.command()
-@_readable
 def publish(
     run_ids: Annotated[list[str] | None, typer.Argument(metavar="[RUN_ID]...", help="Records to publish.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All records that may be published.")] = False,
@@ -360,117 +398,6 @@ def read_pairs(words: list[str]) -> dict[str, str]:
             raise ValueError(f"do not understand {wrong!r}: parameters go as -p NAME VALUE or -p NAME=VALUE")
         given.append(name if "=" in name else f"{name}={value}")
     return read_assignments(given)
-
-
-def _check_files(source: Path, out: Path, suffixes: tuple[str, ...], option: str = "--out") -> None:
-    """What can be said of the files before anything is loaded."""
-    what = "image file" if suffixes == (".png",) else "volume"
-    if not (source.is_file() or (what == "volume" and source.is_dir())):
-        raise FileNotFoundError(f"no {what} {source}")
-    if not out.name.lower().endswith(suffixes):
-        lossy = ", because labels survive no lossy format" if what == "image file" else ""
-        raise ValueError(f"{option} must end in {' or '.join(suffixes)}{lossy}; got {out}")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"no folder {out.parent} for {option}")
-    if out.resolve() == source.resolve():
-        raise ValueError(f"{option} {out} would replace the {what} itself")
-
-
-def _check_volume_files(volume: Path, out: Path, uncertainty: Path | None) -> None:
-    _check_files(volume, out, (".nii", ".nii.gz"))
-    if uncertainty is not None:
-        _check_files(volume, uncertainty, (".nii", ".nii.gz"), "--uncertainty")
-        if uncertainty.resolve() == out.resolve():
-            raise ValueError(f"--out and --uncertainty are the same file {out}")
-
-
-def _check_kind(model: str, key: str, instead: str) -> None:
-    """Refuse a folder whose config.json lacks what every model of the wanted kind has."""
-    from textdiff.base.checkpoints import read_json
-    from textdiff.data import registry
-
-    known = registry.MODELS.get(model)
-    if known is not None and (known.kind == "TextDiff") != (key == "features"):
-        raise ValueError(f"{model} is a {known.kind}, a model of another kind of input: use {instead}")
-    config = Path(model) / "config.json"
-    if config.is_file() and key not in read_json(config):
-        raise ValueError(f"{model} holds no model of this kind of input: try {instead}")
-
-
-def _predict_volume(
-    model: str,
-    volume: Path,
-    text: str,
-    out: Path,
-    uncertainty: Path | None,
-    given: dict[str, Any],
-    how: dict[str, Any],
-    device: str,
-) -> None:
-    """Segment, write and list; the labels are written last, so that where they are, everything is."""
-    from textdiff import TextDiffSeg
-    from textdiff.base.precision import resolve_device
-    from textdiff.data.volumes import volume as volumes
-    from textdiff.models.diffusion import Sampling
-
-    sampling = Sampling(**given)
-    _check_kind(model, "preprocessing", "--image")
-    with _messages_as_lines():
-        trained = TextDiffSeg.from_pretrained(model, device=resolve_device(device))
-        asked = {"uncertainty": uncertainty is not None, "progress": sys.stderr.isatty()}
-        found = trained.predict(volume, text, sampling, **asked, **how)
-    if uncertainty is not None and found.uncertainty is not None:
-        volumes.write_image(uncertainty, found.uncertainty)
-    volumes.write_labels(out, found.labels)
-    for number, name in enumerate(found.class_names[1:], start=1):
-        typer.echo(f"{number} {name}: {_amounts(found.volumes_ml[name])}", err=True)
-    typer.echo(out)
-
-
-def _amounts(samples: Sequence[float]) -> str:
-    """Such as "12.34 ml", or "12.34 ml (11.02 to 14.15 in 5 samples)"."""
-    mean = f"{sum(samples) / len(samples):.2f} ml"
-    if len(samples) == 1:
-        return mean
-    return f"{mean} ({min(samples):.2f} to {max(samples):.2f} in {len(samples)} samples)"
-
-
-@contextmanager
-def _messages_as_lines() -> Iterator[None]:
-    """What the inference warns of or logs for the user comes as lines on standard error, without places in the code."""
-    logger = logging.getLogger("textdiff.models.inference")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("textdiff: %(message)s"))
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *where, **more: typer.echo(f"textdiff: {message}", err=True)
-            yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-
-
-def write_labels(labels: np.ndarray | torch.Tensor, out: Path) -> None:
-    """Write a label map [H, W] as an 8-bit PNG whose values are the labels, in one step.
-
-    Raises ValueError for more labels than 8 bits hold or a wrong shape.
-    """
-    import numpy as np
-    from PIL import Image
-
-    from textdiff.base.checkpoints import write_atomically
-
-    array = np.asarray(labels)
-    if array.ndim != 2 or array.min() < 0 or array.max() > 255:
-        raise ValueError(
-            f"a label map has two dimensions and values 0 to 255, not shape {array.shape}, "
-            f"{array.min()} to {array.max()}"
-        )
-    picture = Image.fromarray(array.astype(np.uint8))
-    write_atomically(out, lambda temporary: picture.save(temporary, format="PNG"))
 
 
 if __name__ == "__main__":

@@ -104,6 +104,16 @@ def checked_parameters(path: Path, given: Mapping[str, str]) -> dict[str, Scalar
     return values
 
 
+def check_inputs(path: Path, values: Mapping[str, Scalar]) -> None:
+    """Whether the data set, models and encoders that a notebook reads are to be had, before a kernel is started for it.
+
+    Raises what :meth:`textdiff.experiments.config.Config.check_inputs` raises.
+    """
+    config = notebook_config(path)
+    if config is not None:
+        config.from_params(**_defaults(path) | dict(values)).check_inputs()
+
+
 def _defaults(path: Path) -> dict[str, Scalar]:
     """The defaults in the notebook's cell, which may differ from the class's (another data set)."""
     source = next(cell.source for cell in _read(path).cells if "parameters" in cell.metadata.get("tags", []))

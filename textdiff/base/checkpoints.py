@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import pickle
-import tempfile
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,20 +18,30 @@ from torch import Tensor, nn
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Calls ``write(temporary)`` beside ``path`` and renames the result: after a kill or a full disk the old file is whole."""
+    """Calls ``write(temporary)`` beside ``path`` and renames the result: after a kill or a full disk the old file is whole.
+
+    The file's mode is what the umask leaves of 0666. An OSError names ``path``.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = temporary_name(path)
     try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         write(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None or str(error.filename) == str(temporary):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path) -> Path:
+    """A new hidden name beside ``path``, short enough wherever the name of ``path`` is."""
+    return path.with_name(f".{uuid.uuid4().hex}.part")
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -63,7 +63,8 @@ class DatasetEntry:
 
     Volumes only: labels: value in the file -> our label, by default 1..K in order; a value mapped to 0 is known and not
     asked for, one not listed is an error. window: HU, None for MR. spacing: mm of the grid to work on, None for the file's
-    own. patch: voxels. last_case: cases of a higher number have no published labels, or are of another modality.
+    own. patch: voxels. last_case: cases named as their publisher names them, of a higher number, have no published labels, or
+    are of another modality.
     """
 
     name: str

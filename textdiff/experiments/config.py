@@ -209,6 +209,7 @@ class Config:
     notebook: ClassVar[str] = ""
     renamed: ClassVar[Mapping[str, str]] = {}  # names of earlier versions
     derived: ClassVar[Mapping[str, str]] = {}  # field: the field whose weights it stands for
+    reads_data: ClassVar[bool] = False  # whether the notebook reads the data set's files
 
     mode: Mode = "demo"
     dataset: ImageSet = "nuclei_phantoms"
@@ -279,6 +280,31 @@ class Config:
     def _slug(self) -> str:
         return f"{self.dataset}-s{self.seed}-{self.mode}"
 
+    def check_inputs(self) -> None:
+        """Look for the data set, models and encoders that a run reads, before any work; what can be fetched is.
+
+        Raises FileNotFoundError, OSError or ValueError that says what is missing and how to get it.
+        """
+        if self.reads_data and not self.entry.synthetic:
+            self.entry.folder()
+        for source in self.derived.values():
+            name = getattr(self, source)
+            name = model_name(self, name) if source == "model_folder" else name
+            if name not in ("", "none") and not kept_model(name).is_dir():
+                self._find(source, name)
+
+    def _find(self, source: str, name: str) -> None:
+        """Raises where what the field ``source`` names is not to be had."""
+        from textdiff.models.store import check_backbone, find_model
+        from textdiff.models.text import find_encoder
+
+        if source == "backbone":
+            check_backbone(name)
+        elif source == "text_encoder":
+            find_encoder(name)
+        else:
+            find_model(name, "TextDiff" if self.entry.kind == "images" else "TextDiffSeg")
+
     def _check(self) -> None:
         """Rules between fields."""
 
@@ -315,6 +341,45 @@ def unknown_parameter(cls: type[Config], name: str) -> str:
     near = difflib.get_close_matches(name, own, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
     return f"unknown parameter {name!r}{hint} {cls.__name__} has: {', '.join(own)}"
+
+
+def model_name(config: Config, folder: str) -> str:
+    """``folder`` (which may be a known name too), or where it is "" the model that ships for the data set.
+
+    Raises ValueError where none does.
+    """
+    if not (folder or config.entry.model):
+        number = 13 if config.entry.kind == "images" else 22
+        raise ValueError(
+            f"no model ships for {config.dataset!r}: train one (textdiff run {number} -p mode full -p dataset "
+            f"{config.dataset}) and give its folder as model_folder"
+        )
+    return folder or config.entry.model
+
+
+def check_backbone_fits(backbone: str, side: int, blocks: str) -> None:
+    """Raises ValueError where a backbone, if it is here, has not all ``blocks`` or cannot halve pictures of ``side`` pixels."""
+    from textdiff.models.store import decoder_blocks, side_divisor
+
+    known = decoder_blocks(backbone)
+    if known is not None and blocks != "all" and any(block >= known for block in numbers(blocks)):
+        raise ValueError(f"blocks={blocks!r}: {backbone} has decoder blocks 0 to {known - 1}")
+    divisor = side_divisor(backbone) or 1
+    if side % divisor:
+        near = max(divisor, round(side / divisor) * divisor)
+        raise ValueError(
+            f"image_size={side}: {backbone} takes multiples of {divisor}, because it halves pictures; the nearest is {near}"
+        )
+
+
+def check_backbone_known(backbone: str) -> None:
+    """Raises ValueError for a backbone that is neither a known name nor a folder here."""
+    from textdiff.models.store import architecture_of, decoder_blocks
+
+    name = architecture_of(backbone)
+    if name not in registry.backbones() and decoder_blocks(name) is None:
+        known = ", ".join(registry.backbones())
+        raise ValueError(f"backbone={backbone!r}: neither a folder with config.json here, nor one of {known}")
 
 
 def optimisation(config: Any, **others: Any) -> Optimisation:

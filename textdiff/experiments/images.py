@@ -31,6 +31,8 @@ from textdiff.experiments.config import (
     Switch,
     Weight,
     Within,
+    check_backbone_fits,
+    check_backbone_known,
     optimisation,
     test_cases,
     validation_cases,
@@ -38,6 +40,7 @@ from textdiff.experiments.config import (
 from textdiff.experiments.config import (
     labelled_cases as labelled_cases,  # a step of a run, as those below
 )
+from textdiff.experiments.config import model_name as model_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,6 +130,7 @@ class TextDiffConfig(Config):
     notebook: ClassVar[str] = "13_textdiff"
     renamed: ClassVar[Mapping[str, str]] = {"steps": "noise_steps", "schedule": "lr_schedule"}
     derived: ClassVar[Mapping[str, str]] = {"backbone_weights": "backbone", "text_encoder_weights": "text_encoder"}
+    reads_data: ClassVar[bool] = True
 
     dataset: ImageSet = "chest_phantoms"
     model: Model = "textdiff"
@@ -209,25 +213,20 @@ class TextDiffConfig(Config):
 
     def _check(self) -> None:
         if self.from_scratch:
+            from textdiff.models.baselines import SMALLEST
+
+            if self.image_size < SMALLEST:
+                raise ValueError(f"image_size={self.image_size}: {self.model} takes {SMALLEST} pixels or more")
             return
         unset = [name for name in ("backbone", "blocks", "noise_steps", "head") if getattr(self, name) == "none"]
         if unset:
             raise ValueError(f"{unset[0]}='none' is for networks trained from scratch, and {self.model} is none")
-        from textdiff.models.store import decoder_blocks
-
-        known = decoder_blocks(self.backbone)
-        if known is not None and any(block >= known for block in numbers(self.blocks)):
-            raise ValueError(f"blocks={self.blocks!r}: {self.backbone} has decoder blocks 0 to {known - 1}")
+        check_backbone_fits(self.backbone, self.image_size, self.blocks)
 
     def _check_here(self) -> None:
         super()._check_here()
-        from textdiff.models.store import architecture_of, decoder_blocks
-
-        name = architecture_of(self.backbone)
-        if not self.from_scratch and name not in registry.backbones() and decoder_blocks(name) is None:
-            raise ValueError(
-                f"backbone={self.backbone!r}: neither a folder with config.json here, nor one of {', '.join(registry.backbones())}"
-            )
+        if not self.from_scratch:
+            check_backbone_known(self.backbone)
 
 
 def _of_backbone(config: TextDiffConfig) -> dict[str, Any]:
@@ -518,19 +517,6 @@ def load_trained(config: TextDiffConfig, data: Dataset, folder: Path) -> nn.Modu
     model = build_model(config, data)
     load_strict(model, read_checkpoint(folder / "model.safetensors"), source=str(folder))
     return model.eval()
-
-
-def model_name(config: Config, folder: str) -> str:
-    """``folder`` (which may be a known name too), or where it is "" the model that ships for the data set.
-
-    Raises ValueError where none does.
-    """
-    if not (folder or config.entry.model):
-        raise ValueError(
-            f"no model ships for {config.dataset!r}: train one (textdiff run 13 -p mode full -p dataset {config.dataset}) and "
-            "give its folder as model_folder"
-        )
-    return folder or config.entry.model
 
 
 def saved_model(config: Config, folder: str) -> tuple[TextDiff, TextDiffConfig, Dataset]:

@@ -19,6 +19,8 @@ from textdiff.experiments.config import (
     SamplingSteps,
     VolumeSet,
     Within,
+    check_backbone_fits,
+    check_backbone_known,
 )
 
 Side = Annotated[int, Within(least=8)]
@@ -31,6 +33,7 @@ class DataConfig(Config):
 
     experiment: ClassVar[str] = "data"
     notebook: ClassVar[str] = "10_data_and_sentences"
+    reads_data: ClassVar[bool] = True
 
     n_shown: Count = 4
     n_labels: Count = AUTO
@@ -54,6 +57,7 @@ class FeaturesConfig(Config):
 
     experiment: ClassVar[str] = "features"
     notebook: ClassVar[str] = "12_what_features_see"
+    reads_data: ClassVar[bool] = True
     renamed: ClassVar[Mapping[str, str]] = {"steps": "noise_steps"}
     derived: ClassVar[Mapping[str, str]] = {"backbone_weights": "backbone"}
 
@@ -67,6 +71,13 @@ class FeaturesConfig(Config):
 
     def _resolve(self) -> FeaturesConfig:
         return _backbone(self._fill({"n_images": 6 if self.mode == "demo" else 12}))
+
+    def _check(self) -> None:
+        check_backbone_fits(self.backbone, self.image_size, self.blocks)
+
+    def _check_here(self) -> None:
+        super()._check_here()
+        check_backbone_known(self.backbone)
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,11 @@ class PredictConfig(Config):
 
     def _resolve(self) -> PredictConfig:
         return self._with_weights()
+
+    def check_inputs(self) -> None:
+        super().check_inputs()
+        if not (self.image or self.entry.synthetic):
+            self.entry.folder()
 
     def _check_here(self) -> None:
         super()._check_here()
@@ -128,6 +144,7 @@ class BlocksConfig(Config):
 
     experiment: ClassVar[str] = "blocks_steps"
     notebook: ClassVar[str] = "17_blocks_and_steps"
+    reads_data: ClassVar[bool] = True
     renamed: ClassVar[Mapping[str, str]] = {"steps": "noise_steps"}
     derived: ClassVar[Mapping[str, str]] = {"backbone_weights": "backbone"}
 
@@ -163,6 +180,13 @@ class BlocksConfig(Config):
             }
         )
 
+    def _check(self) -> None:
+        check_backbone_fits(self.backbone, self.image_size, self.blocks)
+
+    def _check_here(self) -> None:
+        super()._check_here()
+        check_backbone_known(self.backbone)
+
 
 @dataclass(frozen=True)
 class ReadingConfig(TableConfig):
@@ -170,6 +194,7 @@ class ReadingConfig(TableConfig):
 
     experiment: ClassVar[str] = "reading"
     notebook: ClassVar[str] = "1a_reading_test"
+    reads_data: ClassVar[bool] = True
     derived: ClassVar[Mapping[str, str]] = {"model_weights": "model_folder"}
 
     model_folder: str = ""
@@ -218,6 +243,7 @@ class ShippedModelConfig(Config):
     """
 
     derived: ClassVar[Mapping[str, str]] = {"model_weights": "model_folder"}
+    reads_data: ClassVar[bool] = True
 
     dataset: VolumeSet = "abdomen_phantoms"
     model_folder: str = AUTO
@@ -310,6 +336,7 @@ class VolumeDataConfig(Config):
 
     experiment: ClassVar[str] = "volume_data"
     notebook: ClassVar[str] = "20_volumes_and_sentences"
+    reads_data: ClassVar[bool] = True
 
     dataset: VolumeSet = "abdomen_phantoms"
     n_cases: Count = AUTO

@@ -40,6 +40,7 @@ class PretrainConfig(Config):
     notebook: ClassVar[str] = "11_pretrain_backbone"
     renamed: ClassVar[Mapping[str, str]] = {"steps": "iterations", "sampler_steps": "sampling_steps"}
     derived: ClassVar[Mapping[str, str]] = {"start_from_weights": "start_from"}
+    reads_data: ClassVar[bool] = True
 
     image_size: Annotated[int, Within(least=8)] = AUTO
     crop: Annotated[int, Within(least=8)] = AUTO
@@ -75,21 +76,31 @@ class PretrainConfig(Config):
             }
         )._with_weights()
 
+    def _find(self, source: str, name: str) -> None:
+        from textdiff.models.store import check_backbone
 
-def new_backbone(config: PretrainConfig) -> UNet:
-    """The UNet that a pre-training begins with (three channels in, three out: the noise).
+        check_backbone(name)
 
-    Raises:
-        ValueError: ``start_from`` has another architecture.
-    """
-    import torch
+    def _check(self) -> None:
+        import torch
 
-    from textdiff.base.checkpoints import load_strict
-    from textdiff.models.store import load_backbone
+        with torch.device("meta"):  # shapes only
+            divisor = _network(self).divisor
+        if self.crop % divisor:
+            near = max(divisor, round(self.crop / divisor) * divisor)
+            raise ValueError(f"crop={self.crop}: this network takes multiples of {divisor}; the nearest is {near}")
+        smallest = round(self.image_size * min(numbers(self.scales, float)))
+        if smallest < self.crop:
+            raise ValueError(
+                f"crop={self.crop}: images of image_size={self.image_size} times {min(numbers(self.scales, float))} are only "
+                f"{smallest} pixels; take a smaller crop, or larger scales"
+            )
+
+
+def _network(config: PretrainConfig) -> UNet:
     from textdiff.models.unet import UNet
 
-    torch.manual_seed(config.seed)
-    unet = UNet(
+    return UNet(
         image_size=config.crop,
         in_channels=3,
         model_channels=config.model_channels,
@@ -101,6 +112,21 @@ def new_backbone(config: PretrainConfig) -> UNet:
         use_scale_shift_norm=True,
         resblock_updown=True,
     )
+
+
+def new_backbone(config: PretrainConfig) -> UNet:
+    """The UNet that a pre-training begins with (three channels in, three out: the noise).
+
+    Raises:
+        ValueError: ``start_from`` has another architecture.
+    """
+    import torch
+
+    from textdiff.base.checkpoints import load_strict
+    from textdiff.models.store import load_backbone
+
+    torch.manual_seed(config.seed)
+    unet = _network(config)
     if config.start_from:
         load_strict(unet, load_backbone(config.start_from).state_dict(), source=config.start_from)
     return unet

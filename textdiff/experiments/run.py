@@ -7,12 +7,15 @@ whoever asked for it, nothing is run twice, and two processes never make the sam
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from textdiff.data.check import check_cases
+from textdiff.data.faults import counted
 from textdiff.experiments import images, volumes
-from textdiff.experiments.config import Config
+from textdiff.experiments.config import Config, test_cases, validation_cases
 from textdiff.experiments.images import TextDiffConfig
 from textdiff.experiments.places import kept_model, locked, scratch_dir
 from textdiff.experiments.records import Run
@@ -32,7 +35,8 @@ def make_run(config: Config, out_dir: str | Path = "") -> Run:
     """The run of a configuration: read where it has a record, else made: train, keep the weights, test, draw, record.
 
     Raises:
-        ValueError: a configuration that is not one of a run, or test cases that the model was trained on.
+        ValueError: a configuration that is not one of a run, files of the data that are broken or do not fit (all are listed
+            before the training begins), or test cases that the model was trained on.
         FloatingPointError: the training diverged.
     """
     if type(config) not in WORK:
@@ -41,6 +45,7 @@ def make_run(config: Config, out_dir: str | Path = "") -> Run:
         run = Run.open(config, out_dir)
         if not run.finished:
             run.check_writable()
+            config.check_inputs()
             _make(run, config, WORK[type(config)])
     return run
 
@@ -48,6 +53,7 @@ def make_run(config: Config, out_dir: str | Path = "") -> Run:
 def _make(run: Run, config: Any, work: Any) -> None:
     data = work.load_data(config)
     labelled = work.labelled_cases(config, data)
+    _check_data(config, data, labelled)
     model = work.build_model(config, data)
     seen = [case.fingerprint() for case in labelled]
     model.trained_on = {"dataset": config.dataset, "cases": seen}
@@ -66,6 +72,22 @@ def _make(run: Run, config: Any, work: Any) -> None:
     drawn = work.figures(model, config, data, per_case, history)
     run.save(metrics, per_case, drawn, about={"training_cases": seen})
     shutil.rmtree(checkpoint.parent, ignore_errors=True)  # scratch: the record is whole now
+
+
+def _check_data(config: Any, data: Any, labelled: Sequence[Any]) -> None:
+    """Reads all files of a run before its first step. Raises ValueError that lists every fault; warnings are counted."""
+    if data.synthetic:
+        return
+    cases = {"train": labelled, "val": validation_cases(config, data), "test": test_cases(config, data)}
+    report = check_cases(cases, data.class_names, root=config.entry.folder())
+    if report.faults:
+        raise ValueError(
+            f"{counted(len(report.faults), 'fault')} in the data of this run:\n"
+            + "\n".join(f"{k}. {fault.sentence}" for k, fault in enumerate(report.faults, start=1))
+        )
+    if report.warnings:
+        said = f"{counted(len(report.warnings), 'warning')} about the data of this run: {report.warnings[0].sentence}"
+        warnings.warn(f"{said} (`textdiff check {config.entry.folder()}` lists all)", stacklevel=2)
 
 
 def record(

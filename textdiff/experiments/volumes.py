@@ -28,6 +28,7 @@ from textdiff.experiments.config import (
     VolumeSet,
     Weight,
     Within,
+    model_name,
     optimisation,
     test_cases,
     validation_cases,
@@ -101,6 +102,7 @@ class TextDiffSegConfig(Config):
         "text_encoder_weights": "text_encoder",
         "start_from_weights": "start_from",
     }
+    reads_data: ClassVar[bool] = True
 
     dataset: VolumeSet = "abdomen_phantoms"
     model: Model3D = "textdiffseg"
@@ -476,12 +478,7 @@ def saved_model(config: Config, folder: str) -> tuple[TextDiffSeg, TextDiffSegCo
     """
     from textdiff.models.textdiffseg import TextDiffSeg
 
-    if not folder:
-        raise ValueError(
-            f"no model ships for {config.dataset!r}: train one (textdiff run 22 -p mode full -p dataset {config.dataset}) "
-            "and give its folder as model_folder"
-        )
-    model = TextDiffSeg.from_pretrained(folder, resolve_device(config.device))
+    model = TextDiffSeg.from_pretrained(model_name(config, folder), resolve_device(config.device))
     settings = TextDiffSegConfig.from_params(
         mode=config.mode,
         dataset=config.dataset,

@@ -10,8 +10,9 @@ there are, and borders are as smooth as the volume's voxels allow.
 from __future__ import annotations
 
 import logging
+import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from textdiff.base.progress import Progress
 from textdiff.data.cases import read_picture
 from textdiff.data.volumes.requests import Request, read_request
 from textdiff.data.volumes.volume import Volume, read_image
@@ -246,15 +248,16 @@ def _segmented(
     progress: bool,
 ) -> Prediction:
     """Windows of ``grid``, blended and read off at the voxels of ``frame``."""
-    drawing = _Drawing(model, text, sampling)
     result = _Result(frame, grid, len(model.class_names), sampling.samples, uncertainty, probabilities)
     window = model.preprocessing.frame(grid.shape)
     padded, before = _padded(grid, window)
     # Each axis of data.volumes.patches.place_channels, going on evenly over the padding
     axes = zip(grid.shape, before, padded.shape, strict=True)
     places = [(torch.arange(wide) - margin + 0.5) / size * 2 - 1 for size, margin, wide in axes]
-    with torch.no_grad():
-        for first, drawn in _layers(padded, places, window, overlap, drawing, progress):
+    windows = math.prod(len(_starts(size, side, overlap)) for size, side in zip(padded.shape, window, strict=True))
+    about = _about(grid, window, windows, sampling)
+    with torch.no_grad(), Progress(windows * sampling.samples, "windows", about, shown=progress) as told:
+        for first, drawn in _layers(padded, places, window, overlap, _Drawing(model, text, sampling, told.step)):
             result.add(drawn, first, before)
     return result.prediction(model.class_names)
 
@@ -303,6 +306,16 @@ def window_seed(seed: int, corner: Sequence[int]) -> int:
     return int(np.random.SeedSequence([seed, *corner]).generate_state(1)[0])
 
 
+def _about(grid: Volume, window: Sequence[int], windows: int, sampling: Sampling) -> str:
+    """What is about to be done, in words."""
+    shape, side = (" x ".join(map(str, sizes)) for sizes in (grid.shape, window))
+    spacing = " x ".join(f"{size:.3g}" for size in grid.spacing)
+    return (
+        f"{grid.name or 'the volume'}: {shape} voxels of {spacing} mm in {windows} windows of {side}, "
+        f"sampling_steps={sampling.sampling_steps}, samples={sampling.samples}"
+    )
+
+
 def _padded(grid: Volume, patch: Sequence[int]) -> tuple[Tensor, list[int]]:
     """The image, at least as large as the patch, and how many voxels stand before it on every axis."""
     image, missing = torch.from_numpy(grid.array), [max(0, p - n) for p, n in zip(patch, grid.shape, strict=True)]
@@ -316,7 +329,7 @@ def _padded(grid: Volume, patch: Sequence[int]) -> tuple[Tensor, list[int]]:
 
 
 def _layers(
-    image: Tensor, places: Sequence[Tensor], patch: Sequence[int], overlap: float, drawing: _Drawing, progress: bool
+    image: Tensor, places: Sequence[Tensor], patch: Sequence[int], overlap: float, drawing: _Drawing
 ) -> Iterator[tuple[int, Tensor]]:
     """Finished planes from foot to head: number of the first, and samples' probabilities ``[S, K+1, X, Y, planes]``.
 
@@ -341,7 +354,6 @@ def _layers(
             roi_weight_map=flat,
             sw_device=drawing.model.device,
             device="cpu",
-            progress=progress,
             with_coord=True,
         )[0]
         total, weights = layer.mul_(weight).add_(total), weights + weight
@@ -361,11 +373,12 @@ def _starts(size: int, window: int, overlap: float) -> list[int]:
 
 @dataclass(frozen=True)
 class _Drawing:
-    """All samples of a window."""
+    """All samples of a window; ``drawn`` is called after each."""
 
     model: Segmenter
     text: str
     sampling: Sampling
+    drawn: Callable[[], None]
 
     def __call__(self, image: Tensor, corners: list, places: Sequence[Tensor], height: int) -> Tensor:
         """``image [1, 1, x, y, z]`` on the model's device -> ``[1, samples * (K+1), x, y, z]``; MONAI's ``corners``."""
@@ -376,7 +389,11 @@ class _Drawing:
         corner = [first for first, _ in ends]
         sampling = replace(self.sampling, seed=window_seed(self.sampling.seed, corner))
         draws = getattr(self.model, "draws", lambda *given: [self.model.segment(*given)])
-        drawn = torch.cat(list(draws(images, [self.text], sampling)), dim=1).float()  # a copy, for MONAI writes into it
+        samples = []
+        for sample in draws(images, [self.text], sampling):
+            samples.append(sample)
+            self.drawn()
+        drawn = torch.cat(samples, dim=1).float()  # a copy, for MONAI writes into it
         if not torch.isfinite(drawn).all():
             raise FloatingPointError(f"the model gives nan or infinity at voxel {tuple(corner)} of its grid")
         return drawn

@@ -144,6 +144,22 @@ def load_backbone(name: str, seed: int = 0) -> UNet:
             return unet.eval()
     if name != "openai_256":
         return UNet.from_pretrained(_backbone_folder(name))
+    path, unet = _openai_file(), UNet(**OPENAI_256)
+    load_strict(unet, read_checkpoint(path), source=str(path))
+    return unet.eval()
+
+
+def check_backbone(name: str) -> None:
+    """Raises FileNotFoundError, as :func:`load_backbone` would, where a backbone is not to be had; reads no weights."""
+    if name == "openai_256":
+        _openai_file()
+    elif name.startswith((RANDOM, REDRAWN)):
+        _architecture(architecture_of(name))
+    else:
+        _backbone_folder(name)
+
+
+def _openai_file() -> Path:
     path = paths.weights_dir() / "256x256_diffusion_uncond.pt"
     if not path.is_file():
         small = [name for name, entry in registry.backbones().items() if not entry.address]
@@ -151,18 +167,25 @@ def load_backbone(name: str, seed: int = 0) -> UNet:
             f"OpenAI's 256x256 unconditional checkpoint (2.2 GB) is not at {path}; bring it with "
             f"`textdiff fetch openai_256`, set TEXTDIFF_WEIGHTS to its folder, or choose a small backbone: {', '.join(small)}"
         )
-    unet = UNet(**OPENAI_256)
-    load_strict(unet, read_checkpoint(path), source=str(path))
-    return unet.eval()
+    return path
 
 
 def decoder_blocks(name: str) -> int | None:
     """How many decoder blocks a backbone has; None where it is not on this machine. Nothing is fetched to know."""
+    about = _known_architecture(name)
+    return len(about["channel_mult"]) * (about["num_res_blocks"] + 1) if about else None
+
+
+def side_divisor(name: str) -> int | None:
+    """What the sides of a backbone's pictures must be multiples of; None where it is not on this machine."""
+    about = _known_architecture(name)
+    return 2 ** (len(about["channel_mult"]) - 1) if about else None
+
+
+def _known_architecture(name: str) -> Mapping[str, Any] | None:
     name = architecture_of(name)
-    if name != "openai_256" and _here(name, registry.backbones(), ("config.json",)) is None:
-        return None
-    about = _architecture(name)
-    return len(about["channel_mult"]) * (about["num_res_blocks"] + 1)
+    here = name == "openai_256" or _here(name, registry.backbones(), ("config.json",)) is not None
+    return _architecture(name) if here else None
 
 
 def _redraw_if_zero(module: nn.Module) -> None:

@@ -224,7 +224,7 @@ def test_layers_blend_as_over_the_whole_volume():
     weights = line[:, None, None] * line[:, None] * line
     whole = sliding_window_inference(image[None, None], (16, 16, 16), 1, drawn, 0.5, roi_weight_map=weights)[0]
     layers = torch.zeros_like(whole)
-    for first, planes in _layers(image, None, (16, 16, 16), 0.5, drawn, progress=False):
+    for first, planes in _layers(image, None, (16, 16, 16), 0.5, drawn):
         layers[..., first : first + planes.shape[-1]] = planes[0]
     assert whole[0].std() > 0.1 and torch.allclose(layers[1], image, atol=1e-5)
     assert torch.allclose(layers, whole, atol=1e-5)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from textdiff.data.cases import Case, picture_size
+from textdiff.data.faults import Fault, counted, few, settle
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 
@@ -34,21 +35,26 @@ def find_entry(folder: Path, name: str) -> Path | None:
     return next((entry for entry in sorted(folder.iterdir()) if entry.name.lower() == name.lower()), None)
 
 
-def _pictures(folder: Path, what: str) -> dict[str, Path]:
+def _pictures(folder: Path, what: str, faults: list[Fault]) -> dict[str, Path]:
     found = find_entry(folder, what)
     if found is None or not found.is_dir():
         raise FileNotFoundError(f"{folder}: no folder {what!r}; LViT's layout is img/, labelcol/ and one *_text.xlsx")
     pictures: dict[str, Path] = {}
-    for path in sorted(found.iterdir()):
-        if path.suffix.lower() not in PICTURE_SUFFIXES or path.name.startswith("."):
-            continue
+    over = []
+    for path in sorted(path for path in found.iterdir() if not path.name.startswith(".")):
         key = match_key(path.name)
-        if key not in pictures:
+        if path.suffix.lower() not in PICTURE_SUFFIXES:
+            over.append(path.name)
+        elif key not in pictures:
             pictures[key] = path
         elif pictures[key].read_bytes() != path.read_bytes():
-            raise ValueError(
-                f"{found}: {pictures[key].name} and {path.name} are different files for one case ({key!r})"
-            )
+            said = f"{found}: {pictures[key].name} and {path.name} are different files for one case ({key!r})"
+            faults.append(Fault(said, key, str(path), "rename or remove one"))
+    if over:
+        said = (
+            f"{found}: {counted(len(over), 'file')} passed over, not {' '.join(sorted(PICTURE_SUFFIXES))}: {few(over)}"
+        )
+        faults.append(Fault(said, file=str(found), warning=True))
     return pictures
 
 
@@ -72,32 +78,42 @@ def _read_table(folder: Path) -> tuple[Path, list[tuple[str, str]]]:
     return table, list(zip(frame[columns["image"]], frame[columns["description"]], strict=True))
 
 
-def read_text(folder: Path) -> dict[str, str]:
+def read_text(folder: Path, faults: list[Fault] | None = None) -> dict[str, str]:
     """Read the sentences of a split, {match_key: sentence}, from its *_text.xlsx (or its only .xlsx).
 
-    The columns `Image` and `Description` may stand in any order and letter case. Raises FileNotFoundError
-    without a table; ValueError for a missing column, an empty sentence, or a second row for one image.
+    The columns `Image` and `Description` may stand in any order and letter case. faults: as `read_split` takes them.
+    Raises FileNotFoundError without a table; ValueError for a missing column, an empty sentence, or a second row for one image.
     """
     table, rows = _read_table(folder)
+    found: list[Fault] = []
     captions: dict[str, str] = {}
     for row, (image, description) in enumerate(rows, start=2):
-        key, caption = match_key(image), description.strip()
+        key, caption, where = match_key(image), description.strip(), f"{table}, row {row}"
         if not key and not caption:
             continue
         if not caption:
-            raise ValueError(f"{table}, row {row}: empty caption for {image!r}")
-        if not key:
-            raise ValueError(f"{table}, row {row}: empty file name in column 'Image'")
-        if key in captions:
-            raise ValueError(f"{table}, row {row}: second caption for {image!r}; every image needs one row")
-        captions[key] = caption
+            found.append(Fault(f"{where}: empty caption for {image!r}", key, str(table), "write a sentence"))
+        elif not key:
+            found.append(Fault(f"{where}: empty file name in column 'Image'", file=str(table), remedy="name the mask"))
+        elif key in captions:
+            said = f"{where}: second caption for {image!r}; every image needs one row"
+            found.append(Fault(said, key, str(table), "remove one"))
+        captions.setdefault(key, caption)
+    captions.pop("", None)
+    if faults is None:
+        settle(found, folder)
+    else:
+        faults += found
     return captions
 
 
-def read_split(folder: str | Path) -> list[Case]:
+def read_split(folder: str | Path, faults: list[Fault] | None = None) -> list[Case]:
     """Read one split folder of LViT's layout, such as `MoNuSeg/Train_Folder`, sorted by name.
 
     Only the headers of pictures are read here; a file broken further in is named when the case is used.
+
+    faults: a list that everything which is wrong is added to, instead of an error for the first; the good cases are returned.
+    Then the files of pictures are not opened at all.
 
     Returns cases named by the image file's stem. Raises FileNotFoundError or ValueError that name the file
     and what is wrong: missing mask, caption or column, two captions for one image, an empty caption, unequal
@@ -106,25 +122,56 @@ def read_split(folder: str | Path) -> list[Case]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no such split folder: {folder}")
-    images, masks, captions = _pictures(folder, "img"), _pictures(folder, "labelcol"), read_text(folder)
-    for key in sorted(captions.keys() - images.keys()):
-        raise FileNotFoundError(f"{folder}: the text table has a row for {key!r} but there is no such image")
-    cases = []
-    for key, image in sorted(images.items()):
-        if key not in masks:
-            raise FileNotFoundError(f"{image}: no mask of that name in {folder / 'labelcol'}")
-        if key not in captions:
-            raise ValueError(f"{image}: no caption in the text table of {folder}")
-        (height, width), (mask_height, mask_width) = picture_size(image), picture_size(masks[key])
-        if (height, width) != (mask_height, mask_width):
-            raise ValueError(
-                f"{image} is {height}x{width} but {masks[key]} is {mask_height}x{mask_width} (height x width); "
-                "they must be equal"
-            )
-        cases.append(Case(name=image.stem, caption=captions[key], image_path=image, mask_path=masks[key]))
+    found: list[Fault] = []
+    images, masks = _pictures(folder, "img", found), _pictures(folder, "labelcol", found)
+    cases = _matched(folder, images, masks, read_text(folder, found), found)
+    if faults is None:
+        for case in cases:
+            _check_sizes(case, found)
+        settle(found, folder)
+    else:
+        faults += found
     if not cases:
         raise ValueError(f"{folder}: no usable case (image, mask and caption) found")
     return cases
+
+
+def _matched(
+    folder: Path, images: dict[str, Path], masks: dict[str, Path], captions: dict[str, str], faults: list[Fault]
+) -> list[Case]:
+    """Cases that have image, mask and caption; what lacks one of them is a fault, a mask without an image a warning."""
+    for key in sorted(captions.keys() - images.keys()):
+        said = f"{folder}: the text table has a row for {key!r} but there is no such image"
+        faults.append(Fault(said, key, str(folder), "bring the image, or remove the row", missing=True))
+    if alone := sorted(masks.keys() - images.keys()):
+        said = f"{folder / 'labelcol'}: {counted(len(alone), 'mask')} without an image, left out: {few(alone)}"
+        faults.append(Fault(said, file=str(folder / "labelcol"), warning=True))
+    cases = []
+    for key, image in sorted(images.items()):
+        if key not in masks:
+            said = f"{image}: no mask of that name in {folder / 'labelcol'}"
+            faults.append(Fault(said, key, str(image), "bring the mask, or move the image away", missing=True))
+        elif not captions.get(key):
+            if key not in captions:
+                said = f"{image}: no caption in the text table of {folder}"
+                faults.append(Fault(said, key, str(image), "add a row to the table"))
+        else:
+            cases.append(Case(name=image.stem, caption=captions[key], image_path=image, mask_path=masks[key]))
+    return cases
+
+
+def _check_sizes(case: Case, faults: list[Fault]) -> None:
+    assert case.image_path is not None and case.mask_path is not None
+    try:
+        (height, width), (mask_height, mask_width) = picture_size(case.image_path), picture_size(case.mask_path)
+    except (ValueError, FileNotFoundError) as error:
+        faults.append(Fault(str(error), case.name, str(case.image_path), missing=isinstance(error, FileNotFoundError)))
+        return
+    if (height, width) != (mask_height, mask_width):
+        said = (
+            f"{case.image_path} is {height}x{width} but {case.mask_path} is {mask_height}x{mask_width} (height x width)"
+        )
+        faults.append(Fault(said, case.name, str(case.image_path), "they must be equal"))
 
 
 def write_split(folder: str | Path, cases: Sequence[Case]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from textdiff.data.cases import Splits
+from textdiff.data.faults import counted
 from textdiff.data.volumes.volume import Volume, check_pair, read_image, read_labels, turned
+
+MOST = 255  # the highest label
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,10 @@ class VolumeCase:
 
     def _numbered(self, labels: Volume) -> Volume:
         if self.values is None:
+            if (highest := int(labels.array.max())) > MOST:
+                raise ValueError(
+                    f"case {self.name!r}: {self.label_path or 'labels'} holds {highest}; labels go up to {MOST}"
+                )
             return replace(labels, array=labels.array.astype(np.uint8, copy=False))
         counts = np.bincount(labels.array.ravel())
         found = [int(value) for value in np.flatnonzero(counts)]
@@ -101,13 +109,21 @@ class VolumeCase:
         return replace(labels, array=table[labels.array])
 
     def _gathered(self) -> Volume:
-        """One label map out of single masks; where two overlap the later structure stays."""
+        """One label map out of single masks; where two overlap the later structure stays, with a warning that counts."""
         first = read_labels(next(iter(self.masks.values())))
-        whole = replace(first, array=np.zeros(first.shape, np.uint8))
+        whole, twice = replace(first, array=np.zeros(first.shape, np.uint8)), 0
         for label, path in self.masks.items():
             mask = read_labels(path)
             check_pair(whole, mask, f"case {self.name!r}, {path.name}")
-            whole.array[mask.array > 0] = label
+            inside = mask.array > 0
+            if inside.any() and mask.array[inside].min() != mask.array.max():
+                values = ", ".join(map(str, np.unique(mask.array)))
+                raise ValueError(f"case {self.name!r}: {path} holds {values}, where 0 and one other value make a mask")
+            twice += int((whole.array[inside] > 0).sum())
+            whole.array[inside] = label
+        if twice:
+            said = f"case {self.name!r}: {counted(twice, 'voxel')} belonging to several masks got the structure that comes last"
+            warnings.warn(said, stacklevel=3)
         return whole
 
 

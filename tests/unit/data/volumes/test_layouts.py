@@ -126,7 +126,12 @@ def test_totalsegmentators_own_split(tmp_path):
     (tmp_path / "meta.csv").write_text("image_id;age;split\ns1;50;test\ns2;60;train\ns3;70;val\n")
     dataset = load_volumes("totalsegmentator", tmp_path)
     assert [part[0].name for part in (dataset.train, dataset.val, dataset.test)] == ["s2", "s3", "s1"]
-    (tmp_path / "meta.csv").write_text("image_id,split\ns1,test\n")
+    for separator in ",\t|":
+        (tmp_path / "meta.csv").write_text(
+            f"image_id{separator}split\n" + "".join(f"s{k}{separator}Train\n" for k in (1, 2, 3))
+        )
+        assert len(load_volumes("totalsegmentator", tmp_path).train) == 3
+    (tmp_path / "meta.csv").write_text("image_id,part\ns1,test\n")
     with pytest.raises(ValueError, match="meta.csv: expected columns image_id and split"):
         load_volumes("totalsegmentator", tmp_path)
 

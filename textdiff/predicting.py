@@ -1,0 +1,201 @@
+"""What `textdiff predict` does: files, a sentence and settings in; files of labels out.
+
+Everything that can be said of the input without a model is said first: a mask that could not be written is not made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from textdiff.base import paths
+from textdiff.base.checkpoints import read_json, write_atomically
+from textdiff.base.outputs import LEAST_ROOM, as_private_as, check_output
+from textdiff.messages import during
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from textdiff.data.volumes.volume import Volume
+
+PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+VOLUMES = (".nii", ".nii.gz", ".dcm", ".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".img", ".hdr")
+NIFTI, DICOM = (".nii", ".nii.gz"), (".dcm",)
+OPTIONS = {"TextDiff": "--image", "TextDiffSeg": "--volume"}
+# Bytes of a map by those of the volume's files, roughly: labels and uncertainty, packed or not
+SHARE = {("--out", True): 0.1, ("--out", False): 1.0, ("--uncertainty", True): 1.0, ("--uncertainty", False): 4.0}
+
+
+def predict_picture(model: str, image: Path, text: str, out: Path, *, device: str, force: bool) -> None:
+    """Segment one picture with one sentence and write its labels as PNG."""
+    check_text(text)
+    _check_source(image, "image file", "--image")
+    _check_suffix(out, "--out", (".png",))
+    check_output(out, "--out", inputs=[image], force=force)
+    _check_kind(model, "TextDiff")
+    from textdiff import TextDiff
+    from textdiff.base.precision import resolve_device
+
+    with during(f"reading the model {model}"):
+        trained = TextDiff.from_pretrained(model, device=resolve_device(device))
+    with during(f"segmenting {image}"):
+        labels = trained.predict(image, text)
+    with as_private_as(image):
+        write_labels(labels, out)
+
+
+def predict_solid(
+    model: str,
+    volume: Path,
+    text: str,
+    out: Path,
+    uncertainty: Path | None,
+    *,
+    sampling: dict[str, Any],
+    reading: dict[str, str],
+    options: dict[str, Any],
+    device: str,
+    force: bool,
+) -> None:
+    """Segment one volume with one sentence, write its maps and list what was found.
+
+    ``sampling``: settings of the denoising; ``reading``: of :func:`~textdiff.data.volumes.volume.read_image`; ``options``: of
+    :func:`~textdiff.models.inference.predict_volume`. The labels are written last: where they are, everything is.
+    """
+    from textdiff.models.diffusion import Sampling
+
+    check_text(text)
+    check_volume_files(volume, out, uncertainty, force)
+    settings = Sampling(**sampling)
+    _check_kind(model, "TextDiffSeg")
+    from textdiff import TextDiffSeg
+    from textdiff.base.precision import resolve_device
+    from textdiff.data.volumes import volume as volumes
+
+    with during(f"reading the model {model}"):
+        trained = TextDiffSeg.from_pretrained(model, device=resolve_device(device))
+    with during(f"segmenting {volume}"):
+        image = volumes.read_image(volume, **reading) if reading else volume
+        found = trained.predict(image, text, settings, uncertainty=uncertainty is not None, progress=True, **options)
+    with as_private_as(volume), during(f"writing {out}"):
+        if uncertainty is not None and found.uncertainty is not None:
+            volumes.write_image(uncertainty, found.uncertainty)
+        _write_volume_labels(out, found.labels, found.class_names, volume, reading)
+    for number, name in enumerate(found.class_names[1:], start=1):
+        typer.echo(f"{number} {name}: {_amounts(found.volumes_ml[name])}", err=True)
+
+
+def check_text(text: str) -> None:
+    """Raises ValueError for a text without a single word."""
+    if not any(letter.isalnum() for letter in text):
+        said = "is empty" if not text.strip() else f"{text!r} has no words"
+        raise ValueError(f'--text {said}: give a sentence, such as --text "the left kidney"')
+
+
+def check_volume_files(volume: Path, out: Path, uncertainty: Path | None, force: bool) -> None:
+    """What can be said of the files before anything is loaded. Raises ValueError, OSError, ImportError."""
+    _check_source(volume, "volume", "--volume")
+    size = _size(volume)
+    for option, path, suffixes in (("--out", out, NIFTI + DICOM), ("--uncertainty", uncertainty, NIFTI)):
+        if path is not None:
+            _check_suffix(path, option, suffixes)
+            packed = path.suffix.lower() == ".gz"
+            room = LEAST_ROOM + int(size * SHARE[option, packed])
+            check_output(path, option, inputs=[volume], force=force, room=room)
+    if uncertainty is not None and uncertainty.resolve() == out.resolve():
+        raise ValueError(f"--out and --uncertainty are the same file {out}")
+    if out.name.lower().endswith(DICOM):
+        _check_dicom(volume, out)
+
+
+def _check_dicom(volume: Path, out: Path) -> None:
+    from textdiff.data.volumes.dicom import is_dicom
+    from textdiff.data.volumes.dicom_seg import need_highdicom
+
+    if not is_dicom(volume):
+        raise ValueError(f"--out {out}: DICOM labels belong to a DICOM series, and {volume} is none; write .nii.gz")
+    if volume.is_dir() and volume.resolve() in out.resolve().parents:
+        raise ValueError(f"--out {out} would lie among the slices of {volume}: choose another folder")
+    need_highdicom(out)
+
+
+def _write_volume_labels(
+    out: Path, labels: Volume, class_names: Sequence[str], source: Path, reading: dict[str, str]
+) -> None:
+    if out.name.lower().endswith(DICOM):
+        from textdiff.data.volumes.dicom_seg import write_dicom_seg
+
+        write_dicom_seg(out, labels, class_names, source, reading.get("series", ""))
+        return
+    from textdiff.data.volumes.volume import write_labels as write_nifti
+
+    write_nifti(out, labels)
+
+
+def _check_source(source: Path, what: str, option: str) -> None:
+    """A file of the other kind is sent to the other option."""
+    if not (source.is_file() or (what == "volume" and source.is_dir())):
+        hint = " (it is a folder: of a volume's slices? use --volume)" if source.is_dir() else ""
+        raise FileNotFoundError(f"no {what} {source}{hint}")
+    name = source.name.lower()
+    if option == "--image" and name.endswith(VOLUMES):
+        raise ValueError(f"{source} is a volume: use --volume")
+    if option == "--volume" and name.endswith(PICTURES):
+        raise ValueError(f"{source} is a picture: use --image")
+
+
+def _check_suffix(out: Path, option: str, suffixes: tuple[str, ...]) -> None:
+    if not out.name.lower().endswith(suffixes):
+        *others, last = suffixes
+        lossy = ", because labels survive no lossy format" if last == ".png" else ""
+        named = f"{', '.join(others)} or {last}" if others else last
+        raise ValueError(f"{option} must end in {named}{lossy}; got {out}")
+
+
+def _check_kind(model: str, kind: str) -> None:
+    """Raises ValueError for a model of the other kind of input, by its name or its folder on this machine."""
+    from textdiff.data import registry
+
+    known = registry.MODELS.get(model)
+    found = known.kind if known else None
+    for folder in (Path(model), paths.weights_dir() / model):
+        if found is None and (folder / "config.json").is_file():
+            found = read_json(folder / "config.json").get("kind")
+    if found != kind and found in OPTIONS:
+        raise ValueError(f"{model} is a {found}, a model of another kind of input: use {OPTIONS[found]}")
+
+
+def _size(source: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    files = source.rglob("*") if source.is_dir() else [source]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _amounts(samples: Sequence[float]) -> str:
+    """Such as "12.34 ml", or "12.34 ml (11.02 to 14.15 in 5 samples)"."""
+    mean = f"{sum(samples) / len(samples):.2f} ml"
+    if len(samples) == 1:
+        return mean
+    return f"{mean} ({min(samples):.2f} to {max(samples):.2f} in {len(samples)} samples)"
+
+
+def write_labels(labels: np.ndarray | torch.Tensor, out: Path) -> None:
+    """Write a label map [H, W] as an 8-bit PNG whose values are the labels, in one step.
+
+    Raises ValueError for more labels than 8 bits hold or a wrong shape.
+    """
+    import numpy as np
+    from PIL import Image
+
+    array = np.asarray(labels)
+    if array.ndim != 2 or array.min() < 0 or array.max() > 255:
+        raise ValueError(
+            f"a label map has two dimensions and values 0 to 255, not shape {array.shape}, "
+            f"{array.min()} to {array.max()}"
+        )
+    picture = Image.fromarray(array.astype(np.uint8))
+    write_atomically(out, lambda temporary: picture.save(temporary, format="PNG"))
