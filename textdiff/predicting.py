@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from textdiff.base import paths
-from textdiff.base.checkpoints import read_json, write_atomically
+from textdiff.base.files import read_json, write_atomically
 from textdiff.base.outputs import LEAST_ROOM, as_private_as, check_output
 from textdiff.messages import during
 
@@ -66,16 +66,15 @@ def predict_solid(
     ``sampling``: settings of the denoising; ``reading``: of :func:`~textdiff.data.volumes.volume.read_image`; ``options``: of
     :func:`~textdiff.models.inference.predict_volume`. The labels are written last: where they are, everything is.
     """
-    from textdiff.models.diffusion import Sampling
-
     check_text(text)
     check_volume_files(volume, out, uncertainty, force)
-    settings = Sampling(**sampling)
     _check_kind(model, "TextDiffSeg")
     from textdiff import TextDiffSeg
     from textdiff.base.precision import resolve_device
     from textdiff.data.volumes import volume as volumes
+    from textdiff.models.diffusion import Sampling
 
+    settings = Sampling(**sampling)
     with during(f"reading the model {model}"):
         trained = TextDiffSeg.from_pretrained(model, device=resolve_device(device))
     with during(f"segmenting {volume}"):
