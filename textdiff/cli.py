@@ -28,9 +28,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
     from textdiff.experiments.config import Config
     from textdiff.experiments.grids import Grid
 
@@ -144,10 +141,11 @@ def predict(
     _check_files(image, out, (".png",))
     from textdiff import TextDiff
     from textdiff.base.precision import resolve_device
+    from textdiff.data.images.masks import write_mask
 
     _check_kind(model, "features", "--volume")
     labels = TextDiff.from_pretrained(model, device=resolve_device(device)).predict(image, text)
-    write_labels(labels, out)
+    write_mask(labels, out, like=image)
     typer.echo(out)
 
 
@@ -451,26 +449,6 @@ def _messages_as_lines() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-
-
-def write_labels(labels: np.ndarray | torch.Tensor, out: Path) -> None:
-    """Write a label map [H, W] as an 8-bit PNG whose values are the labels, in one step.
-
-    Raises ValueError for more labels than 8 bits hold or a wrong shape.
-    """
-    import numpy as np
-    from PIL import Image
-
-    from textdiff.base.checkpoints import write_atomically
-
-    array = np.asarray(labels)
-    if array.ndim != 2 or array.min() < 0 or array.max() > 255:
-        raise ValueError(
-            f"a label map has two dimensions and values 0 to 255, not shape {array.shape}, "
-            f"{array.min()} to {array.max()}"
-        )
-    picture = Image.fromarray(array.astype(np.uint8))
-    write_atomically(out, lambda temporary: picture.save(temporary, format="PNG"))
 
 
 if __name__ == "__main__":

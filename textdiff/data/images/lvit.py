@@ -1,4 +1,4 @@
-"""LViT's folder layout: `img/`, `labelcol/` and `*_text.xlsx` of a split in, a list of `Case` out, and back.
+"""LViT's folder layout: `img/`, `labelcol/` and a text table of a split in, a list of `Case` out, and back.
 
 Takes the data sets as published (LViT, papers: Li et al. 2023): images and masks of different file types (MoNuSeg's
 test images are tif, its masks png), masks called `mask_<image>` (QaTa-COV19), sentences keyed by the mask's name, names
@@ -7,19 +7,28 @@ that differ in letter case between files and table, and the two text columns in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from textdiff.data.cases import Case, picture_size
+from textdiff.data.cases import Case
+from textdiff.data.images.pictures import PICTURE_SUFFIXES, picture_frame
+from textdiff.data.images.tables import TABLE_SUFFIXES, plain, read_table, shown
 
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+UNSEEN = {"thumbs.db", "desktop.ini"}  # what systems leave in folders, beside hidden files
 
 
 def match_key(file_name: str) -> str:
-    """What image, mask and table row share: the name in lower case without folder, suffix or `mask_`."""
-    name = file_name.strip().replace("\\", "/").rsplit("/", 1)[-1].lower()
+    """What image, mask and table row share: the name in lower case without folder, suffix or `mask_`.
+
+    Names that look alike are alike: accents in one or two characters, spaces of any kind, invisible characters, and the
+    quotes and dashes that a text program puts.
+    """
+    name = plain(file_name).replace("\\", "/").rsplit("/", 1)[-1].lower()
     stem, dot, suffix = name.rpartition(".")
     if dot and f".{suffix}" in PICTURE_SUFFIXES:
         name = stem
@@ -39,92 +48,139 @@ def _pictures(folder: Path, what: str) -> dict[str, Path]:
     if found is None or not found.is_dir():
         raise FileNotFoundError(f"{folder}: no folder {what!r}; LViT's layout is img/, labelcol/ and one *_text.xlsx")
     pictures: dict[str, Path] = {}
+    left: list[Path] = []
     for path in sorted(found.iterdir()):
-        if path.suffix.lower() not in PICTURE_SUFFIXES or path.name.startswith("."):
+        if path.name.startswith(".") or path.name.lower() in UNSEEN:
+            continue
+        if path.suffix.lower() not in PICTURE_SUFFIXES or path.is_dir():
+            left.append(path)
             continue
         key = match_key(path.name)
         if key not in pictures:
             pictures[key] = path
         elif pictures[key].read_bytes() != path.read_bytes():
             raise ValueError(
-                f"{found}: {pictures[key].name} and {path.name} are different files for one case ({key!r})"
+                f"{found}: {shown(pictures[key].name)} and {shown(path.name)} are different files for one case ({key!r})"
             )
+    if left:
+        kinds = Counter("folders" if path.is_dir() else path.suffix.lower() or "no suffix" for path in left)
+        counts = ", ".join(f"{kind}: {count}" for kind, count in kinds.items())
+        warnings.warn(
+            f"{found}: {len(left)} entries are no pictures that can be read, and left out ({counts})", stacklevel=3
+        )
     return pictures
 
 
-def _read_table(folder: Path) -> tuple[Path, list[tuple[str, str]]]:
-    """The text table of a split: its path and its rows (image, description)."""
-    import pandas as pd
-
-    tables = [p for p in sorted(folder.glob("*.[xX][lL][sS][xX]")) if not p.name.startswith(("~$", "."))]
+def _find_table(folder: Path) -> Path:
+    """The text table of a split: called *_text, or the only one."""
+    tables = [
+        p for p in sorted(folder.iterdir()) if p.suffix.lower() in TABLE_SUFFIXES and not p.name.startswith(("~$", "."))
+    ]
     named = [p for p in tables if p.stem.lower().endswith("_text")]
     if len(named or tables) != 1:
-        raise FileNotFoundError(f"{folder}: expected one *_text.xlsx, found {[p.name for p in tables] or 'none'}")
-    table = (named or tables)[0]
-    try:
-        frame = pd.read_excel(table, dtype=str, keep_default_na=False)
-    except Exception as error:  # openpyxl, zipfile and xml each raise their own kinds for a damaged workbook
-        raise ValueError(f"cannot read {table}: {error}") from error
-    columns = {str(column).strip().lower(): column for column in frame.columns}
-    missing = [name for name in ("Image", "Description") if name.lower() not in columns]
-    if missing:
-        raise ValueError(f"{table}: missing column {missing}; found {[str(c) for c in frame.columns]}")
-    return table, list(zip(frame[columns["image"]], frame[columns["description"]], strict=True))
+        raise FileNotFoundError(
+            f"{folder}: expected one *_text.xlsx (or .csv, .tsv), found {[p.name for p in named or tables] or 'none'}"
+        )
+    return (named or tables)[0]
 
 
 def read_text(folder: Path) -> dict[str, str]:
-    """Read the sentences of a split, {match_key: sentence}, from its *_text.xlsx (or its only .xlsx).
+    """Read the sentences of a split, {match_key: sentence}, from its *_text.xlsx, .csv or .tsv (or its only table).
 
-    The columns `Image` and `Description` may stand in any order and letter case. Raises FileNotFoundError
+    The columns `Image` and `Description` may stand in any order and letter case, on any one sheet. Raises FileNotFoundError
     without a table; ValueError for a missing column, an empty sentence, or a second row for one image.
     """
-    table, rows = _read_table(folder)
+    table = _find_table(folder)
     captions: dict[str, str] = {}
-    for row, (image, description) in enumerate(rows, start=2):
-        key, caption = match_key(image), description.strip()
+    for row, (image, description) in read_table(table, ("Image", "Description")):
+        key, caption = match_key(image), plain(description)
+        where = f"{table}, row {row}"
         if not key and not caption:
             continue
         if not caption:
-            raise ValueError(f"{table}, row {row}: empty caption for {image!r}")
+            raise ValueError(
+                f"{where}: empty caption for {shown(image)} (merged cells and formulas without a saved value are empty)"
+            )
         if not key:
-            raise ValueError(f"{table}, row {row}: empty file name in column 'Image'")
+            raise ValueError(f"{where}: empty file name in column 'Image'")
+        if caption.startswith("#") and caption.rstrip("!?").isupper():
+            raise ValueError(f"{where}: the caption for {shown(image)} is a spreadsheet's error, {caption!r}")
         if key in captions:
-            raise ValueError(f"{table}, row {row}: second caption for {image!r}; every image needs one row")
+            raise ValueError(f"{where}: second caption for {shown(image)}; every image needs one row")
         captions[key] = caption
     return captions
 
 
-def read_split(folder: str | Path) -> list[Case]:
+def read_split(folder: str | Path, num_classes: int | None = 2) -> list[Case]:
     """Read one split folder of LViT's layout, such as `MoNuSeg/Train_Folder`, sorted by name.
 
-    Only the headers of pictures are read here; a file broken further in is named when the case is used.
+    Of images only the headers are read here; one broken further in is named when the case is used. Masks are read whole, and
+    their values must be those of `num_classes` classes, background included; None leaves them for later.
 
-    Returns cases named by the image file's stem. Raises FileNotFoundError or ValueError that name the file
-    and what is wrong: missing mask, caption or column, two captions for one image, an empty caption, unequal
-    sizes, an unreadable file.
+    Returns cases named by the image file's stem. Warns of what is left out, with its count, and of masks whose EXIF
+    orientation is another than their image's. Raises FileNotFoundError or ValueError that name the file and what is wrong:
+    missing mask, caption or column, two captions for one image, an empty caption, unequal sizes, an unreadable file, a mask
+    with other values.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no such split folder: {folder}")
     images, masks, captions = _pictures(folder, "img"), _pictures(folder, "labelcol"), read_text(folder)
     for key in sorted(captions.keys() - images.keys()):
-        raise FileNotFoundError(f"{folder}: the text table has a row for {key!r} but there is no such image")
-    cases = []
+        raise FileNotFoundError(
+            f"{folder}: the text table has a row for {shown(key)} but there is no such image{_near(key, images, captions)}"
+        )
+    cases, turned = [], []
     for key, image in sorted(images.items()):
         if key not in masks:
-            raise FileNotFoundError(f"{image}: no mask of that name in {folder / 'labelcol'}")
+            raise FileNotFoundError(
+                f"{image}: no mask of that name in {folder / 'labelcol'}{_near(key, masks, images)}"
+            )
         if key not in captions:
             raise ValueError(f"{image}: no caption in the text table of {folder}")
-        (height, width), (mask_height, mask_width) = picture_size(image), picture_size(masks[key])
-        if (height, width) != (mask_height, mask_width):
-            raise ValueError(
-                f"{image} is {height}x{width} but {masks[key]} is {mask_height}x{mask_width} (height x width); "
-                "they must be equal"
-            )
-        cases.append(Case(name=image.stem, caption=captions[key], image_path=image, mask_path=masks[key]))
+        if _check_frames(image, masks[key]):
+            turned.append(image.name)
+        case = Case(name=image.stem, caption=captions[key], image_path=image, mask_path=masks[key])
+        if num_classes is not None:
+            case.mask(num_classes)
+        cases.append(case)
     if not cases:
         raise ValueError(f"{folder}: no usable case (image, mask and caption) found")
+    _say(
+        folder,
+        "masks have no image, and are left out",
+        [masks[key].name for key in sorted(masks.keys() - images.keys())],
+    )
+    _say(folder, "images and their masks have different EXIF orientations: each is turned as its own says", turned)
     return cases
+
+
+def _check_frames(image: Path, mask: Path) -> bool:
+    """Whether the orientations of image and mask differ; raises ValueError where the upright sizes do."""
+    (size, turn), (mask_size, mask_turn) = picture_frame(image), picture_frame(mask)
+    if size != mask_size:
+        said = f" once upright (EXIF orientations {turn} and {mask_turn})" if turn != mask_turn else ""
+        raise ValueError(
+            f"{image} is {size[0]}x{size[1]} but {mask} is {mask_size[0]}x{mask_size[1]} (height x width){said}; "
+            "they must be equal"
+        )
+    return turn != mask_turn
+
+
+def _near(key: str, there: Mapping[str, Path], taken: Iterable[str]) -> str:
+    """The name that may have been meant: a number without the zeros that a spreadsheet drops, or a similar one."""
+    free = sorted(there.keys() - set(taken))
+    zeros = [name for name in free if name.lstrip("0") == key.removesuffix(".0").lstrip("0")]
+    if zeros:
+        name = there[zeros[0]].name
+        return f"; there is {shown(name)}: format the column as text, so that the spreadsheet keeps zeros"
+    similar = difflib.get_close_matches(key, free, 1)
+    return f"; there is {shown(there[similar[0]].name)}" if similar else ""
+
+
+def _say(folder: Path, what: str, names: Sequence[str]) -> None:
+    if names:
+        warnings.warn(f"{folder}: {len(names)} {what} (for example {shown(names[0])})", stacklevel=3)
 
 
 def write_split(folder: str | Path, cases: Sequence[Case]) -> None:
