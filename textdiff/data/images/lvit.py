@@ -32,7 +32,7 @@ def match_key(file_name: str) -> str:
     stem, dot, suffix = name.rpartition(".")
     if dot and f".{suffix}" in PICTURE_SUFFIXES:
         name = stem
-    return name.removeprefix("mask_")
+    return name.removeprefix("mask_").strip()
 
 
 def find_entry(folder: Path, name: str) -> Path | None:

@@ -174,7 +174,8 @@ def _opened(path: Path) -> Iterator[Image]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         try:
-            with images.open(path, formats=FORMATS) as picture:
+            # By name, PIL would map a plain TIFF into memory, and mistake its sides where it is to be turned
+            with open(path, "rb") as file, images.open(file, formats=FORMATS) as picture:
                 yield picture
         except FileNotFoundError:
             raise FileNotFoundError(f"no such picture: {path}") from None
@@ -244,16 +245,17 @@ def _is_deep(packed: Any) -> bool:
 
 
 def _orientation(path: str | Path, picture: Image) -> int:
+    from PIL.Image import Image
+
     if picture.format == "TIFF":
         value = picture.tag_v2.get(ORIENTATION, 1)  # type: ignore[attr-defined]
+    elif picture.format == "PNG" and "exif" not in picture.info and not _has_exif(path):
+        value = Image.getexif(picture).get(ORIENTATION)  # PNG's own would decode the pixels to look behind them
     else:
-        if picture.format == "PNG" and "exif" not in picture.info and not _has_exif(path):
-            from PIL.Image import Image
-
-            exif = Image.getexif(picture)  # PNG's own would decode the pixels to look behind them
-        else:
-            exif = picture.getexif()
-        value = exif.get(ORIENTATION, 1)
+        try:
+            value = picture.getexif().get(ORIENTATION)
+        except SyntaxError:  # no EXIF, though it is called so; viewers pass over it
+            value = 1
     return value if value in TURNS else 1
 
 

@@ -20,8 +20,9 @@ def plain(text: str) -> str:
     """Text without what cannot be seen: invisible characters go, every kind of space, quote and dash becomes the plain
     one, letters are composed with their accents (NFC).
     """
-    kept = (" " if unicodedata.category(c) == "Zs" else c for c in text if unicodedata.category(c) != "Cf")
-    return unicodedata.normalize("NFC", "".join(kept)).translate(TYPED).strip()
+    composed = unicodedata.normalize("NFC", text).translate(TYPED)
+    kept = (" " if unicodedata.category(c) == "Zs" else c for c in composed if unicodedata.category(c) != "Cf")
+    return unicodedata.normalize("NFC", "".join(kept)).strip()
 
 
 def shown(text: str) -> str:
@@ -38,7 +39,7 @@ def read_table(path: Path, columns: Sequence[str]) -> Rows:
     these columns, or a row with more or fewer cells than the first.
     """
     sheets = _sheets_of_text(path) if path.suffix.lower() in (".csv", ".tsv") else _sheets_of_workbook(path)
-    found = {name: places for name, rows in sheets.items() if (places := _places(rows[:1], columns))}
+    found = {name: places for name, rows in sheets.items() if (places := _places(path, rows[:1], columns))}
     filled = [name for name in found if any(any(row) for row in sheets[name][1:])] or list(found)[:1]
     if len(filled) > 1:
         raise ValueError(f"{path}: sheets {filled} all have rows under {list(columns)}; leave one of them")
@@ -55,9 +56,11 @@ def read_table(path: Path, columns: Sequence[str]) -> Rows:
         yield number, tuple(row[place] for place in places)
 
 
-def _places(first: Sequence[Sequence[str]], columns: Sequence[str]) -> list[int]:
-    """Where the columns are in the first row; none unless all are there."""
+def _places(path: Path, first: Sequence[Sequence[str]], columns: Sequence[str]) -> list[int]:
+    """Where the columns are in the first row; none unless all are there. Raises ValueError for one that is there twice."""
     names = [plain(cell).lower() for row in first for cell in row]
+    if twice := [column for column in columns if names.count(column.lower()) > 1]:
+        raise ValueError(f"{path}: two columns are called {twice[0]!r}")
     return [names.index(column.lower()) for column in columns] if all(c.lower() in names for c in columns) else []
 
 
