@@ -278,15 +278,20 @@ def _verify(path: Path, picture: Image) -> None:
 
         with images.open(path) as other:  # verify() leaves a picture that cannot be decoded
             other.verify()
-    tags = getattr(picture, "tag_v2", {})
-    if tags.get(COMPRESSION) not in DEFLATE or tags.get(BIT_ORDER, 1) != 1:
+    if picture.format != "TIFF":
         return
-    places, sizes = (tags[strips] if strips in tags else tags[tiles] for strips, tiles in PARTS)
-    for place, size in zip(places, sizes, strict=True):
-        picture.fp.seek(place)  # type: ignore[attr-defined]
+    tags, file = picture.tag_v2, picture.fp  # type: ignore[attr-defined]
+    checked = tags.get(COMPRESSION) in DEFLATE and tags.get(BIT_ORDER, 1) == 1
+    places, sizes = (tags[strips] if strips in tags else tags.get(tiles, ()) for strips, tiles in PARTS)
+    for place, size in zip(places, sizes, strict=False):  # some writers give no sizes of plain pixels
+        if place + size > path.stat().st_size:
+            raise OSError("image file is truncated")
+        if not checked:
+            continue
+        file.seek(place)
         stream = zlib.decompressobj()
         try:
-            stream.decompress(picture.fp.read(size))  # type: ignore[attr-defined]
+            stream.decompress(file.read(size))
         except zlib.error as error:
             raise OSError(f"its checksum is wrong ({error})") from error
         if not stream.eof:
@@ -339,15 +344,36 @@ def _inner_sizes(picture: Image) -> list[tuple[int, int]]:
     """Sizes (width, height) of the pictures that hang on a TIFF page (SubIFDs): levels, or the raw picture of a camera."""
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-    tags, sizes = picture.tag_v2, []  # type: ignore[attr-defined]
-    offsets = tags.get(SUB_IFDS, ())
-    head = tags.prefix + (b"*\0" if tags.prefix == b"II" else b"\0*") + bytes(4)
+    file: Any = picture.fp  # type: ignore[attr-defined]
+    offsets = picture.tag_v2.get(SUB_IFDS, ())  # type: ignore[attr-defined]
+    file.seek(0)
+    head = file.read(8)
+    if head[2] == 43:
+        head += file.read(8)
+        offsets = offsets or _inner_of_big(file, picture.tell())
+    sizes = []
     for offset in offsets if isinstance(offsets, tuple) else (offsets,):
         inner = ImageFileDirectory_v2(head)
-        picture.fp.seek(offset)  # type: ignore[attr-defined]
-        inner.load(picture.fp)  # type: ignore[attr-defined]
+        file.seek(offset)
+        inner.load(file)
         sizes.append((int(inner.get(WIDTH, 0)), int(inner.get(HEIGHT, 0))))
     return sizes
+
+
+def _inner_of_big(file: Any, page: int) -> tuple[int, ...]:
+    """Where the inner pictures of a page of a BigTIFF are: PIL passes over tags whose values are places of 8 bytes (IFD8)."""
+    file.seek(8)
+    for _ in range(page + 1):
+        file.seek(*struct.unpack("<Q", file.read(8)))
+        (count,) = struct.unpack("<Q", file.read(8))
+        entries = file.read(20 * count)
+    for tag, _, number, value in struct.iter_unpack("<HHQQ", entries):
+        if tag == SUB_IFDS and number == 1:
+            return (value,)
+        if tag == SUB_IFDS:
+            file.seek(value)
+            return struct.unpack(f"<{number}Q", file.read(8 * number))
+    return ()
 
 
 # --- colours ---------------------------------------------------------------------------------------------
