@@ -178,11 +178,12 @@ def predict(
             force=force,
         )
     elif image is not None:
-        asked = [*sampling, *reading, *options, *(["uncertainty"] if uncertainty else [])]
+        asked = [*sampling, *reading, *(name for name in options if name != "strict")]
+        asked += ["uncertainty"] if uncertainty else []
         if asked:
             option = "all-found" if asked[0] == "only_named" else asked[0].replace("_", "-")
             raise ValueError(f"--{option} is of volumes: it goes with --volume, not with --image")
-        predict_picture(model, image, text, out, device=device, force=force)
+        predict_picture(model, image, text, out, device=device, force=force, strict=strict)
     typer.echo(out)
 
 

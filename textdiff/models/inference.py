@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from textdiff.base.progress import Progress
-from textdiff.data.cases import read_picture
+from textdiff.data.images.pictures import read_picture, rgb_array
 from textdiff.data.volumes.requests import Request, read_request
 from textdiff.data.volumes.volume import Volume, read_image
 from textdiff.models.diffusion import Sampling
@@ -53,11 +53,15 @@ def predict_image(
         text: the sentence that describes it.
         strict: refuse what would be warned of.
 
-    Warns of a picture unlike those of the training (:mod:`textdiff.data.domain`).
+    A file is read upright, as its EXIF orientation says, and so are the labels
+    (:func:`textdiff.data.images.masks.write_mask` lays them on the file). Warns of a picture unlike those of the training
+    (:mod:`textdiff.data.domain`).
 
-    Raises FileNotFoundError: no such file; ValueError: a file that is no picture, another kind of array, or with ``strict``
-    what is warned of.
+    Raises FileNotFoundError: no such file; ValueError: a file that is no picture, another kind of array, no words, or with
+    ``strict`` what is warned of; FloatingPointError: the model gives nan or infinity.
     """
+    if model.text is not None and not (model.text.allow_empty or text.strip()):
+        raise ValueError("the text is empty: give a sentence that describes the image")
     pixels = _as_rgb(image)
     where = f"{image}: " if isinstance(image, (str, Path)) else ""
     doubts = [] if model.domain is None else [where + remark for remark in model.domain.remarks_on_picture(pixels)]
@@ -72,6 +76,8 @@ def predict_image(
             logits = model(model.image.input(pixels)[None].to(model.device), [text])
     finally:
         model.train(was_training)
+    if not torch.isfinite(logits).all():
+        raise FloatingPointError("the model gives nan or infinity for this image")
     logits = F.interpolate(logits, size=pixels.shape[:2], mode="bilinear", align_corners=False)[0]
     if probabilities:
         return logits.softmax(dim=0).cpu().numpy()
@@ -92,12 +98,8 @@ def look(model: Any, image: str | Path | np.ndarray, text: str) -> tuple[list[st
 
 def _as_rgb(image: str | Path | np.ndarray) -> np.ndarray:
     if isinstance(image, (str, Path)):
-        return read_picture(Path(image), "RGB")
-    if image.dtype == np.uint8 and image.ndim == 2:
-        return np.repeat(image[:, :, None], 3, axis=2)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"an image is uint8 [H, W, 3] or [H, W], values 0..255; got {image.dtype} {image.shape}")
-    return image
+        return read_picture(image, "RGB")
+    return rgb_array(image)
 
 
 # --- volumes ---------------------------------------------------------------------------------------------
