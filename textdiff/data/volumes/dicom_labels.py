@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -74,6 +75,9 @@ def _picked(structures: list[Structure], names: Sequence[str], path: Path) -> li
     there = {one.name: one for one in structures}
     if missing := [name for name in names if name not in there]:
         raise Refused(f"{path}: no structure {', '.join(missing)}; there are {', '.join(there) or 'none'}")
+    counts = Counter(one.name for one in structures)
+    if twice := [name for name in names if counts[name] > 1]:
+        raise Refused(f"{path}: more than one structure is called {', '.join(twice)}; read all, without names")
     return [there[name] for name in names] if names else structures
 
 
@@ -116,7 +120,17 @@ def _outlined(
         mask = np.zeros(shape, bool)
         for _, points in outlines:
             _fill(mask, points @ to_index[:3, :3].T + to_index[:3, 3], f"{path}, {name}")
+        _check_gaps(mask, f"{path}: {name}")
         yield Structure(name, np.flatnonzero(mask))
+
+
+def _check_gaps(mask: np.ndarray, where: str) -> None:
+    """Warn of slices without an outline between the first and the last that have one."""
+    filled = np.flatnonzero(mask.any(axis=(0, 1)))
+    if filled.size and (empty := int(filled[-1] - filled[0] + 1 - filled.size)):
+        warnings.warn(
+            f"{where} has no outline on {empty} slices between its first and its last; it is empty there", stacklevel=2
+        )
 
 
 def _rois(found: Dataset) -> Sequence[Dataset]:

@@ -424,6 +424,7 @@ def samples(tmp_path: Path) -> list[Path]:
     return paths
 
 
+@pytest.mark.filterwarnings("ignore:.*DICOMDIR. .* objects that it lists are not there")
 def test_every_sample_of_pydicom_is_read_right_or_refused_in_a_line(tmp_path, capfd):
     """Right: as SimpleITK reads the same slices."""
     sitk = pytest.importorskip("SimpleITK")

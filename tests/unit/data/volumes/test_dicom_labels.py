@@ -212,6 +212,23 @@ def test_where_structures_overlap_the_smaller_stays_with_a_word(series, tmp_path
         read_dicom_labels(path, series, names=("Spleen",))
 
 
+def test_slices_without_an_outline_are_said(series, tmp_path):
+    path = save_outlines(tmp_path / "rs.dcm", {"Liver": [ring(14, 11, 8.5, k) for k in (0, 3)]})
+    with pytest.warns(UserWarning, match="rs.dcm: Liver has no outline on 2 slices between its first and its last"):
+        labels, _ = read_dicom_labels(path, series)
+    assert np.array_equal(labels.array.any(axis=(0, 1)), [True, False, False, True, False])
+
+
+def test_names_that_mean_two_structures_are_refused(series, tmp_path):
+    path = save_outlines(tmp_path / "rs.dcm", {"Liver": [ring(6, 11, 3, 1)], "Spleen": [ring(20, 11, 3, 1)]})
+    found = pydicom.dcmread(path)
+    found.StructureSetROISequence[1].ROIName = "Liver"
+    found.save_as(path)
+    with pytest.raises(ValueError, match="rs.dcm: more than one structure is called Liver"):
+        read_dicom_labels(path, series, names=("Liver",))
+    assert read_dicom_labels(path, series)[1] == ("background", "Liver", "Liver")
+
+
 def test_points_are_left_out_with_a_word(series, tmp_path):
     path = save_outlines(tmp_path / "rs.dcm", {"Isocentre": [ring(1, 1, 1, 1)[:1]]}, kind="POINT")
     with pytest.warns(UserWarning, match="rs.dcm: Isocentre is left out: POINT encloses nothing"):
@@ -247,3 +264,43 @@ def test_what_holds_no_structures_is_named(series, tmp_path):
     fractions.save_as(tmp_path / "fractions.dcm", enforce_file_format=True)
     with pytest.raises(ValueError, match="fractions.dcm: a SEG of fractions"):
         read_dicom_labels(tmp_path / "fractions.dcm", series)
+
+
+# --- damage --------------------------------------------------------------------------------------------
+
+
+def damaged(content: bytes, draw: np.random.Generator) -> bytes:
+    """The content with flipped bits, cut short, or with a few bytes of noise."""
+    other = bytearray(content)
+    kind, place = draw.integers(3), int(draw.integers(len(content) - 20))
+    if kind == 0:
+        other[place] ^= 1 << int(draw.integers(8))
+    elif kind == 1:
+        del other[place:]
+    else:
+        other[place : place + 8] = draw.bytes(8)
+    return bytes(other)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["slice", "frames", "outlines", "seg"])
+def test_whatever_damage_is_read_or_said_of_the_file(series, tmp_path, kind):
+    image = read_dicom(series)
+    write_dicom_seg(tmp_path / "seg.dcm", label_map(image), NAMES, series)
+    outlines = save_outlines(tmp_path / "outlines.dcm", {"Liver": [ring(14.3, 11.1, 9.2, 1)]})
+    frames = save_frames(tmp_path / "frames.dcm", image.array.astype(np.int16), rising(5))
+    path, read = {
+        "slice": (series / "002_5.dcm", lambda: read_dicom(series)),
+        "frames": (frames, lambda: read_dicom(frames)),
+        "outlines": (outlines, lambda: read_dicom_labels(outlines, series)[0]),
+        "seg": (tmp_path / "seg.dcm", lambda: read_dicom_labels(tmp_path / "seg.dcm", series)[0]),
+    }[kind]
+    content, draw, said = path.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(40):
+        path.write_bytes(damaged(content, draw))
+        try:
+            assert read().shape == SHAPE
+        except ValueError as error:
+            assert str(tmp_path) in str(error)
+            said += 1
+    assert said > 10
