@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from textdiff.base import paths
-from textdiff.base.checkpoints import read_json, write_atomically
+from textdiff.base.checkpoints import read_json
 from textdiff.base.outputs import LEAST_ROOM, as_private_as, check_output
 from textdiff.messages import during
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
     from textdiff.data.volumes.volume import Volume
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".gif", ".webp")
@@ -39,13 +36,14 @@ def predict_picture(model: str, image: Path, text: str, out: Path, *, device: st
     _check_kind(model, "TextDiff")
     from textdiff import TextDiff
     from textdiff.base.precision import resolve_device
+    from textdiff.data.images.masks import write_mask
 
     with during(f"reading the model {model}"):
         trained = TextDiff.from_pretrained(model, device=resolve_device(device))
     with during(f"segmenting {image}"):
         labels = trained.predict(image, text)
     with as_private_as(image):
-        write_labels(labels, out)
+        write_mask(labels, out, like=image)
 
 
 def predict_solid(
@@ -181,21 +179,3 @@ def _amounts(samples: Sequence[float]) -> str:
     if len(samples) == 1:
         return mean
     return f"{mean} ({min(samples):.2f} to {max(samples):.2f} in {len(samples)} samples)"
-
-
-def write_labels(labels: np.ndarray | torch.Tensor, out: Path) -> None:
-    """Write a label map [H, W] as an 8-bit PNG whose values are the labels, in one step.
-
-    Raises ValueError for more labels than 8 bits hold or a wrong shape.
-    """
-    import numpy as np
-    from PIL import Image
-
-    array = np.asarray(labels)
-    if array.ndim != 2 or array.min() < 0 or array.max() > 255:
-        raise ValueError(
-            f"a label map has two dimensions and values 0 to 255, not shape {array.shape}, "
-            f"{array.min()} to {array.max()}"
-        )
-    picture = Image.fromarray(array.astype(np.uint8))
-    write_atomically(out, lambda temporary: picture.save(temporary, format="PNG"))

@@ -264,11 +264,14 @@ def test_predict_says_which_input_a_model_is_for(ct, volume_model):
     assert_one_line(predict_with(changed), "solid", "try --volume")
 
 
-def test_labels_that_are_no_label_map_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="two dimensions"):
-        cli.write_labels(np.zeros((1, 3, 4)), tmp_path / "o.png")
-    with pytest.raises(ValueError, match="0 to 255"):
-        cli.write_labels(np.full((3, 4), 256), tmp_path / "o.png")
+def test_the_mask_is_written_as_the_image_is_stored(tmp_path, model):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.new("RGB", (3, 4)).save(tmp_path / "slide.jpg", exif=exif)  # upright 4 x 3 pixels wide and high
+    words = ("--model", "m", "--image", tmp_path / "slide.jpg", "--text", "dense", "--out", tmp_path / "o.png")
+    assert invoke("predict", *words).exit_code == 0
+    with Image.open(tmp_path / "o.png") as written:
+        assert written.getexif()[0x112] == 6 and np.array_equal(np.rot90(np.asarray(written), -1), LABELS)
 
 
 # --- fetch, run, train -------------------------------------------------------------------------------------

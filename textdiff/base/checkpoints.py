@@ -96,10 +96,10 @@ def read_json(path: str | Path) -> dict:
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str, ignored: tuple[str, ...] = ()) -> None:
-    """Copies ``state`` into ``module``; every key must be there, none too many, every shape equal.
+    """Copies ``state`` into ``module``; every key must be there, none too many, every shape equal, every number finite.
 
     ``ignored``: beginnings of keys of ``module`` that ``state`` leaves as they are. Raises ValueError that lists the missing,
-    unexpected and mis-shaped keys (the first ten of each).
+    unexpected and mis-shaped keys, and those with numbers that are none (the first ten of each).
     """
     check_fit(module, state, source, ignored)
     own = module.state_dict()
@@ -108,11 +108,13 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str, ign
 
 def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: str, ignored: tuple[str, ...] = ()) -> None:
     """Raises ValueError as :func:`load_strict` does, but copies nothing; ``module`` may be on the meta device."""
+    broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     own = {key: value for key, value in module.state_dict().items() if not key.startswith(ignored)}
     shapes = {key: (tuple(state[key].shape), tuple(own[key].shape)) for key in own if key in state}
     problems = {
         "missing": [key for key in own if key not in state],
         "unexpected": [key for key in state if key not in own],
+        "with nan or infinity": broken,
         "of another shape": [f"{key} {a} instead of {b}" for key, (a, b) in shapes.items() if a != b],
     }
     lines = [f"the weights from {source} do not fit this {type(module).__name__}:"]

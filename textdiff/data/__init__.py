@@ -61,7 +61,7 @@ def _load_real(entry: DatasetEntry, root: str | Path | None) -> Dataset:
     splits = {}
     for split in SPLITS:
         wanted = f"{split.capitalize()}_Folder"
-        splits[split] = read_split(find_entry(folder, wanted) or folder / wanted)
+        splits[split] = read_split(find_entry(folder, wanted) or folder / wanted, len(entry.class_names))
     extra = find_entry(folder, "Train_Extra_Folder")
-    unlabelled = sorted(splits["train"] + (read_split(extra) if extra else []), key=lambda case: case.name)
+    unlabelled = sorted(splits["train"] + (read_split(extra, None) if extra else []), key=lambda case: case.name)
     return Dataset(entry, **splits, unlabelled=[case.without_mask() for case in unlabelled])

@@ -3,68 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from textdiff.data.entries import DatasetEntry
+from textdiff.data.images.masks import check_labels, labels_from_grey, read_mask
+from textdiff.data.images.pictures import picture_size, read_picture
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-IMAGE_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image]:
-    """A picture file whose pixels are not read yet; what goes wrong with it names the file."""
-    from PIL import Image as images
-
-    try:
-        with images.open(path) as picture:
-            yield picture
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no such picture: {path}") from None
-    except (OSError, SyntaxError, images.DecompressionBombError) as error:  # PIL reports broken PNGs as SyntaxError
-        raise ValueError(f"cannot read {path}: {error}") from error
-
-
-def read_picture(path: Path, mode: str) -> np.ndarray:
-    """Decode a whole 8-bit picture file as uint8, `mode` "RGB" -> [H, W, 3] or "L" -> [H, W].
-
-    Raises ValueError that names a file which cannot be decoded or is not 8-bit; FileNotFoundError.
-    """
-    with _opened(path) as picture:
-        if picture.mode not in IMAGE_MODES:
-            raise ValueError(f"{path}: pixel mode {picture.mode} is not 8-bit; expected one of {IMAGE_MODES}")
-        return np.array(picture.convert(mode), dtype=np.uint8)
-
-
-def picture_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the file's header, without decoding the pixels. Errors name the file."""
-    with _opened(path) as picture:
-        return picture.height, picture.width
-
-
-def labels_from_grey(grey: np.ndarray, where: object) -> np.ndarray:
-    """Turn stored mask values into labels 0..K-1: {0, 255} becomes {0, 1}, other labels stay as they are.
-
-    Raises ValueError when 255 stands beside other non-zero values: such a mask was blurred or compressed with loss.
-    """
-    values = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
-    if 255 not in values:
-        return grey
-    between = [int(value) for value in values if 0 < value < 255]
-    if between:
-        raise ValueError(
-            f"{where}: mask has values between 0 and 255 (for example {between[:3]}); "
-            "expected only 0 and 255, or labels 0..K-1. Was it resized or saved as JPEG?"
-        )
-    return (grey == 255).astype(np.uint8)
+__all__ = ["Case", "Dataset", "Splits", "labels_from_grey", "picture_size", "read_picture"]
 
 
 @dataclass(frozen=True)
@@ -96,17 +45,22 @@ class Case:
         """Whether the case has a mask."""
         return self.mask_path is not None or self.mask_array is not None
 
-    def mask(self) -> np.ndarray:
-        """The mask as uint8 [H, W], values 0..K-1. ValueError when there is none; errors name the file."""
+    def mask(self, num_classes: int | None = None) -> np.ndarray:
+        """The mask as uint8 [H, W], values 0..K-1, upright as the picture is.
+
+        Raises ValueError when there is none, or a label is not of `num_classes` classes (if told); errors name the file.
+        """
         if self.mask_array is not None:
+            if num_classes is not None:
+                check_labels(self.mask_array, num_classes, f"case {self.name!r}")
             return self.mask_array
         if self.mask_path is None:
             raise ValueError(f"case {self.name!r} has no mask (it is an unlabelled image)")
-        return labels_from_grey(read_picture(self.mask_path, "L"), self.mask_path)
+        return read_mask(self.mask_path, num_classes)
 
-    def pair(self) -> tuple[np.ndarray, np.ndarray]:
-        """Picture and mask together; raises ValueError when their sizes differ."""
-        image, mask = self.image(), self.mask()
+    def pair(self, num_classes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Picture and mask together; raises ValueError when their sizes differ, and what `mask` raises."""
+        image, mask = self.image(), self.mask(num_classes)
         if image.shape[:2] != mask.shape:
             raise ValueError(
                 f"case {self.name!r}: image {self.image_path or ''} is {image.shape[0]}x{image.shape[1]} "

@@ -62,7 +62,7 @@ def score_cases(
         with torch.no_grad(), tqdm(total=len(cases), unit="image", disable=not progress, leave=False) as bar:
             for start in range(0, len(cases), batch_size):
                 batch, words = cases[start : start + batch_size], texts[start : start + batch_size]
-                images, masks = zip(*(case.pair() for case in batch), strict=True)
+                images, masks = zip(*(case.pair(spec.num_classes) for case in batch), strict=True)
                 inputs = torch.stack([spec.input(image) for image in images])
                 batch_logits = model(inputs.to(device), words).float().cpu()
                 for case, caption, mask, logits in zip(batch, words, masks, batch_logits, strict=True):

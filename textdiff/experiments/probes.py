@@ -37,7 +37,10 @@ def labelled_tensors(config: BlocksConfig | FeaturesConfig, cases: Sequence[Case
     from textdiff.data.images.transforms import ImageSpec
 
     spec, device = ImageSpec(config.image_size), resolve_device(config.device)
-    return [(spec.input(image).to(device), spec.target(mask)) for image, mask in (case.pair() for case in cases)]
+    return [
+        (spec.input(image).to(device), spec.target(mask))
+        for image, mask in (case.pair(spec.num_classes) for case in cases)
+    ]
 
 
 def controls(config: BlocksConfig | FeaturesConfig) -> tuple[str, str]:

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from textdiff.base.progress import Progress
-from textdiff.data.cases import read_picture
+from textdiff.data.images.pictures import read_picture, rgb_array
 from textdiff.data.volumes.prompts import named_structures
 from textdiff.data.volumes.volume import Volume, read_image
 from textdiff.models.diffusion import Sampling
@@ -49,8 +49,14 @@ def predict_image(model: Any, image: str | Path | np.ndarray, text: str, probabi
         image: a file, or a uint8 array ``[H, W, 3]`` (RGB) or ``[H, W]`` (grey).
         text: the sentence that describes it.
 
-    Raises FileNotFoundError: no such file; ValueError: a file that is no picture, or another kind of array.
+    A file is read upright, as its EXIF orientation says, and so are the labels
+    (:func:`textdiff.data.images.masks.write_mask` lays them on the file).
+
+    Raises FileNotFoundError: no such file; ValueError: a file that is no picture, another kind of array, or no words;
+    FloatingPointError: the model gives nan or infinity.
     """
+    if model.text is not None and not (model.text.allow_empty or text.strip()):
+        raise ValueError("the text is empty: give a sentence that describes the image")
     pixels = _as_rgb(image)
     was_training = model.training
     model.train(False)
@@ -59,6 +65,8 @@ def predict_image(model: Any, image: str | Path | np.ndarray, text: str, probabi
             logits = model(model.image.input(pixels)[None].to(model.device), [text])
     finally:
         model.train(was_training)
+    if not torch.isfinite(logits).all():
+        raise FloatingPointError("the model gives nan or infinity for this image")
     logits = F.interpolate(logits, size=pixels.shape[:2], mode="bilinear", align_corners=False)[0]
     if probabilities:
         return logits.softmax(dim=0).cpu().numpy()
@@ -79,12 +87,8 @@ def look(model: Any, image: str | Path | np.ndarray, text: str) -> tuple[list[st
 
 def _as_rgb(image: str | Path | np.ndarray) -> np.ndarray:
     if isinstance(image, (str, Path)):
-        return read_picture(Path(image), "RGB")
-    if image.dtype == np.uint8 and image.ndim == 2:
-        return np.repeat(image[:, :, None], 3, axis=2)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"an image is uint8 [H, W, 3] or [H, W], values 0..255; got {image.dtype} {image.shape}")
-    return image
+        return read_picture(image, "RGB")
+    return rgb_array(image)
 
 
 # --- volumes ---------------------------------------------------------------------------------------------

@@ -297,7 +297,7 @@ class Pretrained(nn.Module):
         ``name``: a known name such as "hippocampus_small", a folder, a name in TEXTDIFF_WEIGHTS, or a hub id.
 
         Raises FileNotFoundError: nothing of this name here, and none that can be reached; ValueError: a damaged file, another
-        kind or format of model, or weights that do not fit (keys are listed).
+        kind or format of model, or weights that do not fit or are not finite (keys are listed).
         """
         folder = find_model(name, cls.__name__)
         about = read_json(folder / "config.json")
@@ -313,7 +313,7 @@ class Pretrained(nn.Module):
         except (KeyError, TypeError) as error:
             said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{folder / 'config.json'} does not describe a {cls.__name__}: {said}") from error
-        model.load_own(read_checkpoint(folder / WEIGHTS), str(folder))
+        model.load_own(read_checkpoint(folder / WEIGHTS), str(folder / WEIGHTS))
         return model.to(device).eval()
 
     def load_own(self, state: Mapping[str, Tensor], source: str) -> None:
@@ -354,7 +354,8 @@ def _load_features(about: Mapping[str, Any], folder: Path) -> FeatureExtractor:
     from textdiff.models.timm_features import TimmFeatures
 
     features = TimmFeatures(**settings)
-    load_strict(features, read_checkpoint(folder / "backbone" / WEIGHTS), source=str(folder))
+    weights = folder / "backbone" / WEIGHTS
+    load_strict(features, read_checkpoint(weights), source=str(weights))
     return features
 
 

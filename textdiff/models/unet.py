@@ -299,7 +299,8 @@ class UNet(nn.Module):
         if not config.is_file():
             raise FileNotFoundError(f"no UNet in {folder}: config.json is missing (and model.safetensors beside it)")
         unet = cls(**read_json(config))
-        load_strict(unet, read_checkpoint(config.with_name("model.safetensors")), source=str(folder))
+        weights = config.with_name("model.safetensors")
+        load_strict(unet, read_checkpoint(weights), source=str(weights))
         return unet.eval()
 
 

@@ -116,6 +116,14 @@ def test_load_strict_lists_what_does_not_fit_and_changes_nothing():
     check_fit(nn.Linear(3, 2, device="meta"), {"weight": torch.ones(2, 3), "bias": torch.ones(2)}, "here")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_named(value):
+    state = {"weight": torch.ones(2, 3), "bias": torch.tensor([0.0, value])}
+    for function in (load_strict, check_fit):
+        with pytest.raises(ValueError, match=r"from here do not fit this Linear:\n  with nan or infinity \(1\): bias$"):
+            function(nn.Linear(3, 2), state, "here")
+
+
 def test_long_lists_of_keys_are_cut():
     with pytest.raises(ValueError, match=r"unexpected \(14\): .* and 4 more$"):
         load_strict(nn.Identity(), {f"key{i}": torch.zeros(1) for i in range(14)}, "here")

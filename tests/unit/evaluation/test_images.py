@@ -109,7 +109,7 @@ def test_several_classes_get_columns_by_name():
 def test_images_are_read_batch_by_batch(cases, monkeypatch):
     read, seen = [], []
     pair = Case.pair
-    monkeypatch.setattr(Case, "pair", lambda case: read.append(case.name) or pair(case))
+    monkeypatch.setattr(Case, "pair", lambda case, classes: read.append(case.name) or pair(case, classes))
     model = Bright()
     model.register_forward_hook(lambda *_: seen.append(len(read)))
     run(model, cases, batch_size=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from tiny_models import tiny_textdiff, tiny_unet
 
 from textdiff import TextDiff, TextDiffSeg
 from textdiff.base import paths
+from textdiff.base.checkpoints import read_checkpoint, write_checkpoint
 from textdiff.data import registry
 from textdiff.models import store
 from textdiff.models.store import decoder_blocks, find_model, load_backbone, weights_identity
@@ -81,6 +83,31 @@ def test_a_known_name_that_is_not_here_comes_from_the_release(machine, monkeypat
     monkeypatch.setattr("textdiff.data.fetch.fetch_release", broken)
     with pytest.raises(FileNotFoundError, match=r"no 'abdomen_small': looked in .* from the release \(no route\)"):
         find_model("abdomen_small", "TextDiffSeg")
+
+
+@pytest.mark.parametrize("part", ["", "unet"])
+def test_weights_that_are_no_numbers_are_refused_with_tensor_and_file(machine, part):
+    tiny_textdiff(None, fusion="none").save_pretrained(machine / "mine")
+    weights = machine / "mine" / part / store.WEIGHTS
+    state = read_checkpoint(weights)
+    name = next(key for key, value in state.items() if value.is_floating_point())
+    state[name].view(-1)[-1] = float("nan")
+    write_checkpoint(weights, state)
+    with pytest.raises(
+        ValueError, match=rf"{re.escape(str(weights))} .*\n  with nan or infinity \(1\): {re.escape(name)}$"
+    ):
+        TextDiff.from_pretrained(machine / "mine")
+
+
+def test_volume_models_and_backbones_refuse_them_too(machine):
+    shutil.copytree(find_model("hippocampus_small", "TextDiffSeg"), machine / "mine")
+    shutil.copytree(paths.assets_dir() / "phantoms_32", machine / "own")
+    for folder, load in (("mine", TextDiffSeg.from_pretrained), ("own", load_backbone)):
+        state = read_checkpoint(machine / folder / store.WEIGHTS)
+        next(iter(state.values())).view(-1)[0] = float("inf")
+        write_checkpoint(machine / folder / store.WEIGHTS, state)
+        with pytest.raises(ValueError, match=rf"{folder}.model.safetensors .*\n  with nan or infinity \(1\)"):
+            load(str(machine / folder))
 
 
 def test_folders_and_names_in_the_folder_of_weights(machine):

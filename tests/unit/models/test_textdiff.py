@@ -243,6 +243,17 @@ def test_other_arrays_are_refused(model, array):
         model(pictures(2), CAPTIONS[:1])
 
 
+def test_predictions_that_are_no_numbers_or_have_no_words_are_refused(text):
+    model, picture = tiny_textdiff(text), np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(ValueError, match="the text is empty: give a sentence"):
+        model.predict(picture, " \n")
+    with torch.no_grad():
+        next(model.head.parameters()).fill_(float("nan"))
+    for probabilities in (False, True):
+        with pytest.raises(FloatingPointError, match="the model gives nan or infinity"):
+            model.predict(picture, CAPTIONS[0], probabilities=probabilities)
+
+
 def test_predicting_changes_neither_mode_nor_cache(text, tmp_path):
     features = tiny_features(cache=FeatureCache(tmp_path))
     model = tiny_textdiff(text, features=features).train()

@@ -68,7 +68,7 @@ class TrainingImages:
             raise ValueError(f"views={views}: a number of views per image, or 0 for a new one each time")
         if not cases:
             raise ValueError("no labelled images to train on")
-        pairs = [case.pair() for case in cases]
+        pairs = [case.pair(spec.num_classes) for case in cases]
         self.images = torch.stack([spec.input(image) for image, _ in pairs])
         self.masks = torch.stack([spec.target(mask) for _, mask in pairs])
         self.captions = [case.caption for case in cases]

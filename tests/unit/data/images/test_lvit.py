@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -139,11 +140,36 @@ def test_unlabelled_case_has_no_mask(split):
         Case("x", "text")
 
 
-def test_sixteen_bit_picture_is_refused(tmp_path):
-    path = tmp_path / "deep.png"
-    Image.fromarray(np.zeros((3, 3), np.uint16)).save(path)
-    with pytest.raises(ValueError, match=r"deep\.png.*8-bit"):
-        Case("deep", "text", image_path=path).image()
+def test_masks_are_read_at_load_with_the_classes_of_the_data_set(split):
+    write_mask(split / "labelcol" / "mask_b.png", value=2)
+    with pytest.raises(
+        ValueError, match=r"mask_b\.png: mask has the values 0 \(32 pixels\), 2 \(16\); expected labels 0..1"
+    ):
+        read_split(split)
+    assert len(read_split(split, num_classes=3)) == len(read_split(split, num_classes=None)) == 3
+    (split / "labelcol" / "mask_b.png").write_bytes((split / "labelcol" / "mask_b.png").read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"cannot read .*mask_b\.png"):
+        read_split(split)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_image_and_mask_are_compared_upright(split, orientation):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    shape = (8, 6) if orientation in (6, 8) else (6, 8)
+    Image.fromarray(np.zeros((*shape, 3), np.uint8)).save(split / "img" / "b.png", exif=exif)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert len(read_split(split)) == 3
+    assert ["1 images and their masks have different EXIF orientations" in str(one.message) for one in said] == [
+        True
+    ] * (orientation != 1)
+    if orientation == 6:
+        write_mask(split / "labelcol" / "mask_b.png", size=(8, 6))
+        with pytest.raises(
+            ValueError, match=r"b.png is 6x8 but .*b.png is 8x6 .* once upright \(EXIF orientations 6 and 1\)"
+        ):
+            read_split(split)
 
 
 def test_dataset_with_extra_images_only_for_pretraining(split, tmp_path):
