@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 COLUMNS = (48, 32, 120, 80)  # characters that file, case, fault and remedy are padded to, at most
+MOST = 50  # faults that one error names
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,23 @@ class Fault:
         return f"{text}; {self.remedy}" if self.remedy else text
 
 
-def settle(faults: Sequence[Fault], folder: Path) -> None:
-    """Warn of what is only worth a look; raise the first real fault, which tells how many more there are.
+def settle(faults: Sequence[Fault], what: str) -> None:
+    """Warn of what is only worth a look; raise one error that names all real faults of `what`, such as a folder.
 
-    Raises FileNotFoundError for a file that is not there, ValueError for anything else.
+    Raises FileNotFoundError where the first is a file that is not there, ValueError otherwise.
     """
     for fault in faults:
         if fault.warning:
             warnings.warn(fault.sentence, stacklevel=4)
     real = [fault for fault in faults if not fault.warning]
-    if real:
-        more = (
-            f" (and {counted(len(real) - 1, 'more fault')}: `textdiff check {folder}` lists them all)"
-            if len(real) > 1
-            else ""
-        )
-        raise (FileNotFoundError if real[0].missing else ValueError)(real[0].sentence + more)
+    if not real:
+        return
+    said = [fault.sentence for fault in real]
+    if len(real) > 1:
+        rows = [f"{number}. {sentence}" for number, sentence in enumerate(said[:MOST], start=1)]
+        rows += [f"and {len(real) - MOST} more (`textdiff check` lists all)"] if len(real) > MOST else []
+        said = [f"{len(real)} faults in {what}:", *rows]
+    raise (FileNotFoundError if real[0].missing else ValueError)("\n".join(said))
 
 
 def counted(number: int, what: str) -> str:

@@ -59,7 +59,7 @@ def _pictures(folder: Path, faults: list[Fault]) -> Mapping[str, Sequence[OneCas
 def _split(folder: Path, split: str, faults: list[Fault]) -> Sequence[OneCase]:
     told: list[Fault] = []
     try:
-        return read_split(folder, faults=told)
+        return read_split(folder, None, told)
     except (ValueError, OSError) as error:
         told.append(Fault(str(error), file=str(folder), missing=isinstance(error, FileNotFoundError)))
         return []

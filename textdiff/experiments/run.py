@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textdiff.data.check import check_cases
-from textdiff.data.faults import counted
+from textdiff.data.faults import counted, settle
 from textdiff.experiments import images, volumes
 from textdiff.experiments.config import Config, test_cases, validation_cases
 from textdiff.experiments.images import TextDiffConfig
@@ -75,16 +75,12 @@ def _make(run: Run, config: Any, work: Any) -> None:
 
 
 def _check_data(config: Any, data: Any, labelled: Sequence[Any]) -> None:
-    """Reads all files of a run before its first step. Raises ValueError that lists every fault; warnings are counted."""
+    """Reads all files of a run before its first step. Raises one error that lists every fault; warnings are counted."""
     if data.synthetic:
         return
     cases = {"train": labelled, "val": validation_cases(config, data), "test": test_cases(config, data)}
     report = check_cases(cases, data.class_names, root=config.entry.folder())
-    if report.faults:
-        raise ValueError(
-            f"{counted(len(report.faults), 'fault')} in the data of this run:\n"
-            + "\n".join(f"{k}. {fault.sentence}" for k, fault in enumerate(report.faults, start=1))
-        )
+    settle(report.faults, "the data of this run")
     if report.warnings:
         said = f"{counted(len(report.warnings), 'warning')} about the data of this run: {report.warnings[0].sentence}"
         warnings.warn(f"{said} (`textdiff check {config.entry.folder()}` lists all)", stacklevel=2)

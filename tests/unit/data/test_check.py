@@ -88,7 +88,7 @@ def test_all_faults_of_a_data_set_of_pictures_are_found_at_once(tmp_path):
     Image.new("L", (32, 32)).save(mask[5])
     mask[6].unlink()
     (test / "img").joinpath(sorted(os.listdir(test / "img"))[0]).write_bytes(image[7].read_bytes())
-    (train / "img" / "new.webp").write_bytes(b"")
+    (train / "img" / "new.jp2").write_bytes(b"")
     Image.new("L", (32, 32)).save(train / "labelcol" / "alone.png")
     table = pd.read_excel(train / "Train_text.xlsx", dtype=str)
     table.loc[8, "Description"] = " "
@@ -115,7 +115,7 @@ def test_all_faults_of_a_data_set_of_pictures_are_found_at_once(tmp_path):
         assert text in told, f"{text}\nnot among\n{told}"
     assert "is 32x32 but mask" in told and len(report.faults) == 11
     noted = "\n".join(fault.sentence for fault in report.warnings)
-    assert "new.webp" in noted and "1 mask without an image" in noted and "nothing is marked" in noted
+    assert ".jp2: 1" in noted and "1 masks have no image" in noted and "nothing is marked" in noted
     assert {fault.split for fault in report.faults} == {"train", "val", "test"}
 
 

@@ -59,8 +59,7 @@ def _pictures(folder: Path, what: str, faults: list[Fault]) -> dict[str, Path]:
         if key not in pictures:
             pictures[key] = path
         elif pictures[key].read_bytes() != path.read_bytes():
-            names = f"{shown(pictures[key].name)} and {shown(path.name)}"
-            said = f"{found}: {names} are different files for one case ({key!r})"
+            said = f"{found}: {shown(pictures[key].name)} and {shown(path.name)} are different files for one case ({key!r})"
             faults.append(Fault(said, key, str(path), "rename or remove one"))
     if left:
         kinds = Counter("folders" if path.is_dir() else path.suffix.lower() or "no suffix" for path in left)
@@ -86,52 +85,46 @@ def _find_table(folder: Path) -> Path:
 def read_text(folder: Path, faults: list[Fault] | None = None) -> dict[str, str]:
     """Read the sentences of a split, {match_key: sentence}, from its *_text.xlsx, .csv or .tsv (or its only table).
 
-    The columns `Image` and `Description` may stand in any order and letter case, on any one sheet. faults: as `read_split` takes
-    them. Raises FileNotFoundError without a table; ValueError for a missing column, an empty sentence, or a second row for one
-    image.
+    The columns `Image` and `Description` may stand in any order and letter case, on any one sheet. faults: as `read_split`
+    takes them. Raises FileNotFoundError without a table; ValueError for a missing column, an empty sentence, or a second row
+    for one image.
     """
-    table = _find_table(folder)
-    found: list[Fault] = []
+    table, found = _find_table(folder), []
     captions: dict[str, str] = {}
     for row, (image, description) in read_table(table, ("Image", "Description")):
         key, caption = match_key(image), plain(description)
-        if key or caption:
-            said, remedy = _wrong_row(key, caption, shown(image), captions)
-            if said:
-                found.append(Fault(f"{table}, row {row}: {said}", key, str(table), remedy))
+        if not key and not caption:
+            continue
+        if wrong := _wrong_row(image, key, caption, captions):
+            found.append(Fault(f"{table}, row {row}: {wrong}", key, str(table), "correct the row"))
+        if key:
             captions.setdefault(key, caption)
-    captions.pop("", None)
     if faults is None:
-        settle(found, folder)
+        settle(found, str(folder))
     else:
         faults += found
     return captions
 
 
-def _wrong_row(key: str, caption: str, image: str, captions: Mapping[str, str]) -> tuple[str, str]:
-    """What is wrong with a row of the table and what to do, or two empty texts."""
+def _wrong_row(image: str, key: str, caption: str, before: Mapping[str, str]) -> str:
+    """What is wrong with a row of the table; "" where nothing is."""
     if not caption:
-        return (
-            f"empty caption for {image} (merged cells and formulas without a saved value are empty)",
-            "write a sentence",
-        )
+        return f"empty caption for {shown(image)} (merged cells and formulas without a saved value are empty)"
     if not key:
-        return "empty file name in column 'Image'", "name the image"
+        return "empty file name in column 'Image'"
     if caption.startswith("#") and caption.rstrip("!?").isupper():
-        return f"the caption for {image} is a spreadsheet's error, {caption!r}", "write a sentence"
-    if key in captions:
-        return f"second caption for {image}; every image needs one row", "remove one"
-    return "", ""
+        return f"the caption for {shown(image)} is a spreadsheet's error, {caption!r}"
+    return f"second caption for {shown(image)}; every image needs one row" if key in before else ""
 
 
-def read_split(folder: str | Path, num_classes: int | None = 2, *, faults: list[Fault] | None = None) -> list[Case]:
+def read_split(folder: str | Path, num_classes: int | None = 2, faults: list[Fault] | None = None) -> list[Case]:
     """Read one split folder of LViT's layout, such as `MoNuSeg/Train_Folder`, sorted by name.
 
     Of images only the headers are read here; one broken further in is named when the case is used. Masks are read whole, and
     their values must be those of `num_classes` classes, background included; None leaves them for later.
 
-    faults: a list that everything which is wrong is added to, instead of an error for the first; the good cases are returned.
-    Then the files of pictures are not opened at all.
+    faults: a list to which everything that is wrong is added, in place of an error for the first; then the other cases are
+    returned, and no picture is opened.
 
     Returns cases named by the image file's stem. Warns of what is left out, with its count, and of masks whose EXIF
     orientation is another than their image's. Raises FileNotFoundError or ValueError that name the file and what is wrong:
@@ -145,11 +138,11 @@ def read_split(folder: str | Path, num_classes: int | None = 2, *, faults: list[
     images, masks = _pictures(folder, "img", found), _pictures(folder, "labelcol", found)
     cases = _matched(folder, images, masks, read_text(folder, found), found)
     if faults is None:
-        _check_files(folder, cases, num_classes, found)
-        settle(found, folder)
+        _look_at(folder, cases, num_classes, found)
+        settle(found, str(folder))
     else:
         faults += found
-    if not cases:
+    if not cases and all(fault.warning for fault in found):
         raise ValueError(f"{folder}: no usable case (image, mask and caption) found")
     return cases
 
@@ -157,32 +150,31 @@ def read_split(folder: str | Path, num_classes: int | None = 2, *, faults: list[
 def _matched(
     folder: Path, images: dict[str, Path], masks: dict[str, Path], captions: dict[str, str], faults: list[Fault]
 ) -> list[Case]:
-    """Cases that have image, mask and caption; what lacks one of them is a fault, a mask without an image a warning."""
+    """Cases that have image, mask and caption; what lacks one of them is a fault, masks without an image are counted."""
     for key in sorted(captions.keys() - images.keys()):
-        said = f"{folder}: the text table has a row for {shown(key)} but there is no such image"
-        said += _near(key, images, captions)
-        faults.append(Fault(said, key, str(folder), "bring the image, or remove the row", missing=True))
+        near = _near(key, images, captions)
+        said = f"{folder}: the text table has a row for {shown(key)} but there is no such image{near}"
+        faults.append(Fault(said, key, str(folder), "" if near else "bring it, or remove the row", missing=True))
     cases = []
     for key, image in sorted(images.items()):
         if key not in masks:
-            said = f"{image}: no mask of that name in {folder / 'labelcol'}{_near(key, masks, images)}"
-            faults.append(Fault(said, key, str(image), "bring the mask, or move the image away", missing=True))
-        elif not captions.get(key):
-            if key not in captions:
-                said = f"{image}: no caption in the text table of {folder}"
-                faults.append(Fault(said, key, str(image), "add a row to the table"))
-        else:
+            near = _near(key, masks, images)
+            said = f"{image}: no mask of that name in {folder / 'labelcol'}{near}"
+            faults.append(
+                Fault(said, key, str(image), "" if near else "bring it, or move the image away", missing=True)
+            )
+        elif key not in captions:
+            said = f"{image}: no caption in the text table of {folder}"
+            faults.append(Fault(said, key, str(image), "add a row to the table"))
+        elif captions[key]:
             cases.append(Case(name=image.stem, caption=captions[key], image_path=image, mask_path=masks[key]))
-    if alone := sorted(masks.keys() - images.keys()):
-        said = (
-            f"{folder}: {len(alone)} masks have no image, and are left out (for example {shown(masks[alone[0]].name)})"
-        )
-        faults.append(Fault(said, file=str(folder / "labelcol"), warning=True))
+    alone = [masks[key].name for key in sorted(masks.keys() - images.keys())]
+    _note(folder, "masks have no image, and are left out", alone, faults)
     return cases
 
 
-def _check_files(folder: Path, cases: Sequence[Case], num_classes: int | None, faults: list[Fault]) -> None:
-    """What only the files tell: sizes, orientations, values of the masks."""
+def _look_at(folder: Path, cases: Sequence[Case], num_classes: int | None, faults: list[Fault]) -> None:
+    """Adds what is wrong with the sizes of images and masks, by their headers, and with the values of masks."""
     turned = []
     for case in cases:
         assert case.image_path is not None and case.mask_path is not None
@@ -193,10 +185,9 @@ def _check_files(folder: Path, cases: Sequence[Case], num_classes: int | None, f
                 case.mask(num_classes)
         except (ValueError, FileNotFoundError) as error:
             missing = isinstance(error, FileNotFoundError)
-            faults.append(Fault(str(error), case.name, str(case.image_path), missing=missing))
-    if turned:
-        said = f"{folder}: {len(turned)} images and their masks have different EXIF orientations: each is turned as its own"
-        faults.append(Fault(f"{said} says (for example {shown(turned[0])})", file=str(folder), warning=True))
+            faults.append(Fault(str(error), case.name, str(case.mask_path), missing=missing))
+    said = "images and their masks have different EXIF orientations: each is turned as its own says"
+    _note(folder, said, turned, faults)
 
 
 def _check_frames(image: Path, mask: Path) -> bool:
@@ -209,6 +200,13 @@ def _check_frames(image: Path, mask: Path) -> bool:
             "they must be equal"
         )
     return turn != mask_turn
+
+
+def _note(folder: Path, said: str, names: Sequence[str], faults: list[Fault]) -> None:
+    """A warning with the number and the first of `names`, if there are any."""
+    if names:
+        text = f"{folder}: {len(names)} {said} (for example {shown(names[0])})"
+        faults.append(Fault(text, file=str(folder), warning=True))
 
 
 def _near(key: str, there: Mapping[str, Path], taken: Iterable[str]) -> str:

@@ -369,7 +369,7 @@ def _load_real(folder: Path, whole: DatasetEntry, structures: Sequence[str] | No
                 check_places(read_place(image), read_place(labels), f"case {case.name!r}")
         except (ValueError, FileNotFoundError) as error:
             faults.append(Fault(str(error), case.name, str(image), missing=isinstance(error, FileNotFoundError)))
-    settle(faults, folder)
+    settle(faults, str(folder))
     return data
 
 

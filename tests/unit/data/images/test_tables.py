@@ -63,7 +63,7 @@ def test_names_that_look_alike_meet(split, file, written):
     [
         (12, "0012.png", "row for '12' .*there is '0012.png': format the column as text"),
         (12.0, "0012.png", "there is '0012.png'"),
-        ("scan_12b", "scan_12a.png", "there is 'scan_12a.png'$"),
+        ("scan_12b", "scan_12a.png", "there is 'scan_12a.png'\\n"),
         ("a\u0430.png", "aa.png", r"row for 'a\u0430'"),
         (datetime(2024, 1, 2), "1-2.png", "row for '2024-01-02 00:00:00'"),
     ],
