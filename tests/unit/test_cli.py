@@ -82,7 +82,7 @@ def model(monkeypatch) -> dict:
     calls = {}
 
     class Trained:
-        def predict(self, image, text):
+        def predict(self, image, text, strict=False):
             calls.update(image=image, text=text)
             return LABELS
 
