@@ -345,6 +345,28 @@ def test_run_checks_before_it_starts(notebook, monkeypatch, words, said):
     assert_one_line(invoke("run", notebook, *words), said)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--out", "copy.txt"), "--out must end in .ipynb; got copy.txt"),
+        (("--out", "old.ipynb"), "old.ipynb is there already: choose another name, or replace it with --force"),
+        (("--out", "13.ipynb", "--force"), "would replace"),
+        (("-p", "dataset=monuseg"), "data set 'monuseg' not found"),
+        (("-p", "text_encoder=/nope"), "no text encoder folder at /nope"),
+        (("-p", "image_size=98"), "the nearest is 96"),
+    ],
+)
+def test_run_looks_for_what_it_needs_before_it_starts(notebook, monkeypatch, tmp_path, words, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TEXTDIFF_DATA", str(tmp_path))
+    monkeypatch.setattr(notebooks, "execute_notebook", lambda *a: pytest.fail("it was started"))
+    Path("old.ipynb").touch()
+    parameters = PARAMETERS + 'dataset = "nuclei_phantoms"\ntext_encoder = "auto"\nimage_size = "auto"\n'
+    write_notebook(notebook, parameters, "pass", config="TextDiffConfig")
+    assert_one_line(invoke("run", notebook, *words), said)
+    assert sorted(path.name for path in Path().iterdir()) == ["13.ipynb", "old.ipynb"]
+
+
 @pytest.mark.parametrize("module", ["nbformat", "papermill"])
 def test_run_without_the_extra_says_which(notebook, monkeypatch, tmp_path, module):
     monkeypatch.setitem(sys.modules, module, None)
