@@ -7,6 +7,7 @@ Every file is read to its end, once: what was read without a fault is remembered
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import sys
@@ -250,9 +251,10 @@ def _examined(cases: Sequence[OneCase], num_classes: int | None, root: Path | No
     known = {k: one for k, key in enumerate(keys) if (one := memory.recall(key, stamps[k])) is not None}
     todo = [k for k in range(len(cases)) if k not in known]
     read = _read([cases[k] for k in todo], num_classes)
+    first = list(itertools.islice(read, 1))  # the processes have started: from here on the time left can be told
     try:
         with Progress(len(todo), "cases", f"checking {counted(len(todo), 'case')}", progress and bool(todo)) as told:
-            for k, one in zip(todo, read, strict=True):
+            for k, one in zip(todo, itertools.chain(first, read), strict=True):
                 known[k] = one
                 memory.keep(keys[k], stamps[k], one)
                 told.step()
