@@ -92,7 +92,7 @@ def check(
 
     textdiff check data/Task04_Hippocampus --dataset hippocampus --json report.json
     """
-    from textdiff.base.checkpoints import write_text
+    from textdiff.base.files import write_text
     from textdiff.base.outputs import check_output
     from textdiff.data.folders import check_folder
 
@@ -359,7 +359,7 @@ def read_config(path: Path) -> Config:
 
     Raises ValueError for a file that is none, or that was made with other weights than those of the same name here.
     """
-    from textdiff.base.checkpoints import read_json
+    from textdiff.base.files import read_json
     from textdiff.experiments.catalogue import BY_EXPERIMENT
 
     values = read_json(path)

@@ -87,7 +87,7 @@ def say(text: str) -> None:
 
 
 def _let_go_of_closed_output() -> None:
-    """Where standard output is a closed pipe or a full disk, Python would complain of it once more at its end."""
+    """Where standard output is a closed pipe, Python would complain of it once more at its end."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -113,9 +113,11 @@ def line_of(error: Exception) -> str:
     if isinstance(error, MemoryError) or NO_MEMORY.search(text):
         return f"{doing}not enough memory{_asked_for(text)}; free some, or ask for less: fewer samples, a smaller batch"
     if isinstance(error, BrokenPipeError):
-        return "whoever read the output has stopped reading it; what was to be printed is lost"
+        return "standard output was closed: nobody reads what is printed"
     if isinstance(error, OSError) and error.errno is not None:
-        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else doing
+        printing = any(frame.f_code.co_name == "echo" for frame, _ in traceback.walk_tb(error.__traceback__))
+        named = isinstance(error.filename, (str, bytes))
+        where = f"{os.fsdecode(error.filename)}: " if named else "standard output: " if printing else doing
         way_out = WAYS_OUT.get(error.errno)
         return f"{where}{error.strerror}{f'; {way_out}' if way_out else ''}"
     if isinstance(error, ModuleNotFoundError):

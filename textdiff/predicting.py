@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from textdiff.base import paths
-from textdiff.base.checkpoints import read_json
+from textdiff.base.files import read_json
 from textdiff.base.outputs import LEAST_ROOM, as_private_as, check_output
 from textdiff.messages import during
 
@@ -54,7 +54,7 @@ def predict_solid(
     uncertainty: Path | None,
     *,
     sampling: dict[str, Any],
-    reading: dict[str, str],
+    reading: dict[str, Any],
     options: dict[str, Any],
     device: str,
     force: bool,
@@ -64,16 +64,15 @@ def predict_solid(
     ``sampling``: settings of the denoising; ``reading``: of :func:`~textdiff.data.volumes.volume.read_image`; ``options``: of
     :func:`~textdiff.models.inference.predict_volume`. The labels are written last: where they are, everything is.
     """
-    from textdiff.models.diffusion import Sampling
-
     check_text(text)
     check_volume_files(volume, out, uncertainty, force)
-    settings = Sampling(**sampling)
     _check_kind(model, "TextDiffSeg")
     from textdiff import TextDiffSeg
     from textdiff.base.precision import resolve_device
     from textdiff.data.volumes import volume as volumes
+    from textdiff.models.diffusion import Sampling
 
+    settings = Sampling(**sampling)
     with during(f"reading the model {model}"):
         trained = TextDiffSeg.from_pretrained(model, device=resolve_device(device))
     with during(f"segmenting {volume}"):
@@ -122,7 +121,7 @@ def _check_dicom(volume: Path, out: Path) -> None:
 
 
 def _write_volume_labels(
-    out: Path, labels: Volume, class_names: Sequence[str], source: Path, reading: dict[str, str]
+    out: Path, labels: Volume, class_names: Sequence[str], source: Path, reading: dict[str, Any]
 ) -> None:
     if out.name.lower().endswith(DICOM):
         from textdiff.data.volumes.dicom_seg import write_dicom_seg

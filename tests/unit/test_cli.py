@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -67,7 +68,7 @@ def test_beside_a_clone_called_textdiff_the_package_is_found(tmp_path):
 
 
 def disk_full(*args):
-    raise OSError("disk full")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 # --- predict -----------------------------------------------------------------------------------------------
@@ -99,12 +100,13 @@ def test_predict_writes_the_labels_themselves_or_leaves_the_old_file(tmp_path, m
     Image.new("RGB", (4, 3)).save(image)
     out.write_bytes(b"old")
     if fails:
-        monkeypatch.setattr("textdiff.base.checkpoints.os.replace", disk_full)
-    result = invoke("predict", "--model", "m", "--image", image, "--text", "dense", "--out", out, "--device", "cpu")
+        monkeypatch.setattr("textdiff.base.files.os.replace", disk_full)
+    words = ("--model", "m", "--image", image, "--text", "dense", "--out", out, "--device", "cpu", "--force")
+    result = invoke("predict", *words)
     assert model == {"name": "m", "device": torch.device("cpu"), "image": image, "text": "dense"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["o.png", "slide.png"]
     if fails:
-        assert_one_line(result, "disk full")
+        assert_one_line(result, "o.png: No space left on device; free some space")
         assert out.read_bytes() == b"old"
     else:
         assert result.exit_code == 0, result.output
@@ -124,12 +126,25 @@ def test_predict_writes_the_labels_themselves_or_leaves_the_old_file(tmp_path, m
         ({"--uncertainty": "u.nii.gz"}, "--uncertainty is of volumes"),
         ({"--volume": "ct.nii.gz"}, "either --image FILE or --volume FILE"),
         ({"--device": "cuda:99"}, "device='cuda:99'"),
+        ({"--series": "1"}, "--series is of volumes"),
+        ({"--trust": "sform"}, "--trust is of volumes"),
+        ({"--text": " "}, "--text is empty: give a sentence"),
+        ({"--text": "?!"}, "has no words: give a sentence"),
+        ({"--image": "ct.nii.gz"}, "ct.nii.gz is a volume: use --volume"),
+        ({"--image": "slices"}, "it is a folder: of a volume's slices? use --volume"),
+        ({"--out": "old.png"}, "old.png is there already: choose another name, or replace it with --force"),
+        ({"--out": "linked.png"}, "would replace slide.png itself"),
+        ({"--model": "abdomen_small"}, "use --volume"),
     ],
 )
 def test_predict_says_what_is_wrong(tmp_path, monkeypatch, changed, said):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     Image.new("RGB", (4, 3)).save("slide.png")
+    Path("linked.png").hardlink_to("slide.png")
+    Path("slices").mkdir()
+    for name in ("ct.nii.gz", "old.png"):
+        Path(name).touch()
     options = {"--model": "m", "--image": "slide.png", "--text": "t", "--out": "mask.png"} | changed
     assert_one_line(invoke("predict", *(word for pair in options.items() for word in pair)), said)
 
@@ -190,7 +205,7 @@ def test_predict_of_a_volume_writes_aligned_labels_and_uncertainty(ct, volume_mo
     settings = {"--sampling-steps": 7, "--samples": 2, "--seed": 5, "--sampler": "ddpm", "--overlap": 0.25}
     result = predict_with({"--uncertainty": "u.nii", **settings})
     assert result.exit_code == 0, result.output
-    asked = {"sampling": Sampling(7, "ddpm", 2, 5), "uncertainty": True, "progress": False, "overlap": 0.25}
+    asked = {"sampling": Sampling(7, "ddpm", 2, 5), "uncertainty": True, "progress": True, "overlap": 0.25}
     assert volume_model == {"name": "m", "device": torch.device("cpu"), "volume": ct, "text": "right kidney", **asked}
     image, mask, doubt = (nibabel.load(name) for name in (ct, "mask.nii.gz", "u.nii"))
     assert np.array_equal(np.asarray(mask.dataobj), 2 * (np.asarray(image.dataobj) > 50))
@@ -200,7 +215,8 @@ def test_predict_of_a_volume_writes_aligned_labels_and_uncertainty(ct, volume_mo
     assert result.stdout == "mask.nii.gz\n"
     said = result.stderr.splitlines()
     assert "textdiff: ct.nii.gz is 6 x 5 x 4 voxels, smaller than the model's window of 8 x 8 x 8" in said[0]
-    assert said[1:] == [
+    assert said[1].startswith("textdiff: ct.nii.gz: 6 x 5 x 4 voxels of 0.8 x 0.8 x 2.5 mm in 1 window of 8 x 8 x 8")
+    assert said[2:] == [
         "1 left kidney: 0.00 ml (0.00 to 0.00 in 2 samples)",
         "2 right kidney: 0.01 ml (0.01 to 0.01 in 2 samples)",
     ]
@@ -219,14 +235,17 @@ def test_predict_warns_in_one_line_of_a_text_about_nothing_known(ct, volume_mode
         ({"--image": "slide.png"}, "either --image FILE or --volume FILE"),
         ({"--volume": None}, "either --image FILE or --volume FILE"),
         ({"--volume": "none.nii.gz"}, "no volume none.nii.gz"),
-        ({"--out": "mask.png"}, "--out must end in .nii or .nii.gz; got mask.png"),
+        ({"--out": "mask.png"}, "--out must end in .nii, .nii.gz or .dcm; got mask.png"),
         ({"--out": "nowhere/mask.nii.gz"}, "no folder nowhere for --out"),
-        ({"--out": "ct.nii.gz"}, "--out ct.nii.gz would replace the volume itself"),
+        ({"--out": "ct.nii.gz"}, "--out ct.nii.gz would replace ct.nii.gz itself"),
         ({"--uncertainty": "u.png"}, "--uncertainty must end in .nii"),
         ({"--uncertainty": "mask.nii.gz"}, "the same file mask.nii.gz"),
         ({"--steps": 0}, "sampling_steps=0: at least 1"),
         ({"--samples": 0}, "samples=0: at least 1"),
         ({"--sampler": "euler"}, "sampler='euler'"),
+        ({"--text": ""}, "--text is empty: give a sentence"),
+        ({"--trust": "both"}, "--trust both: sform or qform"),
+        ({"--model": "chest_phantoms_small"}, "use --image"),
     ],
 )
 def test_predict_of_a_volume_says_what_is_wrong_before_it_loads_the_model(ct, volume_model, changed, said):
@@ -247,21 +266,26 @@ def test_predict_of_what_cannot_be_segmented_writes_nothing(ct, volume_model, ch
 
 def test_predict_with_a_full_disk_leaves_the_old_files_and_no_rest(ct, volume_model, monkeypatch):
     Path("mask.nii.gz").write_bytes(b"old")
-    monkeypatch.setattr("textdiff.base.checkpoints.os.replace", disk_full)
-    result = predict_with({"--uncertainty": "u.nii.gz"})
-    assert result.exit_code == 2 and result.stderr.splitlines()[-1] == "textdiff: disk full"
+    monkeypatch.setattr("textdiff.base.files.os.replace", disk_full)
+    words = [word for pair in (VOLUME | {"--uncertainty": "u.nii.gz"}).items() for word in pair]
+    result = invoke("predict", *words, "--force")
+    assert result.exit_code == 2
+    assert (
+        result.stderr.splitlines()[-1]
+        == "textdiff: u.nii.gz: No space left on device; free some space, or write elsewhere"
+    )
     assert Path("mask.nii.gz").read_bytes() == b"old"
     assert sorted(path.name for path in Path().iterdir()) == ["ct.nii.gz", "mask.nii.gz"]
 
 
 def test_predict_says_which_input_a_model_is_for(ct, volume_model):
-    for folder, content in (("flat", {"features": {}}), ("solid", {"preprocessing": {}})):
+    for folder, kind in (("flat", "TextDiff"), ("solid", "TextDiffSeg")):
         Path(folder).mkdir()
-        Path(folder, "config.json").write_text(json.dumps(content))
+        Path(folder, "config.json").write_text(json.dumps({"kind": kind}))
     Image.new("RGB", (4, 3)).save("slide.png")
-    assert_one_line(predict_with({"--model": "flat"}), "flat", "try --image")
+    assert_one_line(predict_with({"--model": "flat"}), "flat", "use --image")
     changed = {"--model": "solid", "--volume": None, "--image": "slide.png", "--out": "o.png"}
-    assert_one_line(predict_with(changed), "solid", "try --volume")
+    assert_one_line(predict_with(changed), "solid", "use --volume")
 
 
 def test_the_mask_is_written_as_the_image_is_stored(tmp_path, model):
@@ -319,6 +343,28 @@ def notebook(tmp_path) -> Path:
 def test_run_checks_before_it_starts(notebook, monkeypatch, words, said):
     monkeypatch.setattr(notebooks, "execute_notebook", lambda *a: pytest.fail("it was started"))
     assert_one_line(invoke("run", notebook, *words), said)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--out", "copy.txt"), "--out must end in .ipynb; got copy.txt"),
+        (("--out", "old.ipynb"), "old.ipynb is there already: choose another name, or replace it with --force"),
+        (("--out", "13.ipynb", "--force"), "would replace"),
+        (("-p", "dataset=monuseg"), "data set 'monuseg' not found"),
+        (("-p", "text_encoder=/nope"), "no text encoder folder at /nope"),
+        (("-p", "image_size=98"), "the nearest is 96"),
+    ],
+)
+def test_run_looks_for_what_it_needs_before_it_starts(notebook, monkeypatch, tmp_path, words, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TEXTDIFF_DATA", str(tmp_path))
+    monkeypatch.setattr(notebooks, "execute_notebook", lambda *a: pytest.fail("it was started"))
+    Path("old.ipynb").touch()
+    parameters = PARAMETERS + 'dataset = "nuclei_phantoms"\ntext_encoder = "auto"\nimage_size = "auto"\n'
+    write_notebook(notebook, parameters, "pass", config="TextDiffConfig")
+    assert_one_line(invoke("run", notebook, *words), said)
+    assert sorted(path.name for path in Path().iterdir()) == ["13.ipynb", "old.ipynb"]
 
 
 @pytest.mark.parametrize("module", ["nbformat", "papermill"])
@@ -382,9 +428,19 @@ def test_train_says_what_is_wrong(tmp_path, content, said):
     assert_one_line(invoke("train", "--config", path), said)
 
 
-def test_a_defect_of_the_program_keeps_its_traceback(monkeypatch):
+@pytest.mark.parametrize("words", [("fetch", "monuseg", "--debug"), ("--debug", "fetch", "monuseg")])
+def test_a_defect_of_the_program_is_a_line_too_and_a_traceback_for_those_who_ask(monkeypatch, words):
     monkeypatch.setattr("textdiff.data.fetch.fetch", lambda *a, **k: {}["defect"])
-    assert isinstance(invoke("fetch", "monuseg").exception, KeyError)
+    assert_one_line(invoke("fetch", "monuseg"), "unexpected KeyError: 'defect'", "--debug shows where")
+    result = invoke(*words)
+    assert result.exit_code == 2 and "Traceback" in result.stderr and "unexpected KeyError" in result.stderr
+    monkeypatch.setenv("TEXTDIFF_DEBUG", "1")
+    assert "Traceback" in invoke("fetch", "monuseg").stderr
+
+
+def test_every_command_has_the_option():
+    for name in ("fetch", "predict", "run", "train", "sweep", "publish"):
+        assert "--debug" in invoke(name, "--help").output
 
 
 # --- sweep, publish ----------------------------------------------------------------------------------------

@@ -6,47 +6,16 @@ Also reads PyTorch files (``.pt``, ``.pth``), never running the code that a pick
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import pickle
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-
-def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Calls ``write(temporary)`` beside ``path`` and renames the result: after a kill or a full disk the old file is whole.
-
-    The file's mode is what the umask leaves of 0666. An OSError names ``path``.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(path)
-    try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.filename is None or str(error.filename) == str(temporary):
-            error.filename, error.filename2 = str(path), None
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def temporary_name(path: Path) -> Path:
-    """A new hidden name beside ``path``, short enough wherever the name of ``path`` is."""
-    return path.with_name(f".{uuid.uuid4().hex}.part")
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Writes ``text`` as UTF-8, atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+from textdiff.base.files import read_json as read_json
+from textdiff.base.files import write_atomically as write_atomically
+from textdiff.base.files import write_text as write_text
 
 
 def write_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] = {}) -> None:
@@ -82,17 +51,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} holds no flat state dict (tensor by name), but a {type(state).__name__}")
     return dict(state)
-
-
-def read_json(path: str | Path) -> dict:
-    """The object in a JSON file. Raises ValueError that names a file which is damaged or holds something else."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__} where an object was expected")
-    return content
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str, ignored: tuple[str, ...] = ()) -> None:

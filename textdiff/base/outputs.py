@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from textdiff.base.checkpoints import temporary_name
+from textdiff.base.files import temporary_name
 
 LEAST_ROOM = 1 << 20  # bytes
 
@@ -35,7 +35,8 @@ def check_output(
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
-        raise OSError(f"{option} {out} cannot be written ({error.strerror}): choose another name or place") from error
+        shown = str(out) if len(str(out)) < 100 else f"{str(out)[:60]}... ({len(out.name)} letters)"
+        raise OSError(f"{option} {shown} cannot be written ({error.strerror}): choose another name or place") from error
     if not out.parent.is_dir():
         raise FileNotFoundError(f"no folder {out.parent} for {option}; make it, or choose another")
     if out.is_dir():

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from textdiff.base.checkpoints import read_json, write_text
+from textdiff.base.files import read_json, write_text
 from textdiff.base.paths import cache_dir
 from textdiff.base.progress import Progress
 from textdiff.data.cases import Case

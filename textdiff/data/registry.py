@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from textdiff.base.checkpoints import read_json
+from textdiff.base.files import read_json
 from textdiff.base.paths import data_dir
 from textdiff.data.entries import Backbone, DatasetEntry, Decathlon, Entry, GitHub, Kind, ShippedModel, entry_from_json
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from textdiff.base.checkpoints import read_json
+from textdiff.base.files import read_json
 
 MANIFESTS = Path(__file__).resolve().parent / "manifests"
 SPLITS = ("train", "val", "test")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from textdiff.base.checkpoints import write_text
+from textdiff.base.files import write_text
 from textdiff.base.parsing import numbers
 from textdiff.base.precision import Precision, resolve_device
 from textdiff.data import load_dataset

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from textdiff.base.checkpoints import read_json
+from textdiff.base.files import read_json
 from textdiff.base.paths import results_dir
 from textdiff.data import registry
 from textdiff.experiments.catalogue import config_from_record

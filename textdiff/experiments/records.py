@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textdiff.base import paths
-from textdiff.base.checkpoints import read_json
+from textdiff.base.files import read_json
 from textdiff.experiments.config import Config, portable
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from textdiff.base.checkpoints import write_text
+from textdiff.base.files import write_text
 from textdiff.base.paths import results_dir
 from textdiff.experiments.config import Config
 from textdiff.experiments.grids import Grid

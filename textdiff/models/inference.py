@@ -197,7 +197,7 @@ def _about(grid: Volume, window: Sequence[int], windows: int, sampling: Sampling
     shape, side = (" x ".join(map(str, sizes)) for sizes in (grid.shape, window))
     spacing = " x ".join(f"{size:.3g}" for size in grid.spacing)
     return (
-        f"{grid.name or 'the volume'}: {shape} voxels of {spacing} mm in {windows} windows of {side}, "
+        f"{grid.name or 'the volume'}: {shape} voxels of {spacing} mm in {windows} window{'s' * (windows > 1)} of {side}, "
         f"sampling_steps={sampling.sampling_steps}, samples={sampling.samples}"
     )
 

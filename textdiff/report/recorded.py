@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from textdiff.base.checkpoints import read_json
+from textdiff.base.files import read_json
 from textdiff.experiments.records import Run
 
 
