@@ -92,7 +92,7 @@ def check(
 
     textdiff check data/Task04_Hippocampus --dataset hippocampus --json report.json
     """
-    from textdiff.base.checkpoints import write_text
+    from textdiff.base.files import write_text
     from textdiff.base.outputs import check_output
     from textdiff.data.folders import check_folder
 

@@ -150,7 +150,7 @@ def test_all_faults_of_a_data_set_of_volumes_are_found_at_once(tmp_path):
         "pat_06": "has no label map",
         "pat_07": "cannot read",
         "pat_08": "mm apart",
-        "pat_11": "the same image as case 'pat_10' of val: what is tested was trained on",
+        "pat_11": "the same image as case 'pat_10' of val: what one split holds must be new to the others",
     }.items():
         assert any(fault.case == case and text in fault.text for fault in report.faults), f"{case} {text}\n{told}"
     assert len(report.faults) == 10
