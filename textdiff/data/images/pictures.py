@@ -25,19 +25,10 @@ PICTURE_SUFFIXES = {
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff"),
     *(".bmp", ".dib", ".gif", ".webp", ".pbm", ".pgm", ".ppm", ".pnm"),
 }
-# Tags of TIFF
-SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, SUB_IFDS, FORMAT = (
-    254,
-    256,
-    257,
-    258,
-    262,
-    274,
-    277,
-    330,
-    339,
-)
-COMPRESSION, BIT_ORDER, DEFLATE = 259, 266, (8, 32946)
+# Tags of TIFF, and of EXIF, which is one
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, BIT_ORDER = 256, 257, 258, 259, 262, 266
+ORIENTATION, SAMPLES, SUB_IFDS, FORMAT = 274, 277, 330, 339
+DEFLATE = (8, 32946)  # values of COMPRESSION
 PARTS = ((273, 324), (279, 325))  # places and sizes of strips, or of tiles
 # How a stored picture is turned to stand upright, by its EXIF orientation: names of PIL's transpositions
 TURNS = {
@@ -210,11 +201,7 @@ def _kind_of(path: Path) -> str:
         return "is no picture; a scan (NIfTI) is given as a volume"
     if head[4:8] == b"ftyp":
         return "is HEIC or AVIF, which is not read: save it as PNG or JPEG"
-    if (
-        head[:8] == b"\x89PNG\r\n\x1a\n"
-        or head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-        or head[:3] == b"\xff\xd8\xff"
-    ):
+    if head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF8")):
         return "is damaged, or of a kind that is not read (such as 64-bit numbers): save it anew as PNG"
     return f"is no picture of a kind that is read here: save it as {known}"
 
@@ -276,17 +263,22 @@ def _verify(path: Path, picture: Image) -> None:
     if picture.format == "PNG":
         from PIL import Image as images
 
-        with images.open(path) as other:  # verify() leaves a picture that cannot be decoded
+        with images.open(path, formats=("PNG",)) as other:  # verify() leaves a picture that cannot be decoded
             other.verify()
-    tags = getattr(picture, "tag_v2", {})
-    if tags.get(COMPRESSION) not in DEFLATE or tags.get(BIT_ORDER, 1) != 1:
+    if picture.format != "TIFF":
         return
-    places, sizes = (tags[strips] if strips in tags else tags[tiles] for strips, tiles in PARTS)
-    for place, size in zip(places, sizes, strict=True):
-        picture.fp.seek(place)  # type: ignore[attr-defined]
+    tags, file = picture.tag_v2, picture.fp  # type: ignore[attr-defined]
+    checked = tags.get(COMPRESSION) in DEFLATE and tags.get(BIT_ORDER, 1) == 1
+    places, sizes = (tags[strips] if strips in tags else tags.get(tiles, ()) for strips, tiles in PARTS)
+    for place, size in zip(places, sizes, strict=False):  # some writers give no sizes of plain pixels
+        if place + size > path.stat().st_size:
+            raise OSError("image file is truncated")
+        if not checked:
+            continue
+        file.seek(place)
         stream = zlib.decompressobj()
         try:
-            stream.decompress(picture.fp.read(size))  # type: ignore[attr-defined]
+            stream.decompress(file.read(size))
         except zlib.error as error:
             raise OSError(f"its checksum is wrong ({error})") from error
         if not stream.eof:
@@ -315,9 +307,8 @@ def _choose_level(path: str | Path, picture: Image, frames: int) -> str:
     largest = max(range(frames), key=lambda page: sizes[page][0] * sizes[page][1])
     width, height = sizes[largest]
     others = [size for page, size in enumerate(sizes) if page != largest]
-    pages = ", ".join(f"{i}: {w}x{h}" for i, (w, h) in enumerate(sizes[:12], start=1)) + (
-        ", ..." if frames > 12 else ""
-    )
+    pages = ", ".join(f"{i}: {w}x{h}" for i, (w, h) in enumerate(sizes[:12], start=1))
+    pages += ", ..." if frames > 12 else ""
     for w, h in others:
         # a level's sides are whole numbers: they may be off by one
         if w >= width or h >= height or abs(w * height - h * width) > max(width, height):
@@ -339,15 +330,36 @@ def _inner_sizes(picture: Image) -> list[tuple[int, int]]:
     """Sizes (width, height) of the pictures that hang on a TIFF page (SubIFDs): levels, or the raw picture of a camera."""
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-    tags, sizes = picture.tag_v2, []  # type: ignore[attr-defined]
-    offsets = tags.get(SUB_IFDS, ())
-    head = tags.prefix + (b"*\0" if tags.prefix == b"II" else b"\0*") + bytes(4)
+    file: Any = picture.fp  # type: ignore[attr-defined]
+    offsets = picture.tag_v2.get(SUB_IFDS, ())  # type: ignore[attr-defined]
+    file.seek(0)
+    head = file.read(8)
+    if head[2] == 43:
+        head += file.read(8)
+        offsets = offsets or _inner_of_big(file, picture.tell())
+    sizes = []
     for offset in offsets if isinstance(offsets, tuple) else (offsets,):
         inner = ImageFileDirectory_v2(head)
-        picture.fp.seek(offset)  # type: ignore[attr-defined]
-        inner.load(picture.fp)  # type: ignore[attr-defined]
+        file.seek(offset)
+        inner.load(file)
         sizes.append((int(inner.get(WIDTH, 0)), int(inner.get(HEIGHT, 0))))
     return sizes
+
+
+def _inner_of_big(file: Any, page: int) -> tuple[int, ...]:
+    """Where the inner pictures of a page of a BigTIFF are: PIL passes over tags whose values are places of 8 bytes (IFD8)."""
+    file.seek(8)
+    for _ in range(page + 1):
+        file.seek(*struct.unpack("<Q", file.read(8)))
+        (count,) = struct.unpack("<Q", file.read(8))
+        entries = file.read(20 * count)
+    for tag, _, number, value in struct.iter_unpack("<HHQQ", entries):
+        if tag == SUB_IFDS and number == 1:
+            return (value,)
+        if tag == SUB_IFDS:
+            file.seek(value)
+            return struct.unpack(f"<{number}Q", file.read(8 * number))
+    return ()
 
 
 # --- colours ---------------------------------------------------------------------------------------------
