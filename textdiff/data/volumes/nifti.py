@@ -204,12 +204,13 @@ def _from_qform(header: Any, unit: float) -> tuple[np.ndarray | None, str, float
         return affine, name, 0.0
     name = f"qform (code {header['qform_code']}, pixdim {in_mm((handed, *spacing))})"
     vector = np.array([header[f"quatern_{letter}"] for letter in "bcd"], dtype=np.float64)
-    rest = 1 - float(vector @ vector)
+    length = float(np.linalg.norm(vector))  # at most 1, but for rounding
     affine[:3, 3] = np.array([header[f"qoffset_{letter}"] for letter in "xyz"], dtype=np.float64) * unit
-    if not usable or handed not in (-1, 0, 1) or not rest > -rounding or not np.isfinite(affine).all():
+    if not usable or handed not in (-1, 0, 1) or not length < 1 + 1e-6 or not np.isfinite(affine).all():
         return None, name, 0.0
-    affine[:3, :3] = quat2mat(fillpositive(vector, rounding)) * spacing * (1, 1, -1 if handed < 0 else 1) * unit
-    rest = max(0.0, rest)
+    turn = quat2mat(fillpositive(vector / max(1.0, length), rounding))
+    affine[:3, :3] = turn * spacing * (1, 1, -1 if handed < 0 else 1) * unit
+    rest = max(0.0, 1 - length**2)
     return affine, name, 2 * float(np.sqrt(rest + rounding) - np.sqrt(rest))
 
 

@@ -458,3 +458,16 @@ def test_every_sample_of_nibabel_is_read_as_nibabel_reads_it_or_refused_in_one_l
         )
         read += 1
     assert read >= 3 and capfd.readouterr() == ("", "")
+
+
+def test_no_real_header_contradicts_itself(data_root):
+    files = sorted(
+        path
+        for task in ("Task04_Hippocampus", "TotalSegmentator_samples")
+        for path in (data_root / task).rglob("[!.]*.nii.gz")
+    )
+    if not files:
+        pytest.skip(f"no real volumes below {data_root} (set TEXTDIFF_DATA)")
+    for path in files:
+        shape, affine = read_place(path)
+        assert min(shape) > 1 and nibabel.aff2axcodes(affine) == ("R", "A", "S")
