@@ -1,73 +1,150 @@
-"""A folder with the slices of one DICOM series in, a `Volume` out."""
+"""DICOM as a clinic has it: a folder with sub-folders, a DICOMDIR or one file in, the grey values of one series as a `Volume` out.
+
+`dicom_slices` reads single files, `dicom_series` finds the files that belong together.
+"""
 
 from __future__ import annotations
 
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from textdiff.data.volumes.grids import LPS_TO_RAS, SHIFT, Volume, volume_shape
+from textdiff.data.volumes.dicom_series import is_dicom, series_slices
+from textdiff.data.volumes.dicom_slices import Refused, Slice, grid, naming, need, quiet
+from textdiff.data.volumes.grids import LPS_TO_RAS, Volume
+
+__all__ = ["is_dicom", "read_dicom"]
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether `path` is a folder, whose slices are then looked for."""
-    return path.is_dir()
+def read_dicom(path: Path, series: str = "") -> Volume:
+    """Read the grey values of one series as float32, rescaled where its slices say how (CT: HU).
+
+    path: a folder, searched with its sub-folders; a DICOMDIR, which stands for its folder; a file with many frames; or one
+    slice, which stands for its series in the same folder.
+    series: UID or number in the list of the folder's series; by default the only one there is, localizers, dose, contours
+    and reports left aside.
+
+    Raises FileNotFoundError; `Refused`, a ValueError, that names the file: several series, none, or an object that is no
+    picture; no spacing, position or orientation, or another one than the other slices; slices missing, twice there or
+    tilted; colour, inverted grey values; damaged. ImportError when DICOM support is not installed.
+    """
+    with naming(path):
+        slices, affine = grid(series_slices(path, series), path)
+        return Volume(_voxels(slices, path), LPS_TO_RAS @ affine, str(path))
 
 
-def read_dicom(folder: Path, series: str = "") -> Volume:
-    """Read the one DICOM series in `folder`, rescaled to HU where the slices say how."""
-    try:
-        import SimpleITK as sitk
-    except ImportError as error:
-        raise ImportError(f'{folder}: reading DICOM needs SimpleITK; pip install "textdiff[dicom]"') from error
-
-    names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if series:
-        names = tuple(name for name in names if name == series)
-    if len(names) != 1:
-        found = f"{len(names)} DICOM series ({', '.join(names)})" if names else "no DICOM slices"
-        raise ValueError(f"{folder}: {found}; expected a folder with the slices of exactly one series")
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), names[0]))
-    reader.SetOutputPixelType(sitk.sitkFloat32)
-    reader.MetaDataDictionaryArrayUpdateOn()
-    slices = {Path(name).name for name in reader.GetFileNames()}
-    left = sorted(path.name for path in folder.iterdir() if path.name not in slices and _looks_like_dicom(path))
-    if left:  # the reader passes over what it cannot open
-        raise ValueError(f"{folder}: {len(left)} of its DICOM files cannot be read, for example {left[0]}")
-    if len(slices) < 2:
-        raise ValueError(f"{folder}: the series has one slice; at least 2 slices are needed")
-    try:
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise ValueError(
-            f"{folder}: cannot read the slices; one may be damaged, of another size, or compressed in a way that this "
-            f"SimpleITK cannot undo ({error})"
-        ) from error
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    positions = [reader.GetMetaData(k, "0020|0032") for k in range(image.GetSize()[2])]
-    _check_slices(np.array([position.split("\\") for position in positions], dtype=float), affine, folder)
-    array = sitk.GetArrayFromImage(image).transpose()
-    return Volume(array.reshape(volume_shape(array.shape, folder)), LPS_TO_RAS @ affine, str(folder))
+# --- voxels --------------------------------------------------------------------------------------------
 
 
-def _looks_like_dicom(path: Path) -> bool:
-    """By suffix or by the mark in its preamble; a DICOMDIR, which holds no picture, is none."""
-    if not path.is_file() or path.name.upper() == "DICOMDIR" or path.name.startswith("."):
-        return False
-    with open(path, "rb") as file:
-        return path.suffix.lower() == ".dcm" or file.read(132)[128:] == b"DICM"
+def _voxels(slices: Sequence[Slice], where: Path) -> np.ndarray:
+    """Grey values [column, row, slice], float32."""
+    _check_units(slices, where)
+    first = slices[0]
+    array = np.empty((len(slices), first.dataset.Rows, first.dataset.Columns), np.float32)
+    files: dict[Path, list[tuple[int, Slice]]] = {}
+    for k, one in enumerate(slices):
+        files.setdefault(one.path, []).append((k, one))
+    for members in files.values():
+        frames = _decoded([one for _, one in members])
+        for k, one in members:
+            array[k] = frames[one.frame]
+    _replace_padding(array, slices, where)
+    return array.transpose()
 
 
-def _check_slices(positions: np.ndarray, affine: np.ndarray, folder: Path) -> None:
-    """ValueError unless the slices [N, 3] lie where `affine` (index -> LPS mm) says."""
-    expected = affine[:3, 3] + np.arange(len(positions))[:, None] * affine[:3, 2]
-    away = np.linalg.norm(positions - expected, axis=1)
-    if away.max() > SHIFT * np.linalg.norm(affine[:3, 2]):
-        gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-        raise ValueError(
-            f"{folder}: the slices are not evenly spaced along one straight line (distances {gaps.min():.2f} to "
-            f"{gaps.max():.2f} mm): some are missing or twice there, or the gantry was tilted"
+def _check_units(slices: Sequence[Slice], where: Path) -> None:
+    """Warn when a CT does not say how its numbers become HU, or says it in several ways."""
+    if slices[0].dataset.get("Modality") != "CT" or "ModalityLUTSequence" in slices[0].tags:
+        return
+    rules = sorted({one.rescale for one in slices if one.rescale})
+    if not rules:
+        warnings.warn(f"{where}: a CT whose slices do not say how to rescale them to HU; taken as HU", stacklevel=2)
+    if len(rules) > 1:
+        warnings.warn(
+            f"{where}: a CT whose slices are rescaled in {len(rules)} ways, each as it says (slope and intercept "
+            f"{rules[0]}..{rules[-1]})",
+            stacklevel=2,
         )
+
+
+def _decoded(mates: Sequence[Slice]) -> np.ndarray:
+    """Rescaled grey values [frame, row, column] of the file that these slices lie in."""
+    import pydicom
+    from pydicom.pixels.processing import apply_modality_lut
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, UncompressedTransferSyntaxes
+
+    path, syntax = mates[0].path, mates[0].dataset.file_meta.get("TransferSyntaxUID")
+    try:
+        with naming(path), quiet():
+            dataset = pydicom.dcmread(path, force=True)
+            if not syntax:  # a file without preamble
+                implicit = dataset.original_encoding[0]
+                dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+            stored = dataset.pixel_array
+    except Refused:
+        if syntax in (None, *UncompressedTransferSyntaxes):
+            raise
+        return _decoded_by_itk(mates)
+    stored = stored.reshape(-1, *stored.shape[-2:])
+    grey = np.empty(stored.shape, np.float32)
+    for piece in mates:
+        grey[piece.frame] = apply_modality_lut(stored[piece.frame], piece.tags)
+    return grey
+
+
+def _decoded_by_itk(mates: Sequence[Slice]) -> np.ndarray:
+    """`_decoded` for ways of compression that pydicom does not know; ITK rescales by one rule a file."""
+    one = mates[0]
+    need("SimpleITK", one.path)
+    import SimpleITK as sitk
+
+    try:
+        if len({piece.rescale for piece in mates}) > 1 or "ModalityLUTSequence" in one.tags:
+            raise RuntimeError
+        with _silent():
+            return sitk.GetArrayFromImage(sitk.ReadImage(str(one.path), sitk.sitkFloat32))
+    except RuntimeError:  # its text is for those who know ITK
+        syntax = one.dataset.file_meta.TransferSyntaxUID
+        raise Refused(
+            f"cannot read {one.path}: its voxels are damaged, or compressed in a way that cannot be undone here ({syntax.name}); "
+            "export it uncompressed"
+        ) from None
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without what libraries in C write to the standard error, past Python."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _replace_padding(array: np.ndarray, slices: Sequence[Slice], where: Path) -> None:
+    """Give voxels that the scanner marks as no measurement the lowest grey value, if they lie far off the others."""
+    padding = np.zeros(array.shape, bool)
+    for k, one in enumerate(slices):
+        slope, intercept = one.rescale or (1.0, 0.0)
+        marks = [one.dataset.get("PixelPaddingValue"), one.dataset.get("PixelPaddingRangeLimit")]
+        ends = np.array([slope * mark + intercept for mark in marks if isinstance(mark, int)], np.float32)
+        if ends.size:
+            padding[k] = (array[k] >= ends.min()) & (array[k] <= ends.max())
+    if not padding.any() or padding.all():
+        return
+    low, high = array[~padding].min(), array[~padding].max()
+    off = padding & ((array > high) | (array < low - (high - low)))
+    if off.any():
+        warnings.warn(
+            f"{where}: {int(off.sum())} voxels are padding, not measured, with values such as {array[off][0]:g} far off the "
+            f"others ({low:g}..{high:g}); taken as {low:g}",
+            stacklevel=2,
+        )
+        array[off] = low
