@@ -145,8 +145,8 @@ def predict(
 ) -> None:
     """Segment one image or one volume with one sentence; the labels come on its own grid.
 
-    Their values are the numbers of the model's classes, 0 for background, whatever the sentence names. Of a volume,
-    the names and the amounts found are listed.
+    Their values are the numbers of the model's classes, 0 for background. Of a volume, only what the sentence names is
+    written unless --all-found is given, and the amounts are listed. Files that are there are kept unless --force is given.
 
     textdiff predict --model FOLDER --image slide.png --text "The nuclei are dense." --out mask.png
 

@@ -207,7 +207,7 @@ def _never_marked(train: Sequence[Examined], class_names: Sequence[str]) -> list
     if not marked or not never:
         return []
     remedy = "a model cannot learn it from these"
-    return [Fault(f"no case has {', '.join(never)}", remedy=remedy, split="train", warning=True)]
+    return [Fault(f"no training case has {', '.join(never)}", remedy=remedy, split="train", warning=True)]
 
 
 def _facts(examined: Sequence[Examined], class_names: Sequence[str]) -> dict[str, Any]:

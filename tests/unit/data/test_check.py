@@ -218,7 +218,7 @@ def test_a_sentence_a_name_and_a_class_may_be_missing():
         {"train": [case, Case("a", "b", image_array=picture[::-1], mask_array=mask)]}, ("background", "x", "y")
     )
     assert [fault.text for fault in report.faults] == ["no sentence", "several cases of this name"]
-    assert [fault.text for fault in report.warnings] == ["no case has y"]
+    assert [fault.text for fault in report.warnings] == ["no training case has y"]
 
 
 def test_the_same_image_in_one_split_is_a_warning_and_an_extra_split_is_training():
