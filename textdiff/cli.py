@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from textdiff.messages import Commands, Debug
+from textdiff.messages import Commands, Debug, say
 
 if TYPE_CHECKING:
     from textdiff.experiments.config import Config
@@ -288,9 +288,12 @@ def publish(
 
     Exit code 1 when a record that was named is refused.
     """
+    from textdiff.base.paths import results_dir
     from textdiff.experiments.publish import publish as copy
 
     verdicts = copy(run_ids or [], everything, allow_dirty)
+    if not verdicts:
+        say(f"no finished record in {results_dir()} (TEXTDIFF_RESULTS): there is nothing to publish")
     for verdict in verdicts:
         typer.echo(f"{verdict.state:9}  {verdict.run_id}" + (f": {verdict.reason}" if verdict.reason else ""))
     if run_ids and any(verdict.state == "refused" for verdict in verdicts):

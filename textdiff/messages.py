@@ -36,6 +36,9 @@ WAYS_OUT = {
     errno.EPERM: "choose another place, or ask for the right to it",
     errno.EROFS: "choose another place",
     errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOTDIR: "a folder was expected there",
+    errno.EEXIST: "a folder was expected there",
+    errno.EISDIR: "a file was expected there",
 }
 Debug = Annotated[
     bool,
