@@ -134,12 +134,17 @@ def predict(
         str | None, typer.Option(help="Volumes: which DICOM series of several, its UID or its number in the list.")
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Volumes: refuse a sentence that asks for what the model does not know.")
+        bool,
+        typer.Option("--strict", help="Refuse what would be warned of: values unlike the training's, words not known."),
     ] = False,
     only_named: Annotated[
         bool,
         typer.Option("--only-named/--all-found", help="Volumes: write what the sentence names, or all that is found."),
     ] = True,
+    as_written: Annotated[
+        bool,
+        typer.Option("--as-written", help="Volumes: never ask again in plain names where the sentence finds nothing."),
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
 ) -> None:
@@ -164,6 +169,7 @@ def predict(
     options: dict[str, Any] = {"overlap": overlap} if overlap is not None else {}
     options |= {"strict": True} if strict else {}
     options |= {} if only_named else {"only_named": False}
+    options |= {"ask_again": False} if as_written else {}
     if volume is not None:
         predict_solid(
             model,
@@ -181,7 +187,7 @@ def predict(
         asked = [*sampling, *reading, *(name for name in options if name != "strict")]
         asked += ["uncertainty"] if uncertainty else []
         if asked:
-            option = "all-found" if asked[0] == "only_named" else asked[0].replace("_", "-")
+            option = {"only_named": "all-found", "ask_again": "as-written"}.get(asked[0], asked[0].replace("_", "-"))
             raise ValueError(f"--{option} is of volumes: it goes with --volume, not with --image")
         predict_picture(model, image, text, out, device=device, force=force, strict=strict)
     typer.echo(out)

@@ -2,8 +2,8 @@
 
 The requests are written as people write them, not drawn from the grammar that training draws from. A request counts as obeyed
 when every structure asked for is marked with a Dice of at least `GOOD`, and of the others no more than `LITTLE` of what is there.
-Where the network does not obey, a person must be told: which structure is missing, or was left out. What is neither obeyed nor
-told is "silent", and the number that should be 0.
+A person's answer leaves out what was not asked for, and asks again in plain names where something is missing; what is still not
+right must be told. What is neither right nor told is "silent", and the number that should be 0.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from textdiff.data.volumes.cases import VolumeCase
 from textdiff.data.volumes.prompts import request
 from textdiff.data.volumes.requests import read_request
 from textdiff.evaluation.metrics import case_counts
-from textdiff.evaluation.studies import asked_only
 from textdiff.models.diffusion import Sampling
-from textdiff.models.inference import predict_volume
+from textdiff.models.inference import predict_volume, segment_volume
 from textdiff.models.textdiffseg import TextDiffSeg
 
 GOOD, LITTLE = 0.7, 0.05
@@ -174,34 +173,25 @@ def requests_study(
 ) -> pd.DataFrame:
     """One row per sentence and volume.
 
-    `sentence`, `asked` (meant by hand) and `read` (by the rules), `case`; `obeyed`: by the network alone; `right`: after what
-    was not asked for is left out; `told`: something was said; `silent`: not right, and not told; `dice`: the worst of what was
-    asked for, by the network (nan for nothing); `said`.
+    `sentence`, `asked` (meant by hand) and `read` (by the rules), `case`; `obeyed`: by the network alone; `again`: it was asked
+    again in plain names; `right`: what a person gets; `told`: something was said; `silent`: not right, and not told;
+    `network_dice`, `dice`: the worst of what was asked for, by the network alone and in the answer (nan for nothing); `said`.
     """
     names, rows = model.class_names[1:], []
     loaded = [(case, *case.pair()) for case in cases]
     for text, asked in requests_for(names, seed):
         read = read_request(text, names)
         for case, image, truth in loaded:
+            network = segment_volume(model, image, text, sampling, progress=False)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = predict_volume(model, image, text, sampling, progress=False, only_named=False)
-            marked = found.labels.array
-            left = asked_only(found.labels, model.class_names, read.asked).array if read.understood else marked
-            network, answer = (_agreement(labels, truth.array, asked, names) for labels in (marked, left))
-            row: dict[str, object] = {
-                "sentence": text,
-                "asked": _listed(asked),
-                "read": _listed(read.asked),
-                "case": case.name,
-            }
-            row |= {"obeyed": network[0], "right": answer[0], "told": bool(found.remarks)}
-            row |= {
-                "silent": not answer[0] and not found.remarks,
-                "dice": network[1],
-                "said": " | ".join(found.remarks),
-            }
-            rows.append(row)
+                answer = predict_volume(model, image, text, sampling, progress=False)
+            obeyed, worst = _agreement(network.labels.array, truth.array, asked, names)
+            right, reached = _agreement(answer.labels.array, truth.array, asked, names)
+            row: dict[str, object] = {"sentence": text, "asked": _listed(asked), "read": _listed(read.asked)}
+            row |= {"case": case.name, "obeyed": obeyed, "again": answer.prompt != text, "right": right}
+            row |= {"told": bool(answer.remarks), "silent": not right and not answer.remarks}
+            rows.append(row | {"network_dice": worst, "dice": reached, "said": " | ".join(answer.remarks)})
     return pd.DataFrame(rows)
 
 
@@ -221,9 +211,9 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def requests_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """`requests_study` by sentence, over the volumes: shares (0..1) of `obeyed`, `right`, `told` and `silent`, worst Dice first."""
+    """`requests_study` by sentence, over the volumes: shares (0..1) of `obeyed`, `again`, `right`, `told`, `silent`, and mean of `dice`; the worst first."""
     by = rows.groupby(["sentence", "asked", "read"], sort=False)
-    table = by[["obeyed", "right", "told", "silent", "dice"]].mean().reset_index()
+    table = by[["obeyed", "again", "right", "told", "silent", "dice"]].mean().reset_index()
     return table.sort_values(["silent", "right", "obeyed"], ascending=[False, True, True], kind="stable").reset_index(
         drop=True
     )
@@ -239,9 +229,10 @@ def requests_metrics(rows: pd.DataFrame) -> dict[str, float]:
         "requests/n": float(len(every)),
         "requests/read_as_meant": float((rows["asked"] == rows["read"]).groupby(rows["sentence"]).all().sum()),
         "requests/obeyed_by_the_network": float(every["obeyed"].sum()),
-        "requests/right_after_leaving_out": float(every["right"].sum()),
+        "requests/right": float(every["right"].sum()),
         "requests/right_or_told": float(answered.sum()),
         "requests/silent_share": float(rows["silent"].mean()),
+        "requests/asked_again_share": float(rows["again"].mean()),
         "requests/obeyed_share": float(rows["obeyed"].mean()),
         "requests/right_share": float(rows["right"].mean()),
     }

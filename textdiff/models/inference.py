@@ -25,6 +25,7 @@ from torch import Tensor
 
 from textdiff.base.progress import Progress
 from textdiff.data.images.pictures import read_picture, rgb_array
+from textdiff.data.volumes.prompts import prompt
 from textdiff.data.volumes.requests import Request, read_request
 from textdiff.data.volumes.volume import Volume, read_image
 from textdiff.models.diffusion import Sampling
@@ -131,7 +132,7 @@ class Prediction:
     ``uncertainty`` (if asked for): entropy of the mean probabilities by the logarithm of the number of classes,
     float32, 0 (sure) to 1 (all classes alike).
     ``probabilities`` (if asked for): mean of the samples, float32 ``[K+1, X, Y, Z]``.
-    ``asked``: the structures that the sentence asks for, as its words were read. ``dropped``: ml of those that were found, not
+    ``prompt``: the words that the labels follow. ``asked``: the structures that the sentence asks for, as its words were read. ``dropped``: ml of those that were found, not
     asked for and left out of ``labels`` (uncertainty and probabilities are the network's own). ``remarks``: all that was said.
     """
 
@@ -140,6 +141,7 @@ class Prediction:
     volumes_ml: dict[str, tuple[float, ...]]
     uncertainty: Volume | None = None
     probabilities: np.ndarray | None = field(default=None, repr=False)
+    prompt: str = ""
     asked: tuple[str, ...] = ()
     dropped: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
@@ -156,6 +158,7 @@ def predict_volume(
     probabilities: bool = False,
     progress: bool = True,
     only_named: bool = True,
+    ask_again: bool = True,
     strict: bool = False,
 ) -> Prediction:
     """Segment a volume, or the file or DICOM folder of one, with one sentence, and say where the answer may not be what was asked.
@@ -168,6 +171,8 @@ def predict_volume(
         probabilities: also keep those of all classes, which needs 4 bytes per class and voxel.
         only_named: structures that the sentence does not ask for become background (and are reported); where it names
             nothing that is known, all that was found stays.
+        ask_again: where the sentence as it stands gives nothing (or far too little) of a structure that it asks for, the model is
+            asked once more in the plain names of what was asked for, and that is said.
         strict: refuse what would be warned of before the work begins.
 
     Warns, before: of words that name nothing the model knows, a part of a structure or a slip of the pen, and of a volume unlike
@@ -195,13 +200,19 @@ def predict_volume(
             raise ValueError("; ".join(doubts))
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=2)
-    frame = _frame(volume)
-    del volume
-    found = _segmented(model, frame, grid, text, sampling, overlap, uncertainty, probabilities, progress)
+    ready, how = _ready(model, volume, grid), (sampling, overlap, uncertainty, probabilities, progress)
+    del volume, grid
+    found = _segmented(model, ready, text, *how)
+    plainly, missing = prompt("class", request.asked or ("",)), _missing(found, request, domain)
+    if ask_again and missing and plainly != text:
+        said = f"the sentence as it stands gave no {' and no '.join(missing)}; asked again as {plainly!r}"
+        warnings.warn(said, stacklevel=2)
+        doubts.append(said)
+        found = replace(_segmented(model, ready, plainly, *how), prompt=plainly)
     answer = _answered(found, request, domain, only_named)
     for remark in answer.remarks:
         warnings.warn(remark, stacklevel=2)
-    return replace(answer, remarks=(*doubts, *answer.remarks))
+    return replace(answer, prompt=answer.prompt or text, remarks=(*doubts, *answer.remarks))
 
 
 def segment_volume(
@@ -220,8 +231,8 @@ def segment_volume(
     Arguments and errors are those of :func:`predict_volume`.
     """
     _check_options(model, sampling, overlap)
-    grid = model.preprocessing.image(volume)
-    return _segmented(model, _frame(volume), grid, text, sampling, overlap, uncertainty, probabilities, progress)
+    ready = _ready(model, volume, model.preprocessing.image(volume))
+    return _segmented(model, ready, text, sampling, overlap, uncertainty, probabilities, progress)
 
 
 def _check_options(model: Segmenter, sampling: Sampling, overlap: float) -> None:
@@ -233,15 +244,32 @@ def _check_options(model: Segmenter, sampling: Sampling, overlap: float) -> None
         )
 
 
-def _frame(volume: Volume) -> Volume:
-    """Shape and place without the voxels, which of a large CT would be held twice."""
-    return replace(volume, array=np.broadcast_to(np.uint8(0), volume.shape))
+@dataclass(frozen=True)
+class _Ready:
+    """A volume as the windows are cut from it, without a second copy of its voxels.
+
+    ``frame`` and ``grid`` are the places of the image and of the model's grid; ``padded`` is the image on that grid, at least as
+    large as a ``window``, with ``before`` voxels added in front of each axis.
+    """
+
+    frame: Volume
+    grid: Volume
+    padded: Tensor
+    before: list[int]
+    window: tuple[int, int, int]
+
+
+def _ready(model: Segmenter, volume: Volume, grid: Volume) -> _Ready:
+    def place(one: Volume) -> Volume:
+        return replace(one, array=np.broadcast_to(np.uint8(0), one.shape))
+
+    window = model.preprocessing.frame(grid.shape)
+    return _Ready(place(volume), place(grid), *_padded(grid, window), window)
 
 
 def _segmented(
     model: Segmenter,
-    frame: Volume,
-    grid: Volume,
+    ready: _Ready,
     text: str,
     sampling: Sampling,
     overlap: float,
@@ -249,10 +277,9 @@ def _segmented(
     probabilities: bool,
     progress: bool,
 ) -> Prediction:
-    """Windows of ``grid``, blended and read off at the voxels of ``frame``."""
-    result = _Result(frame, grid, len(model.class_names), sampling.samples, uncertainty, probabilities)
-    window = model.preprocessing.frame(grid.shape)
-    padded, before = _padded(grid, window)
+    """Windows of the model's grid, blended and read off at the voxels of the image."""
+    grid, padded, before, window = ready.grid, ready.padded, ready.before, ready.window
+    result = _Result(ready.frame, grid, len(model.class_names), sampling.samples, uncertainty, probabilities)
     # Each axis of data.volumes.patches.place_channels, going on evenly over the padding
     axes = zip(grid.shape, before, padded.shape, strict=True)
     places = [(torch.arange(wide) - margin + 0.5) / size * 2 - 1 for size, margin, wide in axes]
@@ -279,6 +306,12 @@ def _on_request(text: str, request: Request, known: Sequence[str]) -> Iterator[s
         yield f"{part!r} is a part of a structure, which this model can only mark whole"
 
 
+def _missing(found: Prediction, request: Request, domain: Domain | None) -> list[str]:
+    """Structures that were asked for, and of which nothing was found, or far less than any volume of the training has."""
+    amounts = {name: sum(drawn) / len(drawn) for name, drawn in found.volumes_ml.items()}
+    return [name for name in request.asked if not amounts[name] or (domain and domain.too_little(name, amounts[name]))]
+
+
 def _answered(found: Prediction, request: Request, domain: Domain | None, only_named: bool) -> Prediction:
     """The prediction compared with the request: what is missing and what is too much, said and (``only_named``) left out."""
     amounts = {name: sum(drawn) / len(drawn) for name, drawn in found.volumes_ml.items()}
@@ -292,11 +325,12 @@ def _answered(found: Prediction, request: Request, domain: Domain | None, only_n
     if not only_named:
         return replace(found, asked=request.asked, remarks=(*said, f"marked although not asked for: {listed}"))
     numbers = [found.class_names.index(name) for name in extra]
-    labels = np.where(np.isin(found.labels.array, numbers), 0, found.labels.array)
+    table = np.arange(len(found.class_names), dtype=found.labels.array.dtype)
+    table[numbers] = 0
     dropped = {name: found.volumes_ml[name] for name in extra}
     return replace(
         found,
-        labels=replace(found.labels, array=labels.astype(found.labels.array.dtype)),
+        labels=replace(found.labels, array=table[found.labels.array]),
         volumes_ml=found.volumes_ml | {name: (0.0,) * len(drawn) for name, drawn in dropped.items()},
         asked=request.asked,
         dropped=dropped,

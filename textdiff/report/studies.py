@@ -35,7 +35,7 @@ def prompts_of(dataset: str, records: pd.DataFrame) -> tuple[dict[str, Any], pd.
 REQUESTS = {
     "read_as_meant": "read as meant",
     "obeyed_by_the_network": "obeyed by the network",
-    "right_after_leaving_out": "right after leaving out",
+    "right": "right answer",
     "right_or_told": "right, or told",
 }
 

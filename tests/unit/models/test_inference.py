@@ -372,6 +372,27 @@ def test_what_was_asked_for_and_not_found_is_said():
     assert not found.labels.array.any() and said == "left kidney was asked for, and none was found"
 
 
+class Plain(Sides):
+    """Understands plain names alone."""
+
+    def segment(self, images, prompts, sampling=None):
+        found = super().segment(images, prompts, sampling)
+        if prompts[0] != "left kidney and right kidney":
+            found[:, 2] = 0
+        return found
+
+
+def test_where_something_is_missing_the_model_is_asked_again_in_plain_names():
+    model = Plain()
+    found, said = remarks(model, "both kidneys, please")
+    assert found.prompt == "left kidney and right kidney" and (found.labels.array == 2).any()
+    assert said == ("the sentence as it stands gave no right kidney; asked again as 'left kidney and right kidney'")
+    found, said = remarks(model, "both kidneys, please", ask_again=False)
+    assert found.prompt == "both kidneys, please" and said == "right kidney was asked for, and none was found"
+    found, said = remarks(Sides(), "both kidneys, please")
+    assert found.prompt == "both kidneys, please" and said == ""
+
+
 def test_a_volume_unlike_those_of_the_training_is_named_and_refused_if_strict():
     model, volume = Sides(), blobs()
     empty = replace(volume, array=np.zeros(volume.shape, np.uint8))
@@ -422,7 +443,7 @@ def peak(depth):
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 low = peak(64)
-print((peak(320) - low) / (64 * 64 * (320 - 64)))
+print((peak(768) - low) / (64 * 64 * (768 - 64)))
 """
 
 
