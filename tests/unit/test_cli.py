@@ -114,6 +114,7 @@ def test_predict_writes_the_labels_themselves_or_leaves_the_old_file(tmp_path, m
             assert written.mode == "L" and np.array_equal(np.asarray(written), LABELS)
 
 
+@pytest.mark.takes("Sentences", "a text without a word", "refused")
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -278,6 +279,7 @@ def test_predict_with_a_full_disk_leaves_the_old_files_and_no_rest(ct, volume_mo
     assert sorted(path.name for path in Path().iterdir()) == ["ct.nii.gz", "mask.nii.gz"]
 
 
+@pytest.mark.takes("Model files", "a model of volumes for a picture, and the other way round", "refused")
 def test_predict_says_which_input_a_model_is_for(ct, volume_model):
     for folder, kind in (("flat", "TextDiff"), ("solid", "TextDiffSeg")):
         Path(folder).mkdir()
