@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from textdiff.messages import Commands, Debug
+from textdiff.messages import Commands, Debug, say
 
 if TYPE_CHECKING:
     from textdiff.experiments.config import Config
@@ -92,7 +92,7 @@ def check(
 
     textdiff check data/Task04_Hippocampus --dataset hippocampus --json report.json
     """
-    from textdiff.base.checkpoints import write_text
+    from textdiff.base.files import write_text
     from textdiff.base.outputs import check_output
     from textdiff.data.folders import check_folder
 
@@ -145,8 +145,8 @@ def predict(
 ) -> None:
     """Segment one image or one volume with one sentence; the labels come on its own grid.
 
-    Their values are the numbers of the model's classes, 0 for background, whatever the sentence names. Of a volume,
-    the names and the amounts found are listed.
+    Their values are the numbers of the model's classes, 0 for background. Of a volume, only what the sentence names is
+    written unless --all-found is given, and the amounts are listed. Files that are there are kept unless --force is given.
 
     textdiff predict --model FOLDER --image slide.png --text "The nuclei are dense." --out mask.png
 
@@ -288,9 +288,12 @@ def publish(
 
     Exit code 1 when a record that was named is refused.
     """
+    from textdiff.base.paths import results_dir
     from textdiff.experiments.publish import publish as copy
 
     verdicts = copy(run_ids or [], everything, allow_dirty)
+    if not verdicts:
+        say(f"no finished record in {results_dir()} (TEXTDIFF_RESULTS): there is nothing to publish")
     for verdict in verdicts:
         typer.echo(f"{verdict.state:9}  {verdict.run_id}" + (f": {verdict.reason}" if verdict.reason else ""))
     if run_ids and any(verdict.state == "refused" for verdict in verdicts):

@@ -27,7 +27,7 @@ STOPPED = 130  # exit code after Ctrl-C, as shells have it
 FOR_PEOPLE = (ValueError, TypeError, RuntimeError, ImportError, OSError, FloatingPointError)
 NOT_FOR_USERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ImportWarning, ResourceWarning)
 NO_MEMORY = re.compile(
-    r"can't allocate memory|not enough memory|out of memory|failed to map segment|ALLOC_FAILED", re.I
+    r"can(no|')t allocate memory|not enough memory|out of memory|failed to map segment|ALLOC_FAILED", re.I
 )
 WAYS_OUT = {
     errno.ENOSPC: "free some space, or write elsewhere",
@@ -36,6 +36,9 @@ WAYS_OUT = {
     errno.EPERM: "choose another place, or ask for the right to it",
     errno.EROFS: "choose another place",
     errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOTDIR: "a folder was expected there",
+    errno.EEXIST: "a folder was expected there",
+    errno.EISDIR: "a file was expected there",
 }
 Debug = Annotated[
     bool,
@@ -108,10 +111,10 @@ def line_of(error: Exception) -> str:
     """What to tell a person of an exception: what was wrong, with what file, and what to do."""
     text = " ".join(str(error).split()) or type(error).__name__
     doing = f"while {error.during}: " if hasattr(error, "during") else ""
+    if _out_of_memory(error):  # also where that is taken for a damaged file
+        return f"{doing}not enough memory{_asked_for(text)}; free some, or ask for less: fewer samples, a smaller batch"
     if isinstance(error, FOR_PEOPLE) and _said_here(error):
         return text
-    if isinstance(error, MemoryError) or NO_MEMORY.search(text):
-        return f"{doing}not enough memory{_asked_for(text)}; free some, or ask for less: fewer samples, a smaller batch"
     if isinstance(error, BrokenPipeError):
         return "standard output was closed: nobody reads what is printed"
     if isinstance(error, OSError) and error.errno is not None:
@@ -124,6 +127,15 @@ def line_of(error: Exception) -> str:
         return f"{doing}the Python package {error.name} is missing here; install it, for example with pip"
     name = type(error).__name__
     return f"{doing}unexpected {name}{'' if text == name else f': {text}'} (a fault of the program, or a file that it did not expect; --debug shows where)"
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Whether an exception, or one that it was made of, is of memory that the machine does not have."""
+    while error is not None:
+        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _said_here(error: Exception) -> bool:

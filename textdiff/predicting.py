@@ -121,7 +121,7 @@ def _check_dicom(volume: Path, out: Path) -> None:
 
 
 def _write_volume_labels(
-    out: Path, labels: Volume, class_names: Sequence[str], source: Path, reading: dict[str, str]
+    out: Path, labels: Volume, class_names: Sequence[str], source: Path, reading: dict[str, Any]
 ) -> None:
     if out.name.lower().endswith(DICOM):
         from textdiff.data.volumes.dicom_seg import write_dicom_seg

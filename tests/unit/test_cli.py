@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import nibabel
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 import textdiff
 from textdiff import cli, notebooks
 from textdiff.base import paths
+from textdiff.data.volumes.volume import Volume
 from textdiff.experiments import publish, run, sweep
 from textdiff.experiments.pages import DataConfig
 from textdiff.experiments.publish import Verdict
@@ -223,6 +225,35 @@ def test_predict_of_a_volume_writes_aligned_labels_and_uncertainty(ct, volume_mo
     ]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX systems")
+def test_a_mask_is_as_private_as_its_volume(ct, volume_model):
+    ct.chmod(0o600)
+    assert predict_with({"--uncertainty": "u.nii"}).exit_code == 0
+    assert [Path(name).stat().st_mode & 0o777 for name in ("mask.nii.gz", "u.nii")] == [0o600, 0o600]
+
+
+@pytest.mark.takes("DICOM SEG (output)", "--out mask.dcm for an image that is no DICOM series", "refused")
+def test_a_name_that_ends_in_dcm_asks_for_a_dicom_object(ct, volume_model, monkeypatch):
+    """Only of a DICOM series, not among its slices, and with what it takes to write one: all known before the model."""
+    written = []
+    monkeypatch.setitem(sys.modules, "textdiff.data.volumes.dicom", SimpleNamespace(is_dicom=Path.is_dir))
+    seg = SimpleNamespace(need_highdicom=lambda path: None, write_dicom_seg=lambda *given: written.append(given))
+    monkeypatch.setitem(sys.modules, "textdiff.data.volumes.dicom_seg", seg)
+    assert_one_line(predict_with({"--out": "o.dcm"}), "belong to a DICOM series, and ct.nii.gz is none")
+    Path("series").mkdir()
+    assert_one_line(
+        predict_with({"--volume": "series", "--out": "series/o.dcm"}), "would lie among the slices of series"
+    )
+    assert not volume_model
+    monkeypatch.setattr("textdiff.data.volumes.volume.read_image", lambda path, series: whole)
+    whole = Volume(np.arange(120.0, dtype=np.float32).reshape(6, 5, 4), np.eye(4))
+    result = predict_with({"--volume": "series", "--out": "o.dcm", "--series": "2"})
+    assert result.exit_code == 0, result.output
+    (out, labels, names, source, series) = written[0]
+    assert (out, source, series) == (Path("o.dcm"), Path("series"), "2")
+    assert labels.shape == whole.shape and names == ("background", "left kidney", "right kidney")
+
+
 def test_predict_warns_in_one_line_of_a_text_about_nothing_known(ct, volume_model):
     result = predict_with({"--text": "the moon"})
     assert result.exit_code == 0
@@ -345,6 +376,28 @@ def notebook(tmp_path) -> Path:
 def test_run_checks_before_it_starts(notebook, monkeypatch, words, said):
     monkeypatch.setattr(notebooks, "execute_notebook", lambda *a: pytest.fail("it was started"))
     assert_one_line(invoke("run", notebook, *words), said)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--out", "copy.txt"), "--out must end in .ipynb; got copy.txt"),
+        (("--out", "old.ipynb"), "old.ipynb is there already: choose another name, or replace it with --force"),
+        (("--out", "13.ipynb", "--force"), "would replace"),
+        (("-p", "dataset=monuseg"), "data set 'monuseg' not found"),
+        (("-p", "text_encoder=/nope"), "no text encoder folder at /nope"),
+        (("-p", "image_size=98"), "the nearest is 96"),
+    ],
+)
+def test_run_looks_for_what_it_needs_before_it_starts(notebook, monkeypatch, tmp_path, words, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TEXTDIFF_DATA", str(tmp_path))
+    monkeypatch.setattr(notebooks, "execute_notebook", lambda *a: pytest.fail("it was started"))
+    Path("old.ipynb").touch()
+    parameters = PARAMETERS + 'dataset = "nuclei_phantoms"\ntext_encoder = "auto"\nimage_size = "auto"\n'
+    write_notebook(notebook, parameters, "pass", config="TextDiffConfig")
+    assert_one_line(invoke("run", notebook, *words), said)
+    assert sorted(path.name for path in Path().iterdir()) == ["13.ipynb", "old.ipynb"]
 
 
 @pytest.mark.parametrize("module", ["nbformat", "papermill"])
@@ -519,6 +572,12 @@ def test_publish_says_what_it_did(monkeypatch):
     assert result.exit_code == 0 and asked == [([], True, True)]
     assert result.output.splitlines() == ["published  a-1", "refused    b-2: it is of a demo run"]
     assert invoke("publish", "a-1", "b-2").exit_code == 1
+
+
+def test_publish_of_nothing_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("TEXTDIFF_RESULTS", str(tmp_path))
+    monkeypatch.setattr(publish, "publish", lambda *args: [])
+    assert f"no finished record in {tmp_path}" in invoke("publish", "--all").stderr
 
 
 def test_publish_needs_to_be_told_what():

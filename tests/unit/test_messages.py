@@ -69,6 +69,15 @@ def test_what_the_package_says_itself_is_said_as_it_is(capsys):
     assert capsys.readouterr().err == "textdiff: '6,x' is not a comma-separated list of int numbers\n"
 
 
+def test_memory_that_is_missing_is_no_damaged_file(capsys):
+    with pytest.raises(typer.Exit), one_line():
+        try:
+            raise RuntimeError("unable to mmap 12780752 bytes: Cannot allocate memory (12)")
+        except RuntimeError as error:
+            raise ValueError("w.safetensors cannot be read; it may be truncated") from error
+    assert "not enough memory" in capsys.readouterr().err
+
+
 def test_the_traceback_comes_before_the_line_for_those_who_ask(capsys):
     with pytest.raises(typer.Exit), one_line(debug=True):
         raise KeyError("head")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from textdiff.base.files import temporary_name
 
-LEAST_ROOM = 1 << 20  # bytes
+LEAST_ROOM = 1 << 16  # bytes
 
 
 def check_output(

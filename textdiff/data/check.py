@@ -7,6 +7,7 @@ Every file is read to its end, once: what was read without a fault is remembered
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import sys
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from textdiff.base.checkpoints import read_json, write_text
+from textdiff.base.files import read_json, write_text
 from textdiff.base.paths import cache_dir
 from textdiff.base.progress import Progress
 from textdiff.data.cases import Case
@@ -117,26 +118,22 @@ def _picture(case: Case, attempt: Callable[..., Any]) -> Examined:
     known = replace(case, image_array=image, mask_array=mask)
     if mask is not None:
         attempt(known.pair, case.mask_path, "bring both to one size (the mask without blending), or pair the right two")
-    if image.min() == image.max():
-        attempt(lambda: _constant(image, case), case.image_path, BROKEN)
+    attempt(lambda: _check_not_empty(image, case), case.image_path, BROKEN)
     values = (float(image.min()), float(image.max()))
     return Examined((), known.fingerprint(), image.shape[:2], (), values, _counts(mask))
 
 
-def _constant(image: np.ndarray, case: Case) -> None:
-    raise ValueError(
-        f"{case.image_path or case.name}: every pixel has the same value {image.min()}: the picture is empty"
-    )
+def _check_not_empty(image: np.ndarray, case: Case) -> None:
+    if image.min() == image.max():
+        where = case.image_path or case.name
+        raise ValueError(f"{where}: every pixel has the same value {image.min()}: the picture is empty")
 
 
 def _volume(case: VolumeCase, attempt: Callable[..., Any]) -> Examined:
     file = case.label_path or next(iter(case.masks.values()), None)
     image = attempt(case.image, case.image_path, BROKEN)
-    labels = (
-        attempt(case.labels, file, "correct the label map, or the labels in the data set's entry")
-        if case.labelled
-        else None
-    )
+    remedy = "correct the label map, or the labels in the data set's entry"
+    labels = attempt(case.labels, file, remedy) if case.labelled else None
     counts = None if labels is None else _counts(labels.array)
     if image is None:
         return Examined(labels=counts)
@@ -173,13 +170,10 @@ def _of_labels(case: OneCase, labels: Mapping[int, int], num_classes: int | None
 
 def _of_case(case: OneCase, examined: Examined) -> list[Fault]:
     """Its faults, and that of its sentence, which no file of its own holds."""
-    silent = isinstance(case, Case) and not case.caption.strip()
-    said = (
-        Fault("no sentence", case.name, str(case.image_path or ""), "write one in the table of sentences")
-        if isinstance(case, Case)
-        else None
-    )
-    return [*examined.faults, *([said] if silent and said else [])]
+    if not isinstance(case, Case) or case.caption.strip():
+        return list(examined.faults)
+    silent = Fault("no sentence", case.name, str(case.image_path or ""), "write one in the table of sentences")
+    return [*examined.faults, silent]
 
 
 def _names_twice(cases: Mapping[str, Sequence[OneCase]]) -> list[Fault]:
@@ -199,9 +193,8 @@ def _images_twice(every: Sequence[tuple[str, OneCase]], examined: Sequence[Exami
         if other is case or not one.fingerprint:
             continue
         leak = before.removesuffix(EXTRA) != split.removesuffix(EXTRA)
-        text = f"the same image as case {other.name!r} of {before}" + (
-            ": what is tested was trained on" if leak else ""
-        )
+        text = f"the same image as case {other.name!r} of {before}"
+        text += ": what one split holds must be new to the others" if leak else ""
         file = str((_files(case) or ("",))[0])
         found.append(Fault(text, case.name, file, "leave one of the two out", split, warning=not leak))
     return found
@@ -213,11 +206,8 @@ def _never_marked(train: Sequence[Examined], class_names: Sequence[str]) -> list
     never = [name for label, name in enumerate(class_names) if label not in marked]
     if not marked or not never:
         return []
-    return [
-        Fault(
-            f"no case has {', '.join(never)}", remedy="a model cannot learn it from these", split="train", warning=True
-        )
-    ]
+    remedy = "a model cannot learn it from these"
+    return [Fault(f"no training case has {', '.join(never)}", remedy=remedy, split="train", warning=True)]
 
 
 def _facts(examined: Sequence[Examined], class_names: Sequence[str]) -> dict[str, Any]:
@@ -250,9 +240,10 @@ def _examined(cases: Sequence[OneCase], num_classes: int | None, root: Path | No
     known = {k: one for k, key in enumerate(keys) if (one := memory.recall(key, stamps[k])) is not None}
     todo = [k for k in range(len(cases)) if k not in known]
     read = _read([cases[k] for k in todo], num_classes)
+    first = list(itertools.islice(read, 1))  # the processes have started: from here on the time left can be told
     try:
         with Progress(len(todo), "cases", f"checking {counted(len(todo), 'case')}", progress and bool(todo)) as told:
-            for k, one in zip(todo, read, strict=True):
+            for k, one in zip(todo, itertools.chain(first, read), strict=True):
                 known[k] = one
                 memory.keep(keys[k], stamps[k], one)
                 told.step()

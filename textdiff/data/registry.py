@@ -348,7 +348,7 @@ _MODELS = (
         kind="TextDiff",
         dataset="chest_phantoms",
         sha256="c5cba3d5d1f797c1666c3f695f1bfb9f39c91619f115153c7f19ca98613d92fc",
-        config_sha256="82c66a4d5a42e7dcd92dc0888dcfbd82fd7a33807361f4e6d902bb7a9606e17e",
+        config_sha256="693dc43b006ad3ca75d9c7d0d83bc4331cf27ff14e9e3d4f3f8113d4329938af",
         size=830_804,
         packaged=True,
     ),

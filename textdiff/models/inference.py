@@ -257,8 +257,9 @@ def _segmented(
     axes = zip(grid.shape, before, padded.shape, strict=True)
     places = [(torch.arange(wide) - margin + 0.5) / size * 2 - 1 for size, margin, wide in axes]
     windows = math.prod(len(_starts(size, side, overlap)) for size, side in zip(padded.shape, window, strict=True))
+    unit = "windows" if sampling.samples == 1 else "samples of windows"
     about = _about(grid, window, windows, sampling)
-    with torch.no_grad(), Progress(windows * sampling.samples, "windows", about, shown=progress) as told:
+    with torch.no_grad(), Progress(windows * sampling.samples, unit, about, shown=progress) as told:
         for first, drawn in _layers(padded, places, window, overlap, _Drawing(model, text, sampling, told.step)):
             result.add(drawn, first, before)
     return result.prediction(model.class_names)
@@ -443,9 +444,10 @@ class _Result:
 
     def _fill(self, drawn: Tensor, planes: slice) -> None:
         """Reduce ``drawn [S, K+1, X, Y, planes]`` of the image's voxels to the maps."""
-        chosen, mean = _most(drawn, 1), drawn.mean(dim=0)
+        single = len(drawn) == 1  # most often: nothing to average then
+        chosen, mean = _most(drawn, 1), drawn[0] if single else drawn.mean(dim=0)
         self.counts += torch.stack([torch.bincount(labels.flatten(), minlength=self.classes) for labels in chosen])
-        found = {"labels": _most(mean, 0), "probabilities": mean}
+        found = {"labels": chosen[0] if single else _most(mean, 0), "probabilities": mean}
         if "uncertainty" in self.maps:
             found["uncertainty"] = torch.special.entr(mean).sum(dim=0).div(np.log(self.classes)).clamp(0, 1)
         for name in self.maps:

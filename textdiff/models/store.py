@@ -317,7 +317,11 @@ class Pretrained(nn.Module):
             model = _built(cls, about, folder)
             model.trained_on = about["trained_on"]
             model.domain = Domain.from_json(about["domain"]) if "domain" in about else None
-        except (KeyError, TypeError) as error:
+            _check_whole(model.settings, about)
+            features: Any = getattr(model, "features", None)
+            if features is not None:
+                _check_whole(features.settings, about["features"], "features.")
+        except (KeyError, TypeError, AttributeError) as error:
             said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{folder / 'config.json'} does not describe a {cls.__name__}: {said}") from error
         model.load_own(read_checkpoint(folder / WEIGHTS), str(folder / WEIGHTS))
@@ -331,12 +335,23 @@ class Pretrained(nn.Module):
 def _built(cls: type[Model], about: Mapping[str, Any], folder: Path) -> Model:
     """The untrained model that config.json describes, with its frozen parts."""
     text = about["text"]
-    parts: dict[str, Any] = {"text": text and TextEncoder.from_pretrained(text.pop("name"), **text)}
+    parts: dict[str, Any] = {"text": None}
+    if text is not None:
+        parts["text"] = TextEncoder.from_pretrained(text["name"], text["max_length"], padding=text["padding"])
     if "features" in about:
         parts["features"] = _load_features(about["features"], folder)
     settings = {key: value for key, value in about.items() if key not in APART}
     objects = {key: build(**settings[key]) for key, build in cls.SPECS.items()}
     return cls(**{**parts, **settings, **about["model"], **objects})
+
+
+def _check_whole(settings: Mapping[str, Any], about: Mapping[str, Any], where: str = "") -> None:
+    """Raises KeyError for a setting that a file leaves out: its default is not what the model was trained with."""
+    for key, value in settings.items():
+        if key not in about:
+            raise KeyError(f"{where}{key}")
+        if isinstance(value, Mapping):
+            _check_whole(value, about[key], f"{where}{key}.")
 
 
 def own_state(model: nn.Module) -> dict[str, Tensor]:

@@ -153,7 +153,7 @@ def test_all_faults_of_a_data_set_of_volumes_are_found_at_once(tmp_path):
         "pat_06": "has no label map",
         "pat_07": "cannot read",
         "pat_08": "mm apart",
-        "pat_11": "the same image as case 'pat_10' of val: what is tested was trained on",
+        "pat_11": "the same image as case 'pat_10' of val: what one split holds must be new to the others",
     }.items():
         assert any(fault.case == case and text in fault.text for fault in report.faults), f"{case} {text}\n{told}"
     assert len(report.faults) == 10
@@ -223,7 +223,7 @@ def test_a_sentence_a_name_and_a_class_may_be_missing():
         {"train": [case, Case("a", "b", image_array=picture[::-1], mask_array=mask)]}, ("background", "x", "y")
     )
     assert [fault.text for fault in report.faults] == ["no sentence", "several cases of this name"]
-    assert [fault.text for fault in report.warnings] == ["no case has y"]
+    assert [fault.text for fault in report.warnings] == ["no training case has y"]
 
 
 @pytest.mark.takes("Data sets (check)", "one image in training and in test", "refused")

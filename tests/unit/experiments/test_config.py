@@ -108,6 +108,16 @@ def test_values_of_another_type_are_refused(name, value, message):
         (TextDiffConfig, "max_test", 0, "at least 1"),
         (TextDiffConfig, "seed", -1, "at least 0"),
         (TextDiffConfig, "image_size", -8, "at least 8"),
+        (TextDiffConfig, "image_size", 98, "image_size=98: phantoms_32 takes multiples of 4.*; the nearest is 96"),
+        *((cls, "image_size", 98, "takes multiples of 4") for cls in (FeaturesConfig, BlocksConfig)),
+        *((cls, "blocks", "99", "has decoder blocks 0 to") for cls in (FeaturesConfig, BlocksConfig)),
+        *(
+            (cls, "backbone", "/nope", "neither a folder with config.json here")
+            for cls in (FeaturesConfig, BlocksConfig)
+        ),
+        (PretrainConfig, "crop", 50, "crop=50: this network takes multiples of 4; the nearest is 48"),
+        (PretrainConfig, "crop", 96, "are only 64 pixels"),
+        (PretrainConfig, "model_channels", 33, "multiple of 32"),
         (TextDiffConfig, "noise_steps", "5000", "at most 999"),
         (TextDiffConfig, "blocks", "99", "phantoms_32 has decoder blocks 0 to"),
         (TextDiffConfig, "noise_steps", "50,50", "each number once"),
@@ -137,6 +147,41 @@ def test_values_of_another_type_are_refused(name, value, message):
 def test_values_that_are_not_possible_are_refused_before_anything_starts(cls, name, value, message):
     with pytest.raises(ValueError, match=message):
         cls.from_params(**{name: value})
+
+
+def test_a_network_from_scratch_needs_pictures_of_some_size():
+    with pytest.raises(ValueError, match="image_size=16: unet takes 32 pixels or more"):
+        TextDiffConfig.from_params(model="unet", image_size=16)
+
+
+@pytest.mark.parametrize(
+    ("cls", "params", "said"),
+    [
+        (DataConfig, {"dataset": "monuseg"}, "data set 'monuseg' not found"),
+        (TextDiffConfig, {"dataset": "monuseg"}, "data set 'monuseg' not found"),
+        (TextDiffSegConfig, {"dataset": "hippocampus"}, "data set 'hippocampus' not found"),
+        (SamplingConfig, {"dataset": "hippocampus"}, "data set 'hippocampus' not found"),
+        (PredictConfig, {"dataset": "qata", "model_folder": "chest_phantoms_small"}, "data set 'qata' not found"),
+        (PredictConfig, {"dataset": "qata"}, "no model ships for 'qata'"),
+        (PredictConfig, {"model_folder": "/nope"}, "'/nope' is not a known TextDiff"),
+        (TextDiffSegConfig, {"start_from": "/nope"}, "'/nope' is not a known TextDiffSeg"),
+        (PretrainConfig, {"start_from": "/nope"}, "no backbone '/nope'"),
+        (TextDiffConfig, {"text_encoder": "/nope"}, "no text encoder folder at /nope"),
+        (TextDiffSegConfig, {"text_encoder": "/nope"}, "no text encoder folder at /nope"),
+        (TextDiffConfig, {"backbone": "openai_256"}, "OpenAI's 256x256 unconditional checkpoint .* is not at"),
+    ],
+)
+def test_what_a_run_reads_is_looked_for_before_it_starts(monkeypatch, tmp_path, cls, params, said):
+    for name in ("TEXTDIFF_DATA", "TEXTDIFF_WEIGHTS", "TEXTDIFF_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    config = cls.from_params(**params)
+    with pytest.raises((FileNotFoundError, ValueError), match=said):
+        config.check_inputs()
+
+
+@every_class
+def test_what_a_demo_reads_is_there(cls):
+    cls.from_params().check_inputs()
 
 
 def test_a_device_that_is_not_here(monkeypatch):

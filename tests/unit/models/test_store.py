@@ -125,13 +125,48 @@ def test_folders_and_names_in_the_folder_of_weights(machine):
         TextDiff.from_pretrained("mine")
 
 
+def change(folder, key: str, *value: object) -> None:
+    """Another value for "head.dim" in a saved model's config.json; without a value the key goes."""
+    about = json.loads((folder / "config.json").read_text())
+    *path, last = key.split(".")
+    place = about
+    for name in path:
+        place = place[name]
+    del place[last]
+    place |= dict.fromkeys([last], *value) if value else {}
+    (folder / "config.json").write_text(json.dumps(about))
+
+
+KEYS = ["text", "head", "model", "trained_on", "features", "class_names", "text.padding", "text.max_length"]
+
+
 @pytest.mark.takes("Model files", "a config.json that lacks something", "refused")
-@pytest.mark.parametrize("key", ["text", "head", "model", "trained_on", "features"])
+@pytest.mark.parametrize(
+    "key", [*KEYS, "model.text_mask", "image.channel_order", "head.positions", "features.noise_seed"]
+)
 def test_a_description_that_lacks_something_is_named(machine, key):
+    """What is left out would otherwise be a default, and the answers other than those of the model that was saved."""
     tiny_textdiff(TextEncoder.from_pretrained("tiny")).save_pretrained(machine / "mine")
-    path = machine / "mine" / "config.json"
-    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != key}))
-    with pytest.raises(ValueError, match=f"config.json does not describe a TextDiff: .*{key}"):
+    change(machine / "mine", key)
+    with pytest.raises(ValueError, match=f"config.json does not describe a TextDiff: .*{key.split('.')[-1]}"):
+        TextDiff.from_pretrained(machine / "mine")
+
+
+@pytest.mark.takes("Model files", "a config.json with a value that cannot be", "refused")
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("text", "tiny", "does not describe a TextDiff"),
+        ("head", None, "does not describe a TextDiff"),
+        ("image.channel_order", "GBR", "channel_order='GBR': known are RGB, BGR"),
+        ("image.image_size", "32", "image_size='32': a whole number"),
+        ("model.num_classes", 1, "num_classes=1"),
+    ],
+)
+def test_a_description_that_cannot_be_is_refused(machine, key, value, said):
+    tiny_textdiff(TextEncoder.from_pretrained("tiny")).save_pretrained(machine / "mine")
+    change(machine / "mine", key, value)
+    with pytest.raises(ValueError, match=said):
         TextDiff.from_pretrained(machine / "mine")
 
 

@@ -25,19 +25,10 @@ PICTURE_SUFFIXES = {
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff"),
     *(".bmp", ".dib", ".gif", ".webp", ".pbm", ".pgm", ".ppm", ".pnm"),
 }
-# Tags of TIFF
-SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, SUB_IFDS, FORMAT = (
-    254,
-    256,
-    257,
-    258,
-    262,
-    274,
-    277,
-    330,
-    339,
-)
-COMPRESSION, BIT_ORDER, DEFLATE = 259, 266, (8, 32946)
+# Tags of TIFF, and of EXIF, which is one
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, BIT_ORDER = 256, 257, 258, 259, 262, 266
+ORIENTATION, SAMPLES, SUB_IFDS, FORMAT = 274, 277, 330, 339
+DEFLATE = (8, 32946)  # values of COMPRESSION
 PARTS = ((273, 324), (279, 325))  # places and sizes of strips, or of tiles
 # How a stored picture is turned to stand upright, by its EXIF orientation: names of PIL's transpositions
 TURNS = {
@@ -210,11 +201,7 @@ def _kind_of(path: Path) -> str:
         return "is no picture; a scan (NIfTI) is given as a volume"
     if head[4:8] == b"ftyp":
         return "is HEIC or AVIF, which is not read: save it as PNG or JPEG"
-    if (
-        head[:8] == b"\x89PNG\r\n\x1a\n"
-        or head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-        or head[:3] == b"\xff\xd8\xff"
-    ):
+    if head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF8")):
         return "is damaged, or of a kind that is not read (such as 64-bit numbers): save it anew as PNG"
     return f"is no picture of a kind that is read here: save it as {known}"
 
@@ -276,7 +263,7 @@ def _verify(path: Path, picture: Image) -> None:
     if picture.format == "PNG":
         from PIL import Image as images
 
-        with images.open(path) as other:  # verify() leaves a picture that cannot be decoded
+        with images.open(path, formats=("PNG",)) as other:  # verify() leaves a picture that cannot be decoded
             other.verify()
     if picture.format != "TIFF":
         return
@@ -320,9 +307,8 @@ def _choose_level(path: str | Path, picture: Image, frames: int) -> str:
     largest = max(range(frames), key=lambda page: sizes[page][0] * sizes[page][1])
     width, height = sizes[largest]
     others = [size for page, size in enumerate(sizes) if page != largest]
-    pages = ", ".join(f"{i}: {w}x{h}" for i, (w, h) in enumerate(sizes[:12], start=1)) + (
-        ", ..." if frames > 12 else ""
-    )
+    pages = ", ".join(f"{i}: {w}x{h}" for i, (w, h) in enumerate(sizes[:12], start=1))
+    pages += ", ..." if frames > 12 else ""
     for w, h in others:
         # a level's sides are whole numbers: they may be off by one
         if w >= width or h >= height or abs(w * height - h * width) > max(width, height):

@@ -100,6 +100,8 @@ class ImageSpec:
     """How a picture and its mask become tensors; the arguments of :func:`to_input` and :func:`mask_at` in one object.
 
     image_size: side in pixels of the square that a network sees. num_classes: background included.
+
+    Raises ValueError for values that are not possible.
     """
 
     image_size: int = 256
@@ -107,6 +109,19 @@ class ImageSpec:
     resize: str = "area"
     mask_rule: str = "area"
     num_classes: int = 2
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("channel_order", ("RGB", "BGR")),
+            ("resize", ("area", "bilinear")),
+            ("mask_rule", ("area", "dilated")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r}: known are {', '.join(known)}")
+        for name, least in (("image_size", 1), ("num_classes", 2)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}={value!r}: a whole number, at least {least}")
 
     def input(self, image: np.ndarray) -> torch.Tensor:
         """uint8 [H, W, 3] -> float32 [3, image_size, image_size] in [-1, 1]."""

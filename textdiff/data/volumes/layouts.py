@@ -72,8 +72,7 @@ def _volumes(folder: Path, faults: list[Fault]) -> dict[str, Path]:
         if path.name.startswith(".") or not is_volume:
             over += [path.name] if is_volume or not path.name.startswith(".") else []
         elif (other := first.setdefault(fold(case_name(path.name)), path)) is not path:
-            same = f"{folder}: {other.name} and {path.name} are two files for one case (letter case, Unicode form and suffix do not tell cases apart)"
-            faults.append(Fault(same, case_name(path.name), str(path), "rename or remove one"))
+            faults.append(_twins(other, path))
         else:
             found[case_name(path.name)] = path
     over = [name for name in over if not (name.lower().endswith(VOXEL_SUFFIXES) and Path(name).stem in found)]
@@ -81,6 +80,13 @@ def _volumes(folder: Path, faults: list[Fault]) -> dict[str, Path]:
         said = f"{folder}: {counted(len(over), 'file')} passed over, no volumes: {few(over)}"
         faults.append(Fault(said, file=str(folder), warning=True))
     return found
+
+
+def _twins(one: Path, other: Path) -> Fault:
+    """The fault that two files, or folders, are one case by their names."""
+    said = f"{other.parent}: {one.name} and {other.name} are two files for one case"
+    why = "letter case, Unicode form and suffix do not tell cases apart"
+    return Fault(f"{said} ({why})", case_name(other.name), str(other), "rename or remove one")
 
 
 def _need_folders(folder: Path, *names: str) -> None:
@@ -100,18 +106,28 @@ def _without_channels(
 ) -> dict[str, Path]:
     """Images by the names of their cases: nnU-Net's x_0000 is case x. Several channels of one case are a fault."""
     known, nnunet = {fold(name) for name in labels}, "channel_names" in read_description(folder)
-    files: dict[str, list[Path]] = {}
+    files: dict[str, tuple[str, list[Path]]] = {}
     for name, path in images.items():
         channel = CHANNEL.fullmatch(name)
-        of_case = channel and fold(name) not in known and (nnunet or fold(channel[1]) in known)
-        files.setdefault(channel[1] if channel and of_case else name, []).append(path)
-    for name, several in files.items():
+        if channel and fold(name) not in known and (nnunet or fold(channel[1]) in known):
+            name = channel[1]
+        files.setdefault(fold(name), (name, []))[1].append(path)
+    for name, several in files.values():
         if len(several) > 1:
             said = f"case {name!r}: {len(several)} images ({few(path.name for path in several)}) where one is read"
-            faults.append(
-                Fault(said, name, str(several[0]), "leave the one channel to use in the folder, move the others away")
-            )
-    return {name: paths[0] for name, paths in files.items()}
+            remedy = "leave the one channel to use in the folder, move the others away"
+            faults.append(Fault(said, name, str(several[0]), remedy))
+    return {name: paths[0] for name, paths in files.values()}
+
+
+def _folded(files: Mapping[str, Path], faults: list[Fault]) -> dict[str, tuple[str, Path]]:
+    """Name and path by folded name; two of one folded name are a fault."""
+    found: dict[str, tuple[str, Path]] = {}
+    for name, path in files.items():
+        other = found.setdefault(fold(name), (name, path))[1]
+        if other != path:
+            faults.append(_twins(other, path))
+    return found
 
 
 def _pairs(
@@ -126,8 +142,7 @@ def _pairs(
 
     listed: names of all cases; by default all that are there but those numbered higher than the task's last one.
     """
-    pictures = {fold(name): (name, path) for name, path in images.items()}
-    maps = {fold(name): (name, path) for name, path in labels.items()}
+    pictures, maps = _folded(images, faults), _folded(labels, faults)
     known = maps | pictures
     chosen = _listed_only(known, listed, where, faults) if listed else _published_only(known, task, where, faults)
     cases = []
@@ -143,41 +158,38 @@ def _pairs(
     return cases
 
 
-def _listed_only(known: Mapping[str, object], listed: Sequence[str], where: Path, faults: list[Fault]) -> set[str]:
+def _listed_only(
+    known: Mapping[str, tuple[str, Path]], listed: Sequence[str], where: Path, faults: list[Fault]
+) -> set[str]:
     """Keys of the listed cases; those listed and not there are a fault, those there and not listed are counted."""
     for name in listed:
         if not resolved(name, known):
             said = f"case {case_name(name)!r} is listed in {where} but has neither file"
             faults.append(Fault(said, case_name(name), remedy="correct the list, or bring the files", missing=True))
     chosen = {resolved(name, known) for name in listed} - {""}
-    _left_out(
-        set(known) - chosen,
-        f"{where}: {{}} with files that no list (split.json, dataset.json) names, left out",
-        where,
-        faults,
-    )
+    others = [name for key, (name, _) in known.items() if key not in chosen]
+    _left_out(others, "with files that no list (split.json, dataset.json) names, left out", where, faults)
     return chosen
 
 
-def _published_only(known: Mapping[str, object], task: DatasetEntry, where: Path, faults: list[Fault]) -> set[str]:
+def _published_only(
+    known: Mapping[str, tuple[str, Path]], task: DatasetEntry, where: Path, faults: list[Fault]
+) -> set[str]:
     """Keys of all cases but those numbered higher than the task's last one, which are counted."""
     if task.last_case is None:
         return set(known)
-    numbers = {key: re.fullmatch(NUMBERED.get(task.layout, r"\D*(\d+)"), key) for key in known}
+    numbers = {key: re.fullmatch(NUMBERED.get(task.layout, r"\D*(\d+)"), name) for key, (name, _) in known.items()}
     beyond = {key for key, number in numbers.items() if number and int(number[1]) > task.last_case}
-    _left_out(
-        beyond,
-        f"{where}: {{}} numbered above {task.last_case}, left out (without labels, or not {task.modality})",
-        where,
-        faults,
-    )
+    said = f"numbered above {task.last_case}, left out (without labels, or not {task.modality})"
+    _left_out([known[key][0] for key in beyond], said, where, faults)
     return set(known) - beyond
 
 
 def _left_out(names: Iterable[str], said: str, where: Path, faults: list[Fault]) -> None:
-    """A warning about `names`, if there are any; "{}" in `said` stands for their count."""
+    """A warning that counts and names cases, if there are any: "<where>: 2 cases <said>: a, b"."""
     if names := sorted(names):
-        faults.append(Fault(f"{said.format(counted(len(names), 'case'))}: {few(names)}", file=str(where), warning=True))
+        text = f"{where}: {counted(len(names), 'case')} {said}: {few(names)}"
+        faults.append(Fault(text, file=str(where), warning=True))
 
 
 # --- layouts -------------------------------------------------------------------------------------------
@@ -188,8 +200,7 @@ def _collect_msd(folder: Path, task: DatasetEntry, faults: list[Fault]) -> list[
     _need_folders(folder, "imagesTr", "labelsTr")
     labels = _volumes(folder / "labelsTr", faults)
     images = _without_channels(_volumes(folder / "imagesTr", faults), labels, folder, faults)
-    if tests := _volumes(folder / "labelsTs", []):
-        _left_out(tests, f"{folder}: labelsTs holds labels of {{}}, not read", folder, faults)
+    _left_out(_volumes(folder / "labelsTs", []), "with labels in labelsTs, not read", folder, faults)
     return _pairs(images, labels, task, folder, faults, list(read_split(folder) or listed_cases(folder)))
 
 
@@ -208,11 +219,15 @@ def _collect_btcv(folder: Path, task: DatasetEntry, faults: list[Fault]) -> list
     """img/img0001.nii.gz, label/label0001.nii.gz, also below RawData/Training/."""
     folder = next((inner for inner in sorted(folder.glob("**/Training")) if (inner / "img").is_dir()), folder)
     _need_folders(folder, "img", "label")
-    images, labels = (
-        {name.removeprefix(kind): path for name, path in _volumes(folder / kind, faults).items()}
-        for kind in ("img", "label")
-    )
-    return _pairs(images, labels, task, folder, faults)
+    parts = {}
+    for kind in ("img", "label"):
+        found = _volumes(folder / kind, faults)
+        parts[kind] = {name.removeprefix(kind): path for name, path in found.items()}
+        kept = set(parts[kind].values())
+        faults += [
+            _twins(parts[kind][name.removeprefix(kind)], path) for name, path in found.items() if path not in kept
+        ]
+    return _pairs(parts["img"], parts["label"], task, folder, faults)
 
 
 def _collect_kits(folder: Path, task: DatasetEntry, faults: list[Fault]) -> list[VolumeCase]:
@@ -230,12 +245,7 @@ def _collect_kits(folder: Path, task: DatasetEntry, faults: list[Fault]) -> list
         images |= {place.name: image} if image else {}
         labels |= {place.name: found} if found else {}
         others += [] if image or found or not _volumes(place, []) else [str(place.relative_to(folder))]
-    _left_out(
-        others,
-        f"{folder}: {{}} with volumes but neither imaging.nii.gz nor segmentation.nii.gz, left out",
-        folder,
-        faults,
-    )
+    _left_out(others, "with volumes but neither imaging.nii.gz nor segmentation.nii.gz, left out", folder, faults)
     return _pairs(images, labels, task, folder, faults)
 
 
@@ -252,7 +262,7 @@ def _collect_totalsegmentator(folder: Path, task: DatasetEntry, faults: list[Fau
             faults.append(Fault(said, place.name, str(place), "add it, or move the folder away", missing=True))
         else:
             cases += _totalsegmentator_case(place, image or dicom, task, faults)
-    _left_out(of_other, f"{folder}: {{}} not of {task.modality}, left out", folder, faults)
+    _left_out(of_other, f"not of {task.modality}, left out", folder, faults)
     return cases
 
 
@@ -274,7 +284,9 @@ def _totalsegmentator_case(place: Path, image: Path, task: DatasetEntry, faults:
             return wrong(said, "say which with _v1, _v2 or _mr in the file's name, such as seg_v2.nii.gz", whole[0])
         return [VolumeCase(place.name, image, whole[0], values=_totalsegmentator_values(numbering, task.structures))]
     if not folder.is_dir():
-        said = f"{case}: image {image} has no labels: neither a multi-label file seg*.nii.gz nor a folder segmentations/ beside it"
+        said = (
+            f"{case}: image {image} has no labels: neither a multi-label file seg*.nii.gz nor a folder segmentations/"
+        )
         return wrong(said, "add one, or move the case away", image, missing=True)
     found = {name: _first(folder, TOTALSEGMENTATOR[name][0]) for name in task.structures}
     if absent := [name for name, path in found.items() if path is None]:
@@ -324,7 +336,7 @@ def divided(cases: Sequence[VolumeCase], folder: Path, task: DatasetEntry, fault
             by_split[split].append(case)
     if task.layout != "msd":  # there a case that is listed must be there
         away = [name for name in listed or {} if not resolved(name, {fold(case.name) for case in cases})]
-        _left_out(away, f"{folder}: {{}} of its list not here, or without what it needs", folder, faults)
+        _left_out(away, "of its list not here, or without what they need", folder, faults)
     absent = tuple(sorted(shipped.keys() - {case.name for case in cases}))
     return VolumeDataset(task, by_split["train"], by_split["val"], by_split["test"], absent)
 
@@ -355,8 +367,9 @@ def _names_differ(cases: Sequence[VolumeCase], folder: Path, faults: list[Fault]
     first: dict[str, VolumeCase] = {}
     for case in cases:
         if (other := first.setdefault(fold(case.name), case)) is not case:
-            said = f"{folder}: {other.name!r} and {case.name!r} are two cases of one name (letter case and Unicode form do not tell cases apart)"
-            faults.append(Fault(said, case.name, str(case.image_path), "rename one"))
+            said = f"{folder}: {other.name!r} and {case.name!r} are two cases of one name"
+            why = "letter case and Unicode form do not tell cases apart"
+            faults.append(Fault(f"{said} ({why})", case.name, str(case.image_path), "rename one"))
 
 
 def _load_real(folder: Path, whole: DatasetEntry, structures: Sequence[str] | None) -> VolumeDataset:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from textdiff.base.checkpoints import read_json
+from textdiff.base.files import read_json
 from textdiff.data.faults import few, repeated
 from textdiff.data.splits import SPLITS
 from textdiff.data.volumes.itk import ITK_SUFFIXES

@@ -44,11 +44,22 @@ class Preprocessing:
 
     ``spacing``: voxel sides in mm, None to keep the volume's own; ``window``: (low, high) in HU, None for other modalities;
     ``patch``: voxels along right, anterior and superior.
+
+    Raises ValueError for values that are not possible.
     """
 
     spacing: tuple[float, float, float] | None
     window: tuple[float, float] | None
     patch: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        for name, count, least in (("spacing", 3, 0.0), ("window", 2, -math.inf), ("patch", 3, 0.0)):
+            values = getattr(self, name)
+            numbers = isinstance(values, tuple) and all(isinstance(one, (int, float)) for one in values)
+            if values is None and name != "patch":
+                continue
+            if not (numbers and len(values) == count and all(least < one < math.inf for one in values)):
+                raise ValueError(f"{name}={values!r}: {count} numbers{', all positive' if least == 0 else ''}")
 
     def image(self, volume: Volume) -> Volume:
         """The volume on the network's grid (RAS axes), intensities normalised."""

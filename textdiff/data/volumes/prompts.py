@@ -7,7 +7,7 @@ Left and right are the patient's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,22 +97,50 @@ def _asked(names: tuple[str, ...], known: tuple[str, ...], draw: np.random.Gener
     def some(words: Sequence[str]) -> str:
         return words[int(draw.integers(len(words)))]
 
+    def said(name: Sequence[str]) -> str:
+        return _listed((some(name),), draw)
+
+    unknown = some([name for name in (*WORDINGS, *wordings.OTHER_ANATOMY) if name not in known])
     if names:
-        text = some(wordings.REQUESTS).format(_listed(names, draw))
-    elif not others or draw.random() < 0.4:
-        unknown = [name for name in (*WORDINGS, *wordings.OTHER_ANATOMY) if name not in known]
-        text = some(wordings.REQUESTS).format(some(unknown))
+        text = _wanted(names, others, some, said, draw)
+        if draw.random() < 0.12:
+            text = some(wordings.BESIDES).format(text.rstrip("."), unknown)
+    elif draw.random() < 0.4:
+        text = some(wordings.REQUESTS).format(unknown)
     else:
-        text = some(("no {}", "no {} please", "nothing, and no {}", "without the {}", "the {} is not wanted")).format(
-            _listed((some(others),), draw)
-        )
-    if names and others and draw.random() < 0.35:
-        text = some(wordings.RULED_OUT).format(text.rstrip("."), _listed((some(others),), draw))
+        text = some(wordings.NOTHING).format(said(others or known))
     if draw.random() < 0.1:
         text = text.replace("tumour", "tumor").replace("oesoph", "esoph")
-    if draw.random() < 0.06:
+    if draw.random() < 0.08:
         text = _slip(text, draw)
     return some((text,) * 6 + (text.upper(), text.title(), text.capitalize()))
+
+
+def _wanted(
+    names: tuple[str, ...],
+    others: tuple[str, ...],
+    some: Callable[[Sequence[str]], str],
+    said: Callable[[Sequence[str]], str],
+    draw: np.random.Generator,
+) -> str:
+    """A request for names, at times with what is ruled out, before or behind, or with a landmark."""
+    if not others and len(names) > 1 and draw.random() < 0.15:
+        return (
+            some(wordings.REQUESTS)
+            .format(some(wordings.EVERYTHING))
+            .replace("the every", "every")
+            .replace("the all", "all")
+        )
+    if len(others) == 1 and draw.random() < 0.15:
+        return some(wordings.ALL_BUT).format(said(others))
+    framed = some(wordings.REQUESTS).format(_listed(names, draw))
+    if not others or draw.random() < 0.4:
+        return framed
+    if draw.random() < 0.15:
+        return some(wordings.LANDMARKS).format(framed.rstrip("."), said(others))
+    if draw.random() < 0.5:
+        return some(wordings.RULED_OUT).format(framed.rstrip(".?"), said(others))
+    return some(wordings.RULED_OUT_FIRST).format(said(others), _listed(names, draw))
 
 
 def _listed(names: tuple[str, ...], draw: np.random.Generator) -> str:

@@ -25,7 +25,7 @@ ARTICLES = r"(?:\s+(?:the|a|an|any|its|their|either|both|all|every|each|whole|en
 LANDMARK = re.compile(
     r"(?:\b(?:below|under|underneath|beneath|above|behind|beside|near|around|outside|between|against|along)"
     r"|\b(?:next|adjacent|close|opposite) to|\bin front of|\bbetween\b[^.;]*\band"
-    r"|\b(?:side|edge|level|region) of|\b(?:left|right) of)(?:\s+(?:the|a|an|any|its|each|both))*\s+$",
+    r"|\b(?:side|edge|level|region) of|\b(?:left|right) of)(?:\s+(?:the|a|an|any|its|each|both|whole|entire))*\s+$",
     re.IGNORECASE,
 )
 PLACED = re.compile(r"\b(?:in|of|within|inside|at|from|on)(?:\s+(?:the|a|an|both|each|either))*\s+$", re.IGNORECASE)
@@ -163,7 +163,7 @@ def _in_wording(name: str, slot: int) -> str:
 # --- phrases -------------------------------------------------------------------------------------------
 
 
-AFTER_SIDE = "and|as|for|or|but|only|too|alone|please|side|is|are|was|were|in|with|without|not"
+AFTER_SIDE = "segmentation|outlined|adjacent|next|beside|near|and|as|for|or|but|only|too|alone|please|side|is|are|was|were|in|with|without|not"
 
 
 def _side(side: str) -> str:
@@ -485,7 +485,7 @@ def _vocabulary(known: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]
         "wanted",
     ]  # no less than the names they turn round
     described = [word for wording in WORDINGS.values() for text in wording.anatomy for word in re.findall(r"\w+", text)]
-    others = (*wordings.OTHER_ANATOMY, *wordings.EVERYTHING, *wordings.REQUESTS, *wordings.RULED_OUT)
+    others = (*wordings.OTHER_ANATOMY, *wordings.EVERYTHING, *wordings.REQUESTS, *wordings.RULED_OUT, *wordings.BESIDES)
     described += [word for text in others for word in re.findall(r"\w+", text.lower())]
     right = {form for word in (*named, *described, *wordings.PLAIN_WORDS) for form in (word, f"{word}s", f"{word}es")}
     meant = dict.fromkeys(word for word in named if len(word) >= 4 and word not in UNMENDED)

@@ -322,7 +322,57 @@ RULED_OUT = (
         "{}; the {} is not wanted",
         "{} (not the {})",
     ),
-    *("{}, excluding the {}", "{}. Do not mark the {}.", "{} and never the {}"),
+    *(
+        "{}, excluding the {}",
+        "{}. Do not mark the {}.",
+        "{} and never the {}",
+        "{}; the {} is not needed",
+        "{} except the {}",
+    ),
+)
+RULED_OUT_FIRST = (
+    *(
+        "ignore the {} and mark the {}",
+        "not the {}, the {}",
+        "no {}, only the {}",
+        "without the {}: the {}",
+        "skip the {}; segment the {}",
+    ),
+    *(
+        "Do not mark the {}. Mark the {}.",
+        "don't segment the {}; segment the {}",
+        "rather than the {}, the {}",
+        "not the {} but the {}",
+    ),
+    *("instead of the {}, the {}", "the {} is not needed, but the {} is", "no {}; {}", "exclude the {}. Mark the {}."),
+)
+ALL_BUT = (
+    *("everything except the {}", "everything but the {}", "all organs but the {}", "all structures except the {}"),
+    *("mark everything, but not the {}", "everything without the {}", "all but the {}"),
+)
+LANDMARKS = ("{} next to the {}", "{} beside the {}", "{}, near the {}", "{} adjacent to the {}")
+# What stands beside a request and asks for nothing that is known
+BESIDES = (
+    *(
+        "{} and the {}",
+        "{}; no {} tumour",
+        "{}. No evidence of {} tumour.",
+        "{}, {} not needed",
+        "{}; {} is unremarkable",
+    ),
+    *("{} next to the {}", "{}; status post resection of the {}", "{}, but no {}"),
+)
+NOTHING = (
+    *(
+        "no {}",
+        "no {} please",
+        "nothing, and no {}",
+        "without the {}",
+        "the {} is not wanted",
+        "the {} is absent",
+        "not the {}",
+    ),
+    *("no evidence of {} tumour", "what lies beside the {}?", "the thing next to the {}", "do not mark the {}"),
 )
 EVERYTHING = (
     *(

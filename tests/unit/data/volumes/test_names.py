@@ -93,6 +93,41 @@ def test_two_cases_that_only_letter_case_or_unicode_form_tells_apart_are_refused
         load_volumes("liver_tumour", put(tmp_path, other))
 
 
+@pytest.mark.takes(
+    "Names and layouts of data sets",
+    "two folders whose names only letter case tells apart, or two channels of a case",
+    "refused",
+)
+def test_two_folders_or_channels_of_one_name_are_refused(tmp_path):
+    for name in ("Pat_1", "pat_1"):
+        image(tmp_path / "kits" / name / "imaging.nii.gz")
+        labels(tmp_path / "kits" / name / "segmentation.nii.gz", 1)
+        image(tmp_path / "msd" / "imagesTr" / f"{name}_000{int(name == 'pat_1')}.nii.gz")
+    labels(tmp_path / "msd" / "labelsTr" / "pat_1.nii.gz", 1)
+    if len(list((tmp_path / "kits").iterdir())) == 1:
+        pytest.skip("this disk does not tell the two names apart")
+    with pytest.raises(ValueError, match="two files for one case"):
+        load_volumes("kits23", tmp_path / "kits")
+    with pytest.raises(ValueError, match=r"'Pat_1': 2 images \(Pat_1_0000.nii.gz, pat_1_0001.nii.gz\)"):
+        load_volumes("liver_tumour", tmp_path / "msd")
+
+
+@pytest.mark.takes("Names and layouts of data sets", "BTCV's img0001 and 0001 side by side", "refused")
+def test_an_image_of_btcv_with_and_without_its_prefix_is_refused(tmp_path):
+    for stem in ("img0001", "0001"):
+        image(tmp_path / "img" / f"{stem}.nii.gz")
+    labels(tmp_path / "label" / "label0001.nii.gz", 1)
+    with pytest.raises(ValueError, match="two files for one case"):
+        load_volumes("btcv", tmp_path)
+
+
+def test_a_folder_may_have_braces_in_its_name(tmp_path):
+    with pytest.warns(UserWarning, match="2 cases numbered above 500"):
+        assert names(load_volumes("amos", put(tmp_path / "{a} {}", "amos_0001", "amos_0600", "amos_0601"))) == [
+            "amos_0001"
+        ]
+
+
 @pytest.mark.takes("Names and layouts of data sets", "one case as .nii and as .nii.gz", "refused")
 def test_one_case_in_two_suffixes_is_refused(tmp_path):
     nibabel.save(
@@ -111,7 +146,7 @@ def test_what_is_passed_over_is_counted(tmp_path):
         load_volumes("liver_tumour", tmp_path)
     told = [str(one.message) for one in said]
     assert any("imagesTr: 2 files passed over, no volumes: ._case_0.nii.gz, notes.txt" in one for one in told)
-    assert any("labelsTs holds labels of 1 case, not read: case_9" in one for one in told)
+    assert any("1 case with labels in labelsTs, not read: case_9" in one for one in told)
 
 
 def test_a_list_may_name_files_and_channels_and_what_it_leaves_out_is_counted(tmp_path):

@@ -163,3 +163,18 @@ def test_wrong_requests_are_refused():
 )
 def test_an_axis_a_little_longer_than_the_patch_is_taken_whole(shape, window):
     assert Preprocessing(None, None, (40, 56, 40)).frame(shape) == window
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ((1, 1), None, (8, 8, 8)),
+        ((1, 1, 0), None, (8, 8, 8)),
+        (None, ("a", "b"), (8, 8, 8)),
+        (None, None, None),
+        (None, None, 8),
+    ],
+)
+def test_a_preparation_that_cannot_be_is_refused(values):
+    with pytest.raises(ValueError, match="numbers"):
+        Preprocessing(*values)
