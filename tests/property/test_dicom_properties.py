@@ -42,6 +42,7 @@ def apart(first: np.ndarray, second: np.ndarray, shape) -> float:
     return float(np.linalg.norm(((first - second) @ corners)[:3], axis=0).max())
 
 
+@pytest.mark.takes("DICOM", "any orientation and spacing, files in any order", "taken")
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 9999),

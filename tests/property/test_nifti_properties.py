@@ -38,6 +38,9 @@ def grey(shape: tuple[int, int, int], dtype: str = "<i2") -> np.ndarray:
     return np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
 
 
+@pytest.mark.takes(
+    "Output files", "any sform, qform and unit: the mask lies on its image for nibabel and SimpleITK", "taken"
+)
 @settings(max_examples=500, deadline=None)
 @given(
     affine=affines(),
@@ -78,6 +81,7 @@ def test_a_mask_of_a_volume_without_header_lies_there_too(affine, shape):
             assert distance(found, affine, shape) < 2e-4
 
 
+@pytest.mark.takes("NIfTI", "numbers of any size and byte order, any scaling, unit and orientation", "taken")
 @settings(max_examples=200, deadline=None)
 @given(
     image=IMAGES,
@@ -133,6 +137,7 @@ def test_two_grids_that_differ_are_never_taken_for_one(first, second, codes):
                 assert distance(*pair, shape) < 1e-4
 
 
+@pytest.mark.takes("NRRD, MetaImage", "any orientation and kind of number, compressed or not", "taken")
 @settings(max_examples=60, deadline=None)
 @given(
     affine=affines(),

@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -33,6 +34,7 @@ def stored_as(mode: str, grey: np.ndarray) -> Image.Image:
     return Image.fromarray(grey).convert(mode)
 
 
+@pytest.mark.takes("Pictures", "PNG, TIFF, WebP, JPEG with any EXIF orientation", "taken")
 @settings(max_examples=60, deadline=None)
 @given(greys, orientations, st.sampled_from(sorted(FORMATS)), st.sampled_from(["L", "RGB", "P", "1", "RGBA", "LA"]))
 def test_pictures_are_upright_in_every_format_and_mode(grey, orientation, suffix, mode):
@@ -68,6 +70,7 @@ def test_masks_are_upright_in_every_format_and_mode(labels, orientation, suffix,
     assert np.array_equal(found, UPRIGHT[orientation](labels))
 
 
+@pytest.mark.takes("Output files", "the mask of a turned picture (EXIF): it is turned as the picture is", "taken")
 @settings(max_examples=40, deadline=None)
 @given(greys, orientations, st.sampled_from(sorted(FORMATS)))
 def test_a_written_mask_lies_on_its_picture_upright_and_as_stored(labels, orientation, suffix):

@@ -116,6 +116,7 @@ def test_predict_writes_the_labels_themselves_or_leaves_the_old_file(tmp_path, m
             assert written.mode == "L" and np.array_equal(np.asarray(written), LABELS)
 
 
+@pytest.mark.takes("Sentences", "a text without a word", "refused")
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -231,6 +232,7 @@ def test_a_mask_is_as_private_as_its_volume(ct, volume_model):
     assert [Path(name).stat().st_mode & 0o777 for name in ("mask.nii.gz", "u.nii")] == [0o600, 0o600]
 
 
+@pytest.mark.takes("DICOM SEG (output)", "--out mask.dcm for an image that is no DICOM series", "refused")
 def test_a_name_that_ends_in_dcm_asks_for_a_dicom_object(ct, volume_model, monkeypatch):
     """Only of a DICOM series, not among its slices, and with what it takes to write one: all known before the model."""
     written = []
@@ -308,6 +310,7 @@ def test_predict_with_a_full_disk_leaves_the_old_files_and_no_rest(ct, volume_mo
     assert sorted(path.name for path in Path().iterdir()) == ["ct.nii.gz", "mask.nii.gz"]
 
 
+@pytest.mark.takes("Model files", "a model of volumes for a picture, and the other way round", "refused")
 def test_predict_says_which_input_a_model_is_for(ct, volume_model):
     for folder, kind in (("flat", "TextDiff"), ("solid", "TextDiffSeg")):
         Path(folder).mkdir()

@@ -75,6 +75,7 @@ class Malicious:
         return (open, (str(self.path), "w"))
 
 
+@pytest.mark.takes("Model files", "a pickle that holds code: it is not run", "refused")
 @pytest.mark.parametrize("plain", [True, False])
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, plain):
     evidence, path = tmp_path / "was_run", tmp_path / "w.pth"
@@ -97,6 +98,7 @@ def test_files_without_a_flat_state_dict_are_refused(tmp_path, content):
         read_checkpoint(tmp_path / "x.pt")
 
 
+@pytest.mark.takes("Model files", "weights of another network", "refused")
 def test_load_strict_lists_what_does_not_fit_and_changes_nothing():
     module = nn.Linear(3, 2)
     load_strict(module, {"weight": torch.ones(2, 3).half(), "bias": torch.ones(2).half()}, "here")

@@ -41,14 +41,30 @@ def files(folder: Path) -> dict[str, str]:
         ("nowhere/o.nii.gz", "no folder nowhere for --out"),
         ("in.nii.gz/o.nii.gz", "no folder in.nii.gz"),
         ("folder.nii.gz", "is a folder"),
-        ("in.nii.gz", "would replace in.nii.gz itself"),
+        pytest.param(
+            "in.nii.gz",
+            "would replace in.nii.gz itself",
+            marks=pytest.mark.takes("Output files", "a name that would replace the input", "refused"),
+        ),
         ("./folder.nii.gz/../in.nii.gz", "would replace in.nii.gz itself"),
         ("symbolic.nii.gz", "would replace in.nii.gz itself"),
         ("hard.nii.gz", "would replace in.nii.gz itself"),
-        ("old.nii.gz", "replace it with --force"),
+        pytest.param(
+            "old.nii.gz",
+            "replace it with --force",
+            marks=pytest.mark.takes("Output files", "a file that exists, without --force", "refused"),
+        ),
         ("dangling.nii.gz", "replace it with --force"),
-        ("a" * 300 + ".nii.gz", "too long"),
-        ("/proc/o.nii.gz", "no file can be written to /proc"),
+        pytest.param(
+            "a" * 300 + ".nii.gz",
+            "too long",
+            marks=pytest.mark.takes("Output files", "a name that is too long", "refused"),
+        ),
+        pytest.param(
+            "/proc/o.nii.gz",
+            "no file can be written to /proc",
+            marks=pytest.mark.takes("Output files", "a folder that takes no files", "refused"),
+        ),
     ],
 )
 def test_what_could_not_be_written_is_refused(folder, out, said):
@@ -66,6 +82,7 @@ def test_force_replaces_a_file_but_never_the_input(folder):
         check_output(Path("hard.nii.gz"), "--out", inputs=[Path("in.nii.gz")], force=True)
 
 
+@pytest.mark.takes("Output files", "a disk without room", "refused")
 def test_a_disk_without_room_is_said(folder, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(outputs.shutil, "disk_usage", lambda place: usage(10, 8, 2_000_000))
@@ -88,6 +105,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+@pytest.mark.takes("Output files", "a private image: its mask is as private", "taken")
 @pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX systems")
 @given(umask=st.sampled_from((0o000, 0o022, 0o027, 0o077)), given=st.sampled_from((0o600, 0o640, 0o644, 0o444, 0o666)))
 def test_a_file_is_as_open_as_the_umask_and_its_source_allow(tmp_path_factory, umask, given):

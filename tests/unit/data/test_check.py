@@ -69,6 +69,7 @@ def change(path: Path, how: Callable[[np.ndarray], object]) -> None:
 # --- seeded faults -------------------------------------------------------------------------------------
 
 
+@pytest.mark.takes("Data sets (check)", "a sound data set", "taken")
 def test_a_sound_data_set_of_pictures_has_no_fault(tmp_path):
     report = check_folder(pictures(tmp_path / "MoNuSeg"), progress=False)
     assert report.found == () and {split: facts["cases"] for split, facts in report.facts.items()} == SPLITS
@@ -76,6 +77,7 @@ def test_a_sound_data_set_of_pictures_has_no_fault(tmp_path):
     assert report.table().startswith("train: 9 cases; sizes 32 x 32; values ") and "faults: none" in report.table()
 
 
+@pytest.mark.takes("Data sets (check)", "pictures with eleven faults: all are listed at once", "refused")
 def test_all_faults_of_a_data_set_of_pictures_are_found_at_once(tmp_path):
     root = pictures(tmp_path / "MoNuSeg")
     train, test = root / "Train_Folder", root / "Test_Folder"
@@ -119,6 +121,7 @@ def test_all_faults_of_a_data_set_of_pictures_are_found_at_once(tmp_path):
     assert {fault.split for fault in report.faults} == {"train", "val", "test"}
 
 
+@pytest.mark.takes("Data sets (check)", "volumes with ten faults: all are listed at once", "refused")
 def test_all_faults_of_a_data_set_of_volumes_are_found_at_once(tmp_path):
     root = volumes(tmp_path / "Task03_Liver")
     image, mask = (sorted((root / part).iterdir()) for part in ("imagesTr", "labelsTr"))
@@ -181,6 +184,7 @@ def test_warnings_that_say_the_same_share_a_line_of_the_table():
 # --- what it is ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.takes("Data sets (check)", "a folder of any name: recognised by its layout", "taken, and said")
 def test_a_folder_of_any_name_is_recognised_by_its_layout(tmp_path):
     root = volumes(tmp_path / "mine")
     report = check_folder(root, progress=False)
@@ -198,6 +202,7 @@ def test_one_split_of_pictures_can_be_checked_alone(tmp_path):
     assert not report.faults and report.facts["Val_Folder"]["cases"] == 2
 
 
+@pytest.mark.takes("Data sets (check)", "a folder that is no data set", "refused")
 def test_what_cannot_be_a_data_set_says_what_would_be_one(tmp_path):
     with pytest.raises(ValueError, match="not recognised as a data set. Layouts: .*--dataset NAME: monuseg, qata"):
         check_folder(tmp_path)
@@ -221,6 +226,7 @@ def test_a_sentence_a_name_and_a_class_may_be_missing():
     assert [fault.text for fault in report.warnings] == ["no training case has y"]
 
 
+@pytest.mark.takes("Data sets (check)", "one image in training and in test", "refused")
 def test_the_same_image_in_one_split_is_a_warning_and_an_extra_split_is_training():
     picture = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     a, b = (Case(name, "x", image_array=picture) for name in "ab")

@@ -33,6 +33,7 @@ def said(domain, volume):
     return " | ".join(domain.remarks_on_volume(volume, CT.image(volume).array, CT))
 
 
+@pytest.mark.takes("Values", "volumes like those of the training", "taken")
 def test_volumes_like_those_of_the_training_are_passed(seen):
     assert [said(seen, case.image()) for case in abdomen_phantoms(6, 1)] == [""] * 6
 
@@ -40,10 +41,22 @@ def test_volumes_like_those_of_the_training_are_passed(seen):
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
-        (lambda hu: hu + 1024, "unsigned HU, shifted by 1024"),
-        (lambda hu: (hu - hu.min()) / np.ptp(hu), "HU scaled to 0..1"),
+        pytest.param(
+            lambda hu: hu + 1024,
+            "unsigned HU, shifted by 1024",
+            marks=pytest.mark.takes("Values", "a CT in unsigned HU, shifted by 1024", "taken, and said"),
+        ),
+        pytest.param(
+            lambda hu: (hu - hu.min()) / np.ptp(hu),
+            "HU scaled to 0..1",
+            marks=pytest.mark.takes("Values", "a CT scaled to 0..1", "taken, and said"),
+        ),
         (lambda hu: np.round((hu - hu.min()) / np.ptp(hu) * 255), "HU scaled to 0..255"),
-        (lambda hu: np.clip((hu + 175) / 425, 0, 1), "already windowed to -175..250"),
+        pytest.param(
+            lambda hu: np.clip((hu + 175) / 425, 0, 1),
+            "already windowed to -175..250",
+            marks=pytest.mark.takes("Values", "a CT that was windowed before", "taken, and said"),
+        ),
         (lambda hu: hu - 1024, "once too often"),
         (lambda hu: -hu, "sign turned"),
         (lambda hu: np.random.default_rng(0).normal(0, 100, hu.shape), "may be worthless"),
@@ -54,12 +67,14 @@ def test_usual_mistakes_are_named(seen, other, change, cause):
     assert "unlike those of the training" in remark and cause in remark
 
 
+@pytest.mark.takes("Values", "voxels much coarser, or a body part much smaller than in the training", "taken, and said")
 def test_coarse_voxels_and_another_field_of_view_are_named(seen, other):
     assert "12 x 12 x 12 mm are coarser" in said(seen, to_grid(other, (12.0, 12.0, 12.0)))
     piece = replace(other, array=other.array[:16, :20, :20])
     assert "it shows 96 x 120 x 120 mm" in said(seen, piece)
 
 
+@pytest.mark.takes("Values", "far less of a structure than any case of the training had", "taken, and said")
 def test_odd_amounts_are_named(seen):
     low, high = seen.volumes_ml["liver"]
     assert seen.remark_on_amount("liver", (low + high) / 2) == "" == seen.remark_on_amount("unheard of", 3)
@@ -67,6 +82,7 @@ def test_odd_amounts_are_named(seen):
     assert seen.remark_on_amount("liver", 0) == ""  # that none was found is said apart
 
 
+@pytest.mark.takes("Values", "a picture that is inverted, or coloured where the training was grey", "taken, and said")
 def test_pictures():
     cases = chest_phantoms(8, 0)
     seen = domain_of_pictures(cases[:6])
@@ -79,6 +95,7 @@ def test_pictures():
     )
 
 
+@pytest.mark.takes("Values", "an MR with any shift and scale", "taken")
 @given(st.floats(-500, 500), st.floats(0.1, 5))
 @settings(max_examples=20, deadline=None)
 def test_numbers_of_mr_have_no_unit(shift, scale):

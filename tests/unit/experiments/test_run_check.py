@@ -54,6 +54,7 @@ def of_volumes() -> TextDiffSegConfig:
     )
 
 
+@pytest.mark.takes("Data sets (check)", "a training on empty images: it stops before its first step", "refused")
 def test_every_fault_of_a_run_is_named_before_its_first_step(data):
     images = sorted((data / "mine" / "Train_Folder" / "img").iterdir())
     for k in (0, 2):
@@ -92,6 +93,7 @@ def test_volumes_are_checked_once(data, monkeypatch):
     monkeypatch.undo()
 
 
+@pytest.mark.takes("Data sets (check)", "a training on a label map with a wrong value", "refused")
 def test_a_wrong_value_in_a_label_map_is_named_before_the_first_step(data):
     file = data / "Task03_Liver" / "labelsTr" / "case_00001.nii.gz"
     found = nibabel.load(file)
@@ -102,6 +104,7 @@ def test_a_wrong_value_in_a_label_map_is_named_before_the_first_step(data):
         run.make_run(of_volumes())
 
 
+@pytest.mark.takes("Data sets (check)", "a training on masks in which nothing is marked", "taken, and said")
 def test_warnings_are_counted_and_stop_nothing(data):
     for mask in (data / "mine" / "Train_Folder" / "labelcol").iterdir():
         Image.fromarray(np.zeros((32, 32), np.uint8)).save(mask)

@@ -327,6 +327,7 @@ def remarks(model, text, **options):
     return found, " | ".join(found.remarks)
 
 
+@pytest.mark.takes("Sentences", "a structure that was found and not asked for: it is left out", "taken, and said")
 def test_what_was_not_asked_for_is_left_out_and_said():
     everything, said = remarks(Sides(), "left and right kidney")
     assert said == "" and everything.asked == NAMES[1:] and set(np.unique(everything.labels.array)) == {0, 1, 2}
@@ -338,12 +339,16 @@ def test_what_was_not_asked_for_is_left_out_and_said():
     assert re.fullmatch(r"found but not asked for, and left out: right kidney \([\d.]+ ml\)", said)
 
 
+@pytest.mark.takes(
+    "Sentences", "a structure that was found and not asked for, with --all-found: it stays", "taken, and said"
+)
 def test_on_wish_all_that_was_found_stays_and_is_still_said():
     found, said = remarks(Sides(), "left kidney", only_named=False)
     assert (found.labels.array == 2).any() and not found.dropped
     assert said.startswith("marked although not asked for: right kidney")
 
 
+@pytest.mark.takes("Sentences", "a sentence that names nothing known, or only rules out", "taken, and said")
 def test_where_nothing_known_is_named_all_stays_and_where_all_is_ruled_out_nothing():
     found, said = remarks(Sides(), "the moon")
     assert (found.labels.array > 0).any() and "names nothing that this model knows" in said
@@ -351,12 +356,25 @@ def test_where_nothing_known_is_named_all_stays_and_where_all_is_ruled_out_nothi
     assert not found.labels.array.any() and "asks for nothing; it only rules out left kidney, right kidney" in said
 
 
+@pytest.mark.takes("Sentences", "an unknown structure, a slip of the pen or a part, with --strict", "refused")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("kidneys and spleen", "does not know 'spleen'; it knows left kidney, right kidney"),
-        ("left and right kidny", "'kidny' was read as 'kidney'"),
-        ("both kidneys; upper pole of the left kidney", "'upper pole of the left kidney' is a part of a structure"),
+        pytest.param(
+            "kidneys and spleen",
+            "does not know 'spleen'; it knows left kidney, right kidney",
+            marks=pytest.mark.takes("Sentences", "a structure that the model does not know", "taken, and said"),
+        ),
+        pytest.param(
+            "left and right kidny",
+            "'kidny' was read as 'kidney'",
+            marks=pytest.mark.takes("Sentences", "a slip of the pen", "taken, and said"),
+        ),
+        pytest.param(
+            "both kidneys; upper pole of the left kidney",
+            "'upper pole of the left kidney' is a part of a structure",
+            marks=pytest.mark.takes("Sentences", "a part of a structure that is only known whole", "taken, and said"),
+        ),
     ],
 )
 def test_how_a_sentence_was_read_is_said_before_the_work_and_refused_if_strict(text, expected):
@@ -367,6 +385,7 @@ def test_how_a_sentence_was_read_is_said_before_the_work_and_refused_if_strict(t
     assert not model.calls
 
 
+@pytest.mark.takes("Sentences", "a structure that was asked for and not found", "taken, and said")
 def test_what_was_asked_for_and_not_found_is_said():
     found, said = remarks(Says((0.9, 0.05, 0.05)), "left kidney")
     assert not found.labels.array.any() and said == "left kidney was asked for, and none was found"
@@ -382,6 +401,9 @@ class Plain(Sides):
         return found
 
 
+@pytest.mark.takes(
+    "Sentences", "words of which the network makes nothing: asked again in plain names", "taken, and said"
+)
 def test_where_something_is_missing_the_model_is_asked_again_in_plain_names():
     model = Plain()
     found, said = remarks(model, "both kidneys, please")
@@ -393,6 +415,7 @@ def test_where_something_is_missing_the_model_is_asked_again_in_plain_names():
     assert found.prompt == "both kidneys, please" and said == ""
 
 
+@pytest.mark.takes("Values", "a volume shifted by 1024, with --strict", "refused")
 def test_a_volume_unlike_those_of_the_training_is_named_and_refused_if_strict():
     model, volume = Sides(), blobs()
     empty = replace(volume, array=np.zeros(volume.shape, np.uint8))

@@ -49,6 +49,7 @@ def test_known_models_load_without_a_network(machine, name):
     assert not model.training and len(model.class_names) >= 2
 
 
+@pytest.mark.takes("Model files", "other weights under a known name", "refused")
 def test_other_weights_under_a_known_name_are_refused(machine, monkeypatch):
     """A record would name the registry's weights, and another run would be given its result."""
     monkeypatch.setattr(paths, "shipped", lambda kind: machine / "not here")
@@ -85,6 +86,7 @@ def test_a_known_name_that_is_not_here_comes_from_the_release(machine, monkeypat
         find_model("abdomen_small", "TextDiffSeg")
 
 
+@pytest.mark.takes("Model files", "weights that are NaN", "refused")
 @pytest.mark.parametrize("part", ["", "unet"])
 def test_weights_that_are_no_numbers_are_refused_with_tensor_and_file(machine, part):
     tiny_textdiff(None, fusion="none").save_pretrained(machine / "mine")
@@ -110,6 +112,7 @@ def test_volume_models_and_backbones_refuse_them_too(machine):
             load(str(machine / folder))
 
 
+@pytest.mark.takes("Model files", "a model of another kind or format", "refused")
 def test_folders_and_names_in_the_folder_of_weights(machine):
     model = tiny_textdiff(None, fusion="none")
     model.save_pretrained(machine / "weights" / "mine")
@@ -137,6 +140,7 @@ def change(folder, key: str, *value: object) -> None:
 KEYS = ["text", "head", "model", "trained_on", "features", "class_names", "text.padding", "text.max_length"]
 
 
+@pytest.mark.takes("Model files", "a config.json that lacks something", "refused")
 @pytest.mark.parametrize(
     "key", [*KEYS, "model.text_mask", "image.channel_order", "head.positions", "features.noise_seed"]
 )
@@ -148,6 +152,7 @@ def test_a_description_that_lacks_something_is_named(machine, key):
         TextDiff.from_pretrained(machine / "mine")
 
 
+@pytest.mark.takes("Model files", "a config.json with a value that cannot be", "refused")
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [

@@ -314,6 +314,7 @@ def test_the_backbone_is_stored_in_half_only_where_that_loses_nothing(text, tmp_
         assert torch.equal(value, model.features.unet.state_dict()[key])
 
 
+@pytest.mark.takes("Model files", "weights or config.json cut in half", "refused")
 @pytest.mark.parametrize("name", ["model.safetensors", "unet/model.safetensors", "config.json", "unet/config.json"])
 def test_truncated_files_are_named(text, tmp_path, name):
     tiny_textdiff(text).save_pretrained(tmp_path)

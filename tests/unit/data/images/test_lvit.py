@@ -42,6 +42,9 @@ def split(tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.takes(
+    "Names and layouts of data sets", "image and mask with other suffixes and letter case, or mask_ in front", "taken"
+)
 def test_names_meet_across_suffix_prefix_and_letter_case(split):
     cases = read_split(split)
     assert [(case.name, case.caption) for case in cases] == [("a", "one"), ("b", "two"), ("Sub-C", "three")]
@@ -59,6 +62,7 @@ def test_columns_in_any_order(split, columns):
     assert read_text(split) == {"a": "hello"}
 
 
+@pytest.mark.takes("Text tables", 'sentences such as "None" and "NA"', "taken")
 def test_words_such_as_none_stay_words(split):
     write_text(split, [("a.png", "None"), ("b.png", "NA")])
     assert read_text(split) == {"a": "None", "b": "NA"}
@@ -68,6 +72,7 @@ def redo_text(*rows):
     return lambda split: write_text(split, list(rows))
 
 
+@pytest.mark.takes("Names and layouts of data sets", "an image without mask or sentence", "refused")
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -152,6 +157,7 @@ def test_masks_are_read_at_load_with_the_classes_of_the_data_set(split):
         read_split(split)
 
 
+@pytest.mark.takes("Masks of pictures", "another EXIF orientation than the image", "taken, and said")
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_image_and_mask_are_compared_upright(split, orientation):
     exif = Image.Exif()

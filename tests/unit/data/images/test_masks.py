@@ -31,6 +31,7 @@ GREYS = [level for index in range(256) for level in [index] * 3]
 VOC = (0, 0, 0, 128, 0, 0, 0, 128, 0)
 
 
+@pytest.mark.takes("Masks of pictures", "labels, 0 and 255, palettes, 1 bit, 16 bits, with transparency", "taken")
 @pytest.mark.parametrize(
     ("name", "stored", "expected"),
     [
@@ -66,6 +67,10 @@ def test_masks_are_decoded_as_what_they_are(tmp_path, name, stored, expected):
     assert mask.dtype == np.uint8 and np.array_equal(mask, expected)
 
 
+@pytest.mark.takes("Masks of pictures", "grey values that are no labels, such as 0 and 128", "refused")
+@pytest.mark.takes("Masks of pictures", "a mask that was smoothed when it was resized", "refused")
+@pytest.mark.takes("Masks of pictures", "a JPEG or lossy WebP", "refused")
+@pytest.mark.takes("Masks of pictures", "a mask in colours", "refused")
 @pytest.mark.parametrize(
     ("name", "stored", "said"),
     [
@@ -100,6 +105,7 @@ def test_masks_that_are_not_labels_are_refused_with_their_values(tmp_path, name,
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.takes("Masks of pictures", "a mask in which white is zero", "refused")
 def test_what_a_header_says_of_the_values(tmp_path):
     with pytest.raises(ValueError, match='a.tif: the mask says "white is zero"'):
         read_mask(tiff(tmp_path / "a.tif", WHITE, {262: (0,)}))

@@ -55,6 +55,7 @@ def test_a_broken_exif_is_no_orientation(tmp_path):
 # --- more bits -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.takes("Pictures", "grey of 16 bits", "taken, and said")
 @pytest.mark.parametrize(("high", "top"), [(200, 255), (256, 1023), (4095, 4095), (4096, 16383), (65535, 65535)])
 def test_grey_of_16_bits_is_scaled_by_the_bits_that_it_fills_and_that_is_said(tmp_path, high, top):
     values = np.linspace(0, high, 54).round().astype(np.uint16).reshape(6, 9)
@@ -91,6 +92,7 @@ def test_bmp_with_565_bits_is_no_picture_of_16(tmp_path):
 # --- transparency ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.takes("Pictures", "transparent pixels: laid on white", "taken, and said")
 def test_transparent_pixels_are_white_and_that_is_said(tmp_path):
     pixels = np.dstack([COLOURS, np.full((6, 9), 255, np.uint8)])
     assert np.array_equal(read_picture(save(tmp_path / "opaque.png", pixels)), COLOURS)
@@ -115,6 +117,7 @@ def test_a_transparent_index_and_grey_with_alpha(tmp_path):
 # --- pages -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.takes("Pictures", "a TIFF with one picture in several sizes: the largest is read", "taken, and said")
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
 def test_of_a_pyramid_the_largest_page_is_read_and_that_is_said(tmp_path, order):
     big = DRAW.integers(0, 256, (60, 91, 3), dtype=np.uint8)
@@ -126,6 +129,7 @@ def test_of_a_pyramid_the_largest_page_is_read_and_that_is_said(tmp_path, order)
         assert np.array_equal(read_picture(tmp_path / "a.tif"), big)
 
 
+@pytest.mark.takes("Pictures", "a TIFF with several pictures", "refused")
 @pytest.mark.parametrize("size", [(9, 6), (5, 6), (9, 3), (4, 1)])
 def test_pages_that_are_no_levels_are_listed(tmp_path, size):
     Image.fromarray(COLOURS).save(tmp_path / "a.tif", save_all=True, append_images=[Image.new("RGB", size)])
@@ -148,6 +152,7 @@ def test_of_a_picture_for_two_eyes_the_first_is_read(tmp_path):
     assert np.array_equal(read_picture(tmp_path / "a.jpg"), read_picture(tmp_path / "b.jpg"))
 
 
+@pytest.mark.takes("Pictures", "a small page that hides a larger picture behind it", "refused")
 @pytest.mark.parametrize(("size", "refused"), [((18, 12), True), ((4, 3), False)])
 def test_a_larger_picture_behind_a_page_is_not_passed_over(tmp_path, size, refused):
     path = tiff(tmp_path / "a.tif", GREY, {330: (400,)})
@@ -191,6 +196,7 @@ CONTENTS = {
 }
 
 
+@pytest.mark.takes("Pictures", "DICOM, NIfTI or HEIC with the suffix of a picture", "refused")
 @pytest.mark.parametrize("name", CONTENTS)
 def test_files_that_are_no_picture_say_what_they_are(tmp_path, name):
     content, said = CONTENTS[name]
@@ -224,6 +230,7 @@ def test_colours_that_are_not_rgb(tmp_path, mode, name, said):
         read_picture(tmp_path / name)
 
 
+@pytest.mark.takes("Pictures", "colours of 16 bits", "refused")
 def test_colours_of_16_bits_and_other_channels(tmp_path):
     for channels in (2, 3, 4):
         path = deep_png(tmp_path / "a.png", np.zeros((2, 3, channels), np.uint16))
@@ -271,6 +278,7 @@ def test_arrays_of_colour_and_grey():
 # --- damage ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.takes("Pictures", "half a file, in any format", "refused")
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "lzw.tif", "packbits.tif", "a.bmp", "a.gif", "a.webp"])
 def test_half_a_file_is_never_half_a_picture(tmp_path, name, capfd):
     compression = (
@@ -286,6 +294,7 @@ def test_half_a_file_is_never_half_a_picture(tmp_path, name, capfd):
     assert not capfd.readouterr().err  # libraries say nothing beside
 
 
+@pytest.mark.takes("Pictures", "a flipped bit in a PNG that would change pixels", "refused")
 @pytest.mark.parametrize(("name", "options"), [("a.png", {}), ("a.tif", {"compression": "tiff_adobe_deflate"})])
 def test_one_wrong_bit_is_seen_wherever_it_is(tmp_path, name, options):
     y, x = np.mgrid[:60, :60]

@@ -40,6 +40,7 @@ def workbook(split: Path, *sheets: list[list]) -> Path:
     return split / "Train_text.xlsx"
 
 
+@pytest.mark.takes("Text tables", "names with accents, invisible characters or other spaces", "taken")
 @pytest.mark.parametrize(
     ("file", "written"),
     [
@@ -58,6 +59,7 @@ def test_names_that_look_alike_meet(split, file, written):
     assert (case.name, case.caption) == (Path(file).stem, "one two")
 
 
+@pytest.mark.takes("Text tables", "a row for an image that is not there, such as 12 for 0012", "refused")
 @pytest.mark.parametrize(
     ("cell", "there", "said"),
     [
@@ -94,6 +96,7 @@ def test_the_sheet_that_has_the_columns_is_found(split):
         read_text(split)
 
 
+@pytest.mark.takes("Text tables", "an empty sentence, or a formula without a value", "refused")
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
@@ -115,6 +118,7 @@ def test_empty_rows_between_are_no_rows(split):
     assert read_text(split) == {"a": "one"}
 
 
+@pytest.mark.takes("Text tables", "CSV with commas or semicolons, TSV", "taken")
 @pytest.mark.parametrize(
     ("name", "content", "encoding"),
     [
@@ -128,6 +132,7 @@ def test_tables_of_plain_text(split, name, content, encoding):
     assert read_text(split) == {"a": "one, two"}
 
 
+@pytest.mark.takes("Text tables", "a CSV that is not in UTF-8", "refused")
 @pytest.mark.parametrize(
     ("content", "said"),
     [

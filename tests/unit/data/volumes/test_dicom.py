@@ -49,6 +49,7 @@ def put(keyword: str, value, at: int | None = None):
 # --- where the slices lie ------------------------------------------------------------------------------
 
 
+@pytest.mark.takes("DICOM", "a folder with one series", "taken")
 def test_a_series_lies_where_its_slices_say(series):
     volume = read_image(series())
     assert volume.axes == "LPS" and volume.spacing == pytest.approx((0.5, 0.7, 3.0))
@@ -57,6 +58,7 @@ def test_a_series_lies_where_its_slices_say(series):
     assert volume.affine[:3, 3] == pytest.approx((10.0, -20.0, 5.0))
 
 
+@pytest.mark.takes("DICOM", "slices that lie closer than they are thick", "taken")
 def test_positions_count_not_the_thickness_of_slices(series):
     folder = series(
         change=lambda k, made: [put("SliceThickness", "9")(k, made), put("SpacingBetweenSlices", "8")(k, made)]
@@ -67,8 +69,16 @@ def test_positions_count_not_the_thickness_of_slices(series):
 @pytest.mark.parametrize(
     ("positions", "message"),
     [
-        ([p for k, p in enumerate(rising(6)) if k != 3], "not evenly spaced.*3.00 to 6.00 mm"),
-        ([(-10.0, 20.0 + k, 5.0 + 3 * k) for k in range(5)], "tilted"),
+        pytest.param(
+            [p for k, p in enumerate(rising(6)) if k != 3],
+            "not evenly spaced.*3.00 to 6.00 mm",
+            marks=pytest.mark.takes("DICOM", "a missing slice", "refused"),
+        ),
+        pytest.param(
+            [(-10.0, 20.0 + k, 5.0 + 3 * k) for k in range(5)],
+            "tilted",
+            marks=pytest.mark.takes("DICOM", "a tilted gantry", "refused"),
+        ),
         (rising(1), r"one slice \(CT Image\); at least 2"),
         ([*rising(3), rising(3)[1]], "several pictures of one place.*InstanceNumber 2 and 4"),
     ],
@@ -84,15 +94,27 @@ TURNED = decimal([[1, 0, 0], [0, 0, -1]])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("PixelSpacing", None), "PixelSpacing is missing"),
+        pytest.param(
+            put("PixelSpacing", None),
+            "PixelSpacing is missing",
+            marks=pytest.mark.takes("DICOM", "no pixel spacing", "refused"),
+        ),
         (
             lambda k, made: [put("PixelSpacing", None)(k, made), put("ImagerPixelSpacing", ["1", "1"])(k, made)],
             "detector",
         ),
         (put("PixelSpacing", ""), "PixelSpacing is missing"),
         (put("PixelSpacing", ["0.7", "0"]), "must be positive"),
-        (put("PixelSpacing", ["0.6", "0.5"], 3), "PixelSpacing is 0.6, 0.5, but 0.7, 0.5 in"),
-        (put("ImagePositionPatient", None, 2), "ImagePositionPatient is missing"),
+        pytest.param(
+            put("PixelSpacing", ["0.6", "0.5"], 3),
+            "PixelSpacing is 0.6, 0.5, but 0.7, 0.5 in",
+            marks=pytest.mark.takes("DICOM", "one slice with another pixel spacing", "refused"),
+        ),
+        pytest.param(
+            put("ImagePositionPatient", None, 2),
+            "ImagePositionPatient is missing",
+            marks=pytest.mark.takes("DICOM", "one slice without a position", "refused"),
+        ),
         (put("ImageOrientationPatient", None), "ImageOrientationPatient is missing"),
         (put("ImageOrientationPatient", ["1", "0", "0", "1", "0", "0"]), "no pair of directions at a right angle"),
         (put("ImageOrientationPatient", TURNED, 4), "ImageOrientationPatient is 1, 0, 0, 0, 0, -1, but"),
@@ -118,6 +140,7 @@ def test_what_is_missing_or_unequal_is_said(series, change, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.takes("DICOM", "two echoes in one series", "refused")
 def test_pictures_of_two_echoes_are_named(series):
     def echoes(k: int, made) -> None:
         made.Modality, made.EchoTime = "MR", "2.3" if k < 3 else "4.6"
@@ -129,6 +152,7 @@ def test_pictures_of_two_echoes_are_named(series):
 # --- grey values ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.takes("DICOM", "a PET whose slices are each rescaled their own way", "taken")
 def test_each_slice_is_rescaled_its_own_way(series):
     def rescale(k: int, made) -> None:
         made.Modality, made.RescaleSlope, made.RescaleIntercept = "PT", f"{0.5 * k + 0.25}", f"{k}"
@@ -158,6 +182,7 @@ def test_stored_signs_and_unused_bits_are_heeded(tmp_path):
     assert np.array_equal(read_dicom(tmp_path / "b").array, grey(low=-2048, high=2048) - 1024.0)
 
 
+@pytest.mark.takes("DICOM", "padding far from the other values", "taken, and said")
 def test_padding_far_off_is_replaced_with_a_word(tmp_path):
     array = grey(high=2000, dtype=np.uint16)
     array[:2] = 63536
@@ -173,6 +198,7 @@ def test_padding_far_off_is_replaced_with_a_word(tmp_path):
         assert np.array_equal(read_dicom(tmp_path / "b").array, signed - 1024.0)  # like very thin air: harmless
 
 
+@pytest.mark.takes("DICOM", "an MR that is stored inverted", "refused")
 def test_inverted_grey_values(series):
     folder = series(PhotometricInterpretation="MONOCHROME1")
     assert np.array_equal(read_dicom(folder).array, grey() - 1024.0)  # Hounsfield units, whatever is shown black
@@ -181,6 +207,7 @@ def test_inverted_grey_values(series):
         read_dicom(folder)
 
 
+@pytest.mark.takes("DICOM", "a CT that does not say how to rescale to HU", "taken, and said")
 def test_a_ct_without_hounsfield_units_is_said(series):
     folder = series(RescaleSlope=None, RescaleIntercept=None)
     with pytest.warns(UserWarning, match="series: a CT whose slices do not say how to rescale"):
@@ -204,6 +231,7 @@ def test_compressed_slices_of_several_kinds(series, syntax):
     assert np.array_equal(read_dicom(folder).array, grey() - 1024.0)
 
 
+@pytest.mark.takes("DICOM", "slices compressed without loss (JPEG, JPEG 2000)", "taken")
 @pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000"])
 def test_slices_compressed_without_loss(tmp_path, compressor):
     sitk = pytest.importorskip("SimpleITK")
@@ -256,6 +284,7 @@ def test_what_pydicom_cannot_undo_itk_does_in_silence(tmp_path, capfd):
     assert np.array_equal(volume.array[:, :, 1].T, expected)
 
 
+@pytest.mark.takes("DICOM", "compressed voxels that no decoder understands", "refused")
 def test_voxels_that_nothing_can_undo(tmp_path, capfd):
     folder = with_voxels_of("JPEG2000-embedded-sequence-delimiter.dcm", tmp_path / "series")
     with pytest.raises(
@@ -285,6 +314,8 @@ def clinic(tmp_path):
     return root
 
 
+@pytest.mark.takes("DICOM", "several series, and one chosen with --series", "taken")
+@pytest.mark.takes("DICOM", "several series and no choice: they are listed", "refused")
 def test_series_are_listed_and_chosen(clinic):
     with pytest.raises(ValueError, match=r"clinic: 3 DICOM series; say which one with series \(--series\)") as error:
         read_dicom(clinic)
@@ -297,6 +328,7 @@ def test_series_are_listed_and_chosen(clinic):
         read_dicom(clinic, "7")
 
 
+@pytest.mark.takes("DICOM", "only a dose, a structure set and a SEG, without grey values", "refused")
 def test_the_only_series_of_slices_is_taken_alone(clinic):
     shutil.rmtree(clinic / "CT2")
     assert np.array_equal(read_dicom(clinic).array, grey() - 1024.0)
@@ -316,6 +348,7 @@ def test_patients_are_told_apart(clinic):
         read_dicom(clinic)
 
 
+@pytest.mark.takes("DICOM", "one slice instead of its folder", "taken")
 def test_one_slice_stands_for_its_series(clinic):
     path = clinic / "CT1" / "000_5.dcm"
     assert np.array_equal(read_image(path).array, grey() - 1024.0)
@@ -334,6 +367,7 @@ def test_series_whose_identifiers_were_emptied(tmp_path):
     assert read_dicom(tmp_path, "2").shape == (7, 5, 6)
 
 
+@pytest.mark.takes("DICOM", "a DICOMDIR that lists a file that is not there", "taken, and said")
 def test_a_dicomdir_stands_for_its_folder(tmp_path):
     shutil.copytree(SAMPLES / "test_files" / "dicomdirtests", tmp_path / "cd")
     with pytest.raises(ValueError, match=r"13 DICOM series.*\n(.*\n)*.*SmartScore - Gated 0.5 sec"):
@@ -354,6 +388,7 @@ def test_folders_without_slices(tmp_path):
     assert is_dicom(tmp_path) and not is_dicom(tmp_path / "notes.txt") and not is_dicom(tmp_path / "absent.nii")
 
 
+@pytest.mark.takes("DICOM", "a slice that was cut short", "refused")
 def test_damaged_slices_are_said(series):
     folder = series()
     path = folder / "003_5.dcm"
@@ -376,6 +411,7 @@ def test_what_is_not_installed_is_named(series, monkeypatch):
 # --- files with many frames ----------------------------------------------------------------------------
 
 
+@pytest.mark.takes("DICOM", "one file with many frames, in any order", "taken")
 def test_frames_lie_where_each_says(tmp_path):
     rescale = [(k + 1, -k) for k in range(6)]
     path = save_frames(tmp_path / "frames.dcm", grey()[:, :, ::-1], rising(6)[::-1], rescale=rescale)
@@ -388,6 +424,7 @@ def test_frames_lie_where_each_says(tmp_path):
     assert np.array_equal(read_dicom(tmp_path).array, volume.array)
 
 
+@pytest.mark.takes("DICOM", "frames that do not say where they lie", "refused")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -463,6 +500,7 @@ def test_encodings_of_one_slice_give_the_same_voxels(tmp_path, name):
     assert np.array_equal(volumes[0].array, volumes[1].array) and volumes[0].array.std() > 0
 
 
+@pytest.mark.takes("DICOM labels", "outlines without their image", "refused")
 def test_labels_are_not_read_from_outlines_without_their_image(tmp_path):
     with pytest.raises(ValueError, match=r"rs.dcm: it is a DICOM RT Structure Set.*read_dicom_labels\(path, image\)"):
         read_labels(save_outlines(tmp_path / "rs.dcm", {}))

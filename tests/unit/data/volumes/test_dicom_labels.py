@@ -38,6 +38,7 @@ def label_map(like, values=(1, 2, 3)):
 # --- SEG -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.takes("DICOM SEG (output)", "a label map of several structures: highdicom reads the same voxels", "taken")
 def test_a_seg_gives_back_the_same_voxels(series, tmp_path):
     highdicom = pytest.importorskip("highdicom")
     image = read_dicom(series)
@@ -80,6 +81,7 @@ def test_segments_carry_names_and_codes(series, tmp_path):
     assert vein.SegmentedPropertyTypeCodeSequence[0].CodingSchemeDesignator == "99TEXTDIFF"
 
 
+@pytest.mark.takes("DICOM SEG (output)", "every structure that a known data set has", "taken")
 def test_every_structure_of_the_registry_can_be_a_segment(tmp_path):
     names = {name for entry in DATASETS.values() if entry.kind == "volumes" for name in entry.class_names} - {
         "background"
@@ -106,6 +108,7 @@ def test_a_seg_of_a_file_with_many_frames(tmp_path):
     assert np.array_equal(read_dicom_labels(tmp_path / "out" / "out.dcm", path)[0].array, labels.array)
 
 
+@pytest.mark.takes("DICOM SEG (output)", "an empty mask", "taken")
 def test_an_empty_mask_is_a_seg_of_empty_segments(series, tmp_path):
     image = read_dicom(series)
     write_dicom_seg(tmp_path / "out.dcm", label_map(image, ()), NAMES[:3], series)
@@ -113,6 +116,7 @@ def test_an_empty_mask_is_a_seg_of_empty_segments(series, tmp_path):
     assert names == NAMES[:3] and not back.array.any()
 
 
+@pytest.mark.takes("DICOM SEG (output)", "labels that do not lie on the series, or have no name", "refused")
 def test_what_cannot_be_a_seg_is_refused_and_nothing_is_written(series, tmp_path, monkeypatch):
     image = read_dicom(series)
     out = tmp_path / "out.dcm"
@@ -132,6 +136,7 @@ def test_what_cannot_be_a_seg_is_refused_and_nothing_is_written(series, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["series"]
 
 
+@pytest.mark.takes("DICOM SEG (output)", "a series without identifiers: the SEG gets new ones", "taken, and said")
 def test_a_series_without_identifiers_gets_some_with_a_word(tmp_path):
     folder = save_series(
         tmp_path / "a", np.zeros(SHAPE, np.int16), rising(5), StudyInstanceUID="", SeriesInstanceUID=""
@@ -142,6 +147,7 @@ def test_a_series_without_identifiers_gets_some_with_a_word(tmp_path):
     assert np.array_equal(read_dicom_labels(tmp_path / "out.dcm", folder)[0].array, labels.array)
 
 
+@pytest.mark.takes("DICOM labels", "a SEG of another grid or frame of reference", "refused")
 def test_a_seg_of_another_grid_is_refused(series, tmp_path):
     write_dicom_seg(tmp_path / "out.dcm", label_map(read_dicom(series)), NAMES, series)
     other = save_series(tmp_path / "other", np.zeros(SHAPE, np.int16), rising(5, 4.0))
@@ -174,6 +180,7 @@ def inside(x: float, y: float, radius: float) -> np.ndarray:
     return np.hypot(column - x, row - y) < radius
 
 
+@pytest.mark.takes("DICOM labels", "an RT structure set with holes", "taken")
 def test_outlines_become_voxels_with_holes(series, tmp_path):
     outlines = {
         "Liver": [ring(14.3, 11.1, 9.2, 1), ring(14.3, 11.1, 4.1, 1), ring(10.1, 9.2, 5.3, 2), ring(21.4, 12, 3.6, 2)],
@@ -199,6 +206,7 @@ def test_an_outline_that_reaches_out_of_the_picture_is_cut(series, tmp_path):
     assert np.array_equal(labels.array[..., 0] == 1, inside(2.2, 1.3, 8.6))
 
 
+@pytest.mark.takes("DICOM labels", "structures that overlap: the smaller stays", "taken, and said")
 def test_where_structures_overlap_the_smaller_stays_with_a_word(series, tmp_path):
     path = save_outlines(tmp_path / "rs.dcm", {"Spot": [ring(14, 11, 2.5, 1)], "Liver": [ring(14, 11, 8.5, 1)]})
     with pytest.warns(UserWarning, match=r"rs.dcm: Spot and Liver share 21 voxels; they count as Spot"):
@@ -212,6 +220,7 @@ def test_where_structures_overlap_the_smaller_stays_with_a_word(series, tmp_path
         read_dicom_labels(path, series, names=("Spleen",))
 
 
+@pytest.mark.takes("DICOM labels", "slices without an outline between others", "taken, and said")
 def test_slices_without_an_outline_are_said(series, tmp_path):
     path = save_outlines(tmp_path / "rs.dcm", {"Liver": [ring(14, 11, 8.5, k) for k in (0, 3)]})
     with pytest.warns(UserWarning, match="rs.dcm: Liver has no outline on 2 slices between its first and its last"):
@@ -236,6 +245,7 @@ def test_points_are_left_out_with_a_word(series, tmp_path):
     assert names == ("background",) and not labels.array.any()
 
 
+@pytest.mark.takes("DICOM labels", "an outline between or beyond the slices", "refused")
 @pytest.mark.parametrize(
     ("outline", "message"),
     [
@@ -250,6 +260,7 @@ def test_outlines_that_fit_no_slice_are_refused(series, tmp_path, outline, messa
         read_dicom_labels(save_outlines(tmp_path / "rs.dcm", {"Liver": [outline]}), series)
 
 
+@pytest.mark.takes("DICOM labels", "a SEG of fractions", "refused")
 def test_what_holds_no_structures_is_named(series, tmp_path):
     with pytest.raises(ValueError, match="expected an RT structure set or a DICOM SEG, got CT"):
         read_dicom_labels(series / "000_5.dcm", series)

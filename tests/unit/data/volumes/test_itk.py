@@ -29,6 +29,7 @@ def edited(path: Path, old: bytes, new: bytes) -> Path:
     return path
 
 
+@pytest.mark.takes("NRRD, MetaImage", "header and voxels in one file or two (.nrrd, .nhdr, .mha, .mhd)", "taken")
 @pytest.mark.parametrize("suffix", [".nrrd", ".NHDR", ".mha", ".mhd"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_voxels_and_place(tmp_path, capfd, suffix, packed):
@@ -59,6 +60,7 @@ def test_the_spaces_of_nrrd(tmp_path, space, axes):
     assert found.axes == axes
 
 
+@pytest.mark.takes("NRRD, MetaImage", "a header that does not say where left and right are", "taken, and said")
 @pytest.mark.parametrize(
     ("suffix", "old", "new"),
     [
@@ -74,18 +76,37 @@ def test_a_header_without_orientation_is_said(tmp_path, suffix, old, new):
 @pytest.mark.parametrize(
     ("suffix", "old", "new", "message"),
     [
-        (".nrrd", b"space directions: (2,0,0) (0,3,0) (0,0,4)\n", b"", "how large the voxels are"),
+        pytest.param(
+            ".nrrd",
+            b"space directions: (2,0,0) (0,3,0) (0,0,4)\n",
+            b"",
+            "how large the voxels are",
+            marks=pytest.mark.takes("NRRD, MetaImage", "a .nrrd without voxel sizes", "refused"),
+        ),
         (".nrrd", b"NRRD0004", b"NRXD0004", "not a NRRD file"),
-        (".nrrd", b"encoding: raw", b"encoding: ascii", "its encoding is ascii; save it as raw or gzip"),
+        pytest.param(
+            ".nrrd",
+            b"encoding: raw",
+            b"encoding: ascii",
+            "its encoding is ascii; save it as raw or gzip",
+            marks=pytest.mark.takes("NRRD, MetaImage", "a .nrrd with voxels written as text", "refused"),
+        ),
         (".nrrd", b"encoding: raw", b"encoding: gzip", "gzip data is truncated or damaged"),
         (".nrrd", b"encoding: raw", b"encoding: raw\nbyte skip: 4", "asks to skip part of the data"),
-        (
+        pytest.param(
             ".nrrd",
             b"encoding: raw",
             b'encoding: raw\nspace units: "um" "um" "um"',
             "lengths are in um; save it with .* mm",
+            marks=pytest.mark.takes("NRRD, MetaImage", "a .nrrd with lengths in micrometres", "refused"),
         ),
-        (".nrrd", b"sizes: 4 5 6", b"sizes: 4 5 7", "holds 240 bytes of voxels where its header asks for 280"),
+        pytest.param(
+            ".nrrd",
+            b"sizes: 4 5 6",
+            b"sizes: 4 5 7",
+            "holds 240 bytes of voxels where its header asks for 280",
+            marks=pytest.mark.takes("NRRD, MetaImage", "a .nrrd with fewer voxels than its header asks for", "refused"),
+        ),
         (".nrrd", b"sizes: 4 5 6", b"sizes: 4 5 5", "holds 240 bytes of voxels where its header asks for 200"),
         (".nrrd", b"type: short", b"type: nothing", "does not understand its header"),
         (".mha", b"ElementSpacing = 2 3 4\n", b"", "how large the voxels are"),
@@ -104,6 +125,7 @@ def test_headers_that_cannot_be_followed(tmp_path, capfd, suffix, old, new, mess
     assert "\n" not in str(error.value) and capfd.readouterr() == ("", "")
 
 
+@pytest.mark.takes("NRRD, MetaImage", "a .nhdr or .mhd without its file of voxels", "refused")
 def test_a_missing_file_of_voxels_is_named(tmp_path):
     for suffix in (".nhdr", ".mhd"):
         path = save(tmp_path / f"a{suffix}")
@@ -112,6 +134,7 @@ def test_a_missing_file_of_voxels_is_named(tmp_path):
             read_image(path)
 
 
+@pytest.mark.takes("NRRD, MetaImage", "colours, or several volumes in one file", "refused")
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
 def test_colours_and_several_volumes(tmp_path, suffix):
     colour = sitk.GetImageFromArray(np.zeros((6, 5, 4, 3), np.uint8), isVector=True)

@@ -193,6 +193,7 @@ def test_a_file_broken_further_in_is_named_when_used(tmp_path):
         case.pair()
 
 
+@pytest.mark.takes("Names and layouts of data sets", "labels in another order of axes than their image", "taken")
 def test_labels_in_another_axis_order_are_turned(tmp_path):
     msd(tmp_path)
     array = np.zeros(SHAPE, np.uint8)
@@ -217,6 +218,7 @@ def test_the_folders_own_split_also_says_what_belongs(tmp_path):
     assert [dataset.val[0].name, dataset.test[0].name] == ["case_2", "case_3"]
 
 
+@pytest.mark.takes("Names and layouts of data sets", "a split.json with a case in two parts", "refused")
 @pytest.mark.parametrize(
     ("split", "message"),
     [

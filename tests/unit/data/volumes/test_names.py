@@ -67,12 +67,14 @@ def test_folders_of_kits_may_have_any_name_and_others_are_counted(tmp_path):
     assert "1 case numbered above 209, left out" in told and "neither imaging.nii.gz" in told and "data/other" in told
 
 
+@pytest.mark.takes("Names and layouts of data sets", "names with dots, spaces and umlauts", "taken")
 @pytest.mark.parametrize("stem", ["case.1", "Frau Müller 2", "x_2024", "Pat-7 (2)", "a_0000b"])
 def test_a_name_may_hold_dots_spaces_and_umlauts(tmp_path, stem):
     data = load_volumes("liver_tumour", put(tmp_path, stem))
     assert names(data) == [stem]
 
 
+@pytest.mark.takes("Names and layouts of data sets", "image and labels in another Unicode form or letter case", "taken")
 def test_image_and_labels_meet_in_another_unicode_form_and_letter_case(tmp_path):
     image(tmp_path / "imagesTr" / (unicodedata.normalize("NFD", "Müller_1") + ".nii.gz"))
     labels(tmp_path / "labelsTr" / "MÜLLER_1.NII.GZ", 1)
@@ -81,6 +83,7 @@ def test_image_and_labels_meet_in_another_unicode_form_and_letter_case(tmp_path)
     assert names(load_volumes("liver_tumour", tmp_path)) == ["Müller_1"]
 
 
+@pytest.mark.takes("Names and layouts of data sets", "two cases that only letter case tells apart", "refused")
 @pytest.mark.parametrize(("one", "other"), [("Pat_1", "pat_1"), ("é", unicodedata.normalize("NFD", "é"))])
 def test_two_cases_that_only_letter_case_or_unicode_form_tells_apart_are_refused(tmp_path, one, other):
     put(tmp_path, one)
@@ -90,6 +93,11 @@ def test_two_cases_that_only_letter_case_or_unicode_form_tells_apart_are_refused
         load_volumes("liver_tumour", put(tmp_path, other))
 
 
+@pytest.mark.takes(
+    "Names and layouts of data sets",
+    "two folders whose names only letter case tells apart, or two channels of a case",
+    "refused",
+)
 def test_two_folders_or_channels_of_one_name_are_refused(tmp_path):
     for name in ("Pat_1", "pat_1"):
         image(tmp_path / "kits" / name / "imaging.nii.gz")
@@ -104,6 +112,7 @@ def test_two_folders_or_channels_of_one_name_are_refused(tmp_path):
         load_volumes("liver_tumour", tmp_path / "msd")
 
 
+@pytest.mark.takes("Names and layouts of data sets", "BTCV's img0001 and 0001 side by side", "refused")
 def test_an_image_of_btcv_with_and_without_its_prefix_is_refused(tmp_path):
     for stem in ("img0001", "0001"):
         image(tmp_path / "img" / f"{stem}.nii.gz")
@@ -119,6 +128,7 @@ def test_a_folder_may_have_braces_in_its_name(tmp_path):
         ]
 
 
+@pytest.mark.takes("Names and layouts of data sets", "one case as .nii and as .nii.gz", "refused")
 def test_one_case_in_two_suffixes_is_refused(tmp_path):
     nibabel.save(
         nibabel.load(image(msd(tmp_path) / "imagesTr" / "case_1.nii.gz")), tmp_path / "imagesTr" / "case_1.nii"
@@ -127,6 +137,7 @@ def test_one_case_in_two_suffixes_is_refused(tmp_path):
         load_volumes("liver_tumour", tmp_path)
 
 
+@pytest.mark.takes("Names and layouts of data sets", "files that are no volumes: they are counted", "taken, and said")
 def test_what_is_passed_over_is_counted(tmp_path):
     for name in ("._case_0.nii.gz", "notes.txt", ".DS_Store"):
         (msd(tmp_path) / "imagesTr" / name).write_bytes(b"")
@@ -172,6 +183,7 @@ def nnunet(folder: Path, channels: int = 1, numbering: dict | None = None) -> Pa
     return described(folder, numbering, channel_names={"0": "CT"}, numTraining=2, file_ending=".nii.gz")
 
 
+@pytest.mark.takes("Names and layouts of data sets", "nnU-Net's layout, with _0000 in the names of images", "taken")
 def test_the_channel_of_an_image_is_not_part_of_its_name(tmp_path):
     data = load_volumes("liver_tumour", nnunet(tmp_path))
     assert names(data) == ["pat_0", "pat_1"] and first(data, 2) == ["liver", "liver tumour"]
@@ -194,6 +206,7 @@ def test_regions_give_each_value_the_innermost_name(tmp_path):
 # --- names of structures -------------------------------------------------------------------------------
 
 
+@pytest.mark.takes("Names and layouts of data sets", "a dataset.json with another numbering of the structures", "taken")
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -222,6 +235,9 @@ def test_the_labels_of_amos22_are_understood(tmp_path):
     assert first(load_volumes("amos", tmp_path), 15) == list(dataset("amos").structures)[::-1]
 
 
+@pytest.mark.takes(
+    "Names and layouts of data sets", "a dataset.json with a structure that the task does not know", "taken, and said"
+)
 def test_a_label_that_the_task_does_not_know_becomes_background_with_a_warning(tmp_path):
     folder = described(msd(tmp_path, values=(3, 2)), {"background": 0, "liver": 3, "portal vein": 2, "tumour": 1})
     with pytest.warns(UserWarning, match="1 label unknown to 'liver_tumour', taken for background: 2 'portal vein'"):

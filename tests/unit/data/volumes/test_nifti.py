@@ -64,7 +64,32 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.parametrize("suffix", [".nii.gz", ".mgz", ".nrrd", ".mha"])
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        pytest.param(
+            ".nii.gz",
+            marks=pytest.mark.takes(
+                "NIfTI", "a .nii.gz in which flipped bits or lost pieces would change voxels", "refused"
+            ),
+        ),
+        pytest.param(
+            ".mgz",
+            marks=pytest.mark.takes(
+                "Analyze, MGZ", "an .mgz in which flipped bits or lost pieces would change voxels", "refused"
+            ),
+        ),
+        pytest.param(
+            ".nrrd",
+            marks=pytest.mark.takes(
+                "NRRD, MetaImage",
+                "a compressed .nrrd in which flipped bits or lost pieces would change voxels",
+                "refused",
+            ),
+        ),
+        ".mha",
+    ],
+)
 @pytest.mark.parametrize("kind", ["image", "labels"])
 def test_no_damaged_file_gives_other_voxels(tmp_path, capfd, suffix, kind):
     array, read = (grey(), read_image) if kind == "image" else (labels(), read_labels)
@@ -117,6 +142,7 @@ def test_parts_compressed_one_by_one_are_one_file(tmp_path):
     assert np.array_equal(read_image(path).array, grey())
 
 
+@pytest.mark.takes("NIfTI", "a .nii that is a byte too short or too long", "refused")
 def test_a_file_of_another_length_than_its_header_says(tmp_path):
     path = save(tmp_path / "a.nii", grey())
     content = path.read_bytes()
@@ -129,6 +155,9 @@ def test_a_file_of_another_length_than_its_header_says(tmp_path):
             read_image(path)
 
 
+@pytest.mark.takes(
+    "NIfTI", "a flipped bit in the header of a .nii that would change its voxels (all but its scaling)", "refused"
+)
 def test_flipped_bits_of_a_header_are_seen_or_change_nothing(tmp_path):
     """Of the header of a file without checksum every bit; its scaling apart, which may be any number."""
     affine = turned_affine()
@@ -167,15 +196,27 @@ def shifted(affine: np.ndarray, voxels: float) -> np.ndarray:
 ACDC = np.diag([1.3, 1.3, 10.0, 1.0])
 
 
+@pytest.mark.takes("NIfTI", "sform and qform that disagree, with --trust for one that makes a grid", "taken")
 @pytest.mark.parametrize(
     ("sform", "qform", "message"),
     [
-        (np.eye(4), ACDC, r"voxels of 1 x 1 x 1 mm, axes RAS.*voxels of 1\.3 x 1\.3 x 10 mm, axes RAS"),
-        (np.diag([-1.0, 1, 1, 1]), np.eye(4), "axes LAS.*axes RAS"),
-        (
+        pytest.param(
+            np.eye(4),
+            ACDC,
+            r"voxels of 1 x 1 x 1 mm, axes RAS.*voxels of 1\.3 x 1\.3 x 10 mm, axes RAS",
+            marks=pytest.mark.takes("NIfTI", "sform and qform with different voxel sizes", "refused"),
+        ),
+        pytest.param(
+            np.diag([-1.0, 1, 1, 1]),
+            np.eye(4),
+            "axes LAS.*axes RAS",
+            marks=pytest.mark.takes("NIfTI", "sform and qform with left and right exchanged", "refused"),
+        ),
+        pytest.param(
             shifted(np.diag([-1.0, -1, 1, 1]), 0.5),
             np.diag([-1.0, -1, 1, 1]),
             r"first at \(-0\.5, 0, 0\).*first at \(0, 0, 0\)",
+            marks=pytest.mark.takes("NIfTI", "sform and qform half a voxel apart", "refused"),
         ),
         (turned_affine(), np.eye(4), "1.3 x 0.8 x 4 mm.*1 x 1 x 1 mm"),
         (np.full((4, 4), np.nan), np.eye(4), "sform .code 2.: makes no grid; qform"),
@@ -195,6 +236,7 @@ def test_a_header_with_two_grids_is_refused_until_one_is_chosen(tmp_path, sform,
             read_image(path, trust="sform")
 
 
+@pytest.mark.takes("NIfTI", "voxel sizes (pixdim) unlike those of the sform, and no qform", "refused")
 @pytest.mark.parametrize("pixdim", [(1, 1, 1), (0, 0, 0), (-1.3, 0.8, 4), (1.3, 0.8, np.nan)])
 def test_voxel_sizes_must_be_those_of_the_sform(tmp_path, pixdim):
     """There is no qform; but programs take the voxel sizes, not the matrix, for the size of a voxel."""
@@ -209,6 +251,7 @@ def test_voxel_sizes_must_be_those_of_the_sform(tmp_path, pixdim):
         assert read_image(path, trust="qform").spacing == pytest.approx((1, 1, 1))
 
 
+@pytest.mark.takes("NIfTI", "a qform that makes no grid, such as one with voxels of size 0", "refused")
 @pytest.mark.parametrize(
     "entries",
     [
@@ -233,6 +276,7 @@ def test_a_left_handed_qform_and_one_without_hand(tmp_path):
     assert np.allclose(read_image(write_header(tmp_path / "b.nii", grey(), **entries)).affine, np.eye(4))
 
 
+@pytest.mark.takes("NIfTI", "sform and qform that differ by rounding", "taken")
 def test_rounding_is_no_contradiction(tmp_path):
     for degrees in (0.0, 0.02, 1e-4, 90.0):  # close to 180 degrees a quaternion of float32 says least
         turn = np.diag([-1.0, -1.0, 1.0, 1.0]) * 1.0
@@ -245,6 +289,7 @@ def test_rounding_is_no_contradiction(tmp_path):
     assert read_image(path).affine[0, 3] == pytest.approx(0.09)
 
 
+@pytest.mark.takes("Output files", "the mask of an image whose sform and qform disagree: it carries both", "taken")
 def test_a_mask_contradicts_itself_as_its_image_does(tmp_path):
     """So that each program lays it where it lays the image."""
     pytest.importorskip("SimpleITK")
@@ -256,6 +301,7 @@ def test_a_mask_contradicts_itself_as_its_image_does(tmp_path):
         assert distance(itk_affine(path), itk_affine(mask), SHAPE) < 1e-4
 
 
+@pytest.mark.takes("NIfTI", "voxel sizes, but neither sform nor qform", "taken, and said")
 def test_a_header_without_place_gives_a_mask_without_place(tmp_path):
     """nibabel and SimpleITK lay such files differently; the mask lies on the image for both."""
     pytest.importorskip("SimpleITK")
@@ -279,6 +325,7 @@ def test_another_grid_does_not_take_the_header_along(tmp_path):
     assert np.allclose(back.affine, turned_affine(), atol=1e-4) and int(back.header["sform_code"]) == 1
 
 
+@pytest.mark.takes("NIfTI", "a unit that makes voxels metres long", "refused")
 def test_lengths_in_metres_and_micrometres(tmp_path):
     for unit in ("meter", "micron", "unknown"):
         path = write_header(tmp_path / "a.nii", grey(), **grid_entries(ACDC, 1, 1, unit))
@@ -294,6 +341,7 @@ def test_lengths_in_metres_and_micrometres(tmp_path):
         read_image(write_header(tmp_path / "a.nii", grey(), **(entries | {"xyzt_units": 5})))
 
 
+@pytest.mark.takes("NIfTI", "axes that meet askew (a sheared sform)", "taken, and said")
 def test_axes_that_meet_askew_are_said(tmp_path):
     sheared = np.array([[1, 0.2, 0, 0], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]])
     path = write_header(tmp_path / "a.nii", grey(), **grid_entries(sheared, 1, 0))
@@ -323,6 +371,7 @@ def test_the_content_says_whether_it_is_compressed(tmp_path, name):
     assert np.array_equal(read_image(tmp_path / name).array, grey())
 
 
+@pytest.mark.takes("NIfTI", "header and voxels in two files (.hdr and .img)", "taken")
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Pair, nibabel.Nifti2Pair])
 @pytest.mark.parametrize("suffixes", [(".hdr", ".img"), (".hdr.gz", ".img.gz")])
 def test_header_and_voxels_in_two_files(tmp_path, kind, suffixes):
@@ -346,6 +395,7 @@ def test_header_and_voxels_in_two_files(tmp_path, kind, suffixes):
         read_image(tmp_path / f"a{suffixes[0]}")
 
 
+@pytest.mark.takes("Analyze, MGZ", "an Analyze file, which does not tell left from right", "taken, and said")
 def test_analyze_does_not_know_left_from_right(tmp_path):
     nibabel.save(nibabel.AnalyzeImage(grey(), np.diag([-2.0, 2, 3, 1])), tmp_path / "a.img")
     with pytest.warns(UserWarning, match="a.hdr: an Analyze file does not say .* left and right may be exchanged"):
@@ -358,6 +408,7 @@ def test_analyze_does_not_know_left_from_right(tmp_path):
     assert np.allclose(itk_affine(tmp_path / "mask.nii"), itk_affine(tmp_path / "a.hdr"))
 
 
+@pytest.mark.takes("Analyze, MGZ", "an Analyze file with SPM's .mat beside it", "taken")
 def test_a_matrix_of_spm_beside_analyze_says_it(tmp_path):
     image = nibabel.Spm99AnalyzeImage(grey(), turned_affine())
     nibabel.save(image, tmp_path / "a.img")
@@ -369,6 +420,7 @@ def test_a_matrix_of_spm_beside_analyze_says_it(tmp_path):
         read_image(tmp_path / "a.img")
 
 
+@pytest.mark.takes("NIfTI", "voxels that are colours or complex numbers", "refused")
 @pytest.mark.parametrize(
     ("dtype", "name"),
     [([("R", "u1"), ("G", "u1"), ("B", "u1")], "RGB"), ("c8", "complex64"), ("c16", "complex128")],
@@ -407,6 +459,8 @@ def test_labels_of_any_whole_type(tmp_path, dtype):
         read_labels(path)
 
 
+@pytest.mark.takes("Analyze, MGZ", "FreeSurfer's .mgz, as image and as labels", "taken")
+@pytest.mark.takes("Analyze, MGZ", "an .mgh that says that its place is not to be believed", "refused")
 def test_freesurfers_volumes(tmp_path):
     nibabel.save(nibabel.MGHImage(grey(dtype=np.uint8), turned_affine()), tmp_path / "a.mgz")
     found = read_image(tmp_path / "a.mgz")
@@ -419,6 +473,7 @@ def test_freesurfers_volumes(tmp_path):
         read_image(tmp_path / "b.mgh")
 
 
+@pytest.mark.takes("NIfTI", "a file of another kind (.PAR, .BRIK, .mnc, .npy, .zip)", "refused")
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -16,7 +16,7 @@ LEFT, RIGHT, BOTH = {"left kidney"}, {"right kidney"}, {"left kidney", "right ki
 @pytest.mark.parametrize(
     ("text", "known", "asked"),
     [
-        ("R. kidney", ORGANS, RIGHT),
+        pytest.param("R. kidney", ORGANS, RIGHT, marks=pytest.mark.takes("Sentences", '"R. kidney"', "taken")),
         ("liver and both kidneys", ORGANS, BOTH | {"liver"}),
         ("kidneys, left and right", ORGANS, BOTH),
         ("left & right kidney", ORGANS, BOTH),
@@ -27,7 +27,12 @@ LEFT, RIGHT, BOTH = {"left kidney"}, {"right kidney"}, {"left kidney", "right ki
         ("the bean shaped organ on the left side of the spine", ORGANS, set()),
         ("none", ORGANS, set()),
         ("", ORGANS, set()),
-        ("left kidney, no tumour", TUMOURS, LEFT),
+        pytest.param(
+            "left kidney, no tumour",
+            TUMOURS,
+            LEFT,
+            marks=pytest.mark.takes("Sentences", '"left kidney, no tumour": the kidney alone', "taken"),
+        ),
         ("a tumour in the left kidney and the right", TUMOURS, {"left kidney tumour", "right kidney tumour"}),
         ("left kidney tumour, not the right one", TUMOURS, {"left kidney tumour"}),
         ("tumours of the liver or kidneys", TUMOURS, {"left kidney tumour", "liver tumour", "right kidney tumour"}),
@@ -49,6 +54,7 @@ def test_what_a_request_asks_for(text, known, asked):
     assert set(read_request(text, known).asked) == asked
 
 
+@pytest.mark.takes("Sentences", "sixty requests written by hand: what is meant is asked for", "taken")
 @pytest.mark.parametrize("known", [ORGANS, HIPPOCAMPUS])
 def test_sixty_requests_by_hand_are_read_as_meant(known):
     by_hand = requests_for(known)

@@ -113,6 +113,7 @@ def test_a_trailing_axis_of_one_is_dropped(tmp_path):
     assert read_image(path).shape == read_labels(path).shape == (4, 5, 6)
 
 
+@pytest.mark.takes("NIfTI", "an image that holds one value throughout", "refused")
 def test_labels_may_be_empty_but_images_not(tmp_path):
     path = save(tmp_path / "a.nii", np.zeros((4, 5, 6), np.int16))
     assert not read_labels(path).array.any()
@@ -123,10 +124,22 @@ def test_labels_may_be_empty_but_images_not(tmp_path):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (grey((4, 5)), r"shape \(4, 5\): a flat picture"),
-        (grey((4, 5, 6, 2)), r"shape \(4, 5, 6, 2\): several volumes"),
+        pytest.param(
+            grey((4, 5)),
+            r"shape \(4, 5\): a flat picture",
+            marks=pytest.mark.takes("NIfTI", "a flat picture saved as NIfTI", "refused"),
+        ),
+        pytest.param(
+            grey((4, 5, 6, 2)),
+            r"shape \(4, 5, 6, 2\): several volumes",
+            marks=pytest.mark.takes("NIfTI", "several volumes in one file", "refused"),
+        ),
         (grey((4, 5, 1)), r"\(4, 5, 1\) is a single slice; at least 2"),
-        (np.where(grey() == 3, np.nan, grey()), "1 of 120 voxels are NaN"),
+        pytest.param(
+            np.where(grey() == 3, np.nan, grey()),
+            "1 of 120 voxels are NaN",
+            marks=pytest.mark.takes("NIfTI", "voxels that are NaN", "refused"),
+        ),
         (np.where(grey() < 2, np.inf, grey()), "2 of 120 voxels are NaN or infinite"),
         (grey().astype(np.complex64), "complex64"),
     ],
@@ -141,7 +154,11 @@ def test_bad_voxels_are_named_for_images_and_labels(tmp_path, array, message):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (grey() + 0.4, "whole numbers, but 120 voxels.*0.4"),
+        pytest.param(
+            grey() + 0.4,
+            "whole numbers, but 120 voxels.*0.4",
+            marks=pytest.mark.takes("NIfTI", "labels with fractions", "refused"),
+        ),
         (grey() - 1, r"0\.\.32767, got -1"),
         (grey() * 1000, r"0\.\.32767, got 0\.\.119000"),
     ],
@@ -156,6 +173,7 @@ def truncate(path: Path, share: float) -> Path:
     return path
 
 
+@pytest.mark.takes("NIfTI", "a file that was copied only in part", "refused")
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.9])
 def test_truncated_files(tmp_path, suffix, share):
@@ -365,6 +383,7 @@ def test_other_suffixes_are_refused(tmp_path):
         write_labels(tmp_path / "a.png", ball("RAS"))
 
 
+@pytest.mark.takes("Output files", "a disk that fills up while a mask is written: the old file stays", "refused")
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, suffix):
     path = tmp_path / f"a{suffix}"
