@@ -340,7 +340,9 @@ def test_what_was_not_asked_for_is_left_out_and_said():
 
 
 @pytest.mark.takes(
-    "Sentences", "a structure that was found and not asked for, with --all-found: it stays", "taken, and said"
+    "Sentences",
+    "a structure that was found and not asked for, when all that is found is wanted: it stays",
+    "taken, and said",
 )
 def test_on_wish_all_that_was_found_stays_and_is_still_said():
     found, said = remarks(Sides(), "left kidney", only_named=False)
@@ -356,7 +358,7 @@ def test_where_nothing_known_is_named_all_stays_and_where_all_is_ruled_out_nothi
     assert not found.labels.array.any() and "asks for nothing; it only rules out left kidney, right kidney" in said
 
 
-@pytest.mark.takes("Sentences", "an unknown structure, a slip of the pen or a part, with --strict", "refused")
+@pytest.mark.takes("Sentences", "an unknown structure, a slip of the pen or a part, when strict", "refused")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -391,6 +393,7 @@ def test_what_was_asked_for_and_not_found_is_said():
     assert not found.labels.array.any() and said == "left kidney was asked for, and none was found"
 
 
+<<<<<<< HEAD
 class Plain(Sides):
     """Understands plain names alone."""
 
@@ -416,6 +419,9 @@ def test_where_something_is_missing_the_model_is_asked_again_in_plain_names():
 
 
 @pytest.mark.takes("Values", "a volume shifted by 1024, with --strict", "refused")
+=======
+@pytest.mark.takes("Values", "a volume shifted by 1024, when strict", "refused")
+>>>>>>> marks
 def test_a_volume_unlike_those_of_the_training_is_named_and_refused_if_strict():
     model, volume = Sides(), blobs()
     empty = replace(volume, array=np.zeros(volume.shape, np.uint8))

@@ -314,7 +314,7 @@ def clinic(tmp_path):
     return root
 
 
-@pytest.mark.takes("DICOM", "several series, and one chosen with --series", "taken")
+@pytest.mark.takes("DICOM", "several series, and one chosen by its number or UID", "taken")
 @pytest.mark.takes("DICOM", "several series and no choice: they are listed", "refused")
 def test_series_are_listed_and_chosen(clinic):
     with pytest.raises(ValueError, match=r"clinic: 3 DICOM series; say which one with series \(--series\)") as error:

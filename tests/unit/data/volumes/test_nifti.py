@@ -196,7 +196,7 @@ def shifted(affine: np.ndarray, voxels: float) -> np.ndarray:
 ACDC = np.diag([1.3, 1.3, 10.0, 1.0])
 
 
-@pytest.mark.takes("NIfTI", "sform and qform that disagree, with --trust for one that makes a grid", "taken")
+@pytest.mark.takes("NIfTI", "sform and qform that disagree, and which to trust is said", "taken")
 @pytest.mark.parametrize(
     ("sform", "qform", "message"),
     [
