@@ -393,7 +393,6 @@ def test_what_was_asked_for_and_not_found_is_said():
     assert not found.labels.array.any() and said == "left kidney was asked for, and none was found"
 
 
-<<<<<<< HEAD
 class Plain(Sides):
     """Understands plain names alone."""
 
@@ -419,9 +418,6 @@ def test_where_something_is_missing_the_model_is_asked_again_in_plain_names():
 
 
 @pytest.mark.takes("Values", "a volume shifted by 1024, with --strict", "refused")
-=======
-@pytest.mark.takes("Values", "a volume shifted by 1024, when strict", "refused")
->>>>>>> marks
 def test_a_volume_unlike_those_of_the_training_is_named_and_refused_if_strict():
     model, volume = Sides(), blobs()
     empty = replace(volume, array=np.zeros(volume.shape, np.uint8))
