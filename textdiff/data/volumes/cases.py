@@ -22,7 +22,8 @@ class VolumeCase:
     """A volume and its labels, as files or (synthetic cases) in memory.
 
     label_path: one label map. masks: our label -> file with that structure alone, instead. values: value in
-    the label map -> our label (None: it is numbered our way). report: a sentence about this patient, if any.
+    the label map -> our label (None: it is numbered our way). structures: names of our labels 1..K, by which those of an RT
+    structure set or a DICOM SEG as label_path are found. report: a sentence about this patient, if any.
     """
 
     name: str
@@ -30,6 +31,7 @@ class VolumeCase:
     label_path: Path | None = None
     masks: Mapping[int, Path] = field(default_factory=dict, compare=False)
     values: Mapping[int, int] | None = field(default=None, compare=False)
+    structures: tuple[str, ...] = field(default=(), compare=False)
     image_volume: Volume | None = field(default=None, repr=False, compare=False)
     label_volume: Volume | None = field(default=None, repr=False, compare=False)
     report: str = ""
@@ -65,6 +67,8 @@ class VolumeCase:
         """
         if self.label_volume is not None:
             return self._numbered(self.label_volume)
+        if self.label_path is not None and self.label_path.suffix.lower() == ".dcm":
+            return self._named()
         if self.label_path is not None:
             return self._numbered(read_labels(self.label_path))
         if not self.masks:
@@ -89,6 +93,21 @@ class VolumeCase:
         """
         array = np.ascontiguousarray(turned(self.image()).array, dtype="<f4") + np.float32(0)  # -0 counts as 0
         return hashlib.sha256(f"{array.shape}".encode() + array.tobytes()).hexdigest()[:16]
+
+    def _named(self) -> Volume:
+        """The labels of a DICOM object, whose structures are found by their names; those that are not ours are background."""
+        from textdiff.data.volumes.dicom_labels import read_dicom_labels
+        from textdiff.data.volumes.numbering import structure_of
+
+        assert self.label_path is not None and self.image_path is not None
+        labels, names = read_dicom_labels(self.label_path, self.image_path)
+        meant = [structure_of(name, self.structures) for name in names]
+        if absent := [name for name in self.structures if name not in meant]:
+            raise ValueError(
+                f"{self.label_path}: no structure {', '.join(absent)}; there are {', '.join(names[1:]) or 'none'}"
+            )
+        table = np.array([self.structures.index(name) + 1 if name else 0 for name in meant], np.uint8)
+        return replace(labels, array=table[labels.array])
 
     def _numbered(self, labels: Volume) -> Volume:
         if self.values is None:

@@ -267,7 +267,8 @@ def _collect_totalsegmentator(folder: Path, task: DatasetEntry, faults: list[Fau
 
 
 def _totalsegmentator_case(place: Path, image: Path, task: DatasetEntry, faults: list[Fault]) -> list[VolumeCase]:
-    """The image with one multi-label file seg*.nii.gz, or with one mask per structure in segmentations/; none if it has neither."""
+    """The image with one multi-label file seg*.nii.gz, one mask per structure in segmentations/, or, beside a folder of DICOM
+    slices, an RT structure set or SEG *.dcm; none if it has no labels."""
 
     def wrong(said: str, remedy: str, file: Path = place, missing: bool = False) -> list[VolumeCase]:
         faults.append(Fault(said, place.name, str(file), remedy, missing=missing))
@@ -283,9 +284,15 @@ def _totalsegmentator_case(place: Path, image: Path, task: DatasetEntry, faults:
             said = f"{whole[0]}: TotalSegmentator numbers its classes differently in version 1, version 2 and for MR"
             return wrong(said, "say which with _v1, _v2 or _mr in the file's name, such as seg_v2.nii.gz", whole[0])
         return [VolumeCase(place.name, image, whole[0], values=_totalsegmentator_values(numbering, task.structures))]
+    objects = sorted(path for path in place.glob("*.dcm") if image.is_dir() and path.is_file())
+    if len(objects) > 1:
+        return wrong(f"{case}: several DICOM labels: {few(path.name for path in objects)}", "leave one of them")
+    if objects:
+        return [VolumeCase(place.name, image, objects[0], structures=task.structures)]
     if not folder.is_dir():
         said = (
-            f"{case}: image {image} has no labels: neither a multi-label file seg*.nii.gz nor a folder segmentations/"
+            f"{case}: image {image} has no labels: neither a multi-label file seg*.nii.gz, a folder segmentations/, nor "
+            "(of DICOM) an RT structure set or SEG *.dcm"
         )
         return wrong(said, "add one, or move the case away", image, missing=True)
     found = {name: _first(folder, TOTALSEGMENTATOR[name][0]) for name in task.structures}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from dicom_files import dataset, rising, save_frames, save_outlines, save_series
 
+from textdiff.data import load_volumes
 from textdiff.data.registry import DATASETS
 from textdiff.data.volumes.dicom import read_dicom
 from textdiff.data.volumes.dicom_labels import read_dicom_labels
@@ -52,6 +53,23 @@ def test_a_seg_gives_back_the_same_voxels(series, tmp_path):
     to_index = np.linalg.inv(np.diag([-1, -1, 1, 1.0]) @ image.affine) @ volume.affine
     index = np.rint(to_index[:3, :3] @ np.indices(volume.spatial_shape).reshape(3, -1) + to_index[:3, 3:]).astype(int)
     assert np.array_equal(volume.array.ravel(), labels.array[tuple(index)]) and volume.array.any()
+
+
+@pytest.mark.takes("DICOM labels", "a SEG beside the series of a data set's case: structures by their names", "taken")
+def test_a_seg_beside_the_series_is_the_label_map_of_a_data_set(tmp_path):
+    volume = np.random.default_rng(0).integers(0, 99, SHAPE).astype(np.int16)
+    slices = save_series(tmp_path / "patient/dicom", volume, rising(5))
+    labels = label_map(read_dicom(slices))
+    write_dicom_seg(tmp_path / "patient/seg.dcm", labels, ("background", "Right_Kidney", "oddity", "Liver"), slices)
+    asked = ("liver", "right kidney")
+    data = load_volumes("totalsegmentator", tmp_path, structures=asked)
+    (case,) = data.train + data.val + data.test
+    image, found = case.pair()
+    assert (
+        np.array_equal(found.array, np.select([labels.array == 3, labels.array == 1], [1, 2])) and image.shape == SHAPE
+    )
+    with pytest.raises(ValueError, match=r"seg\.dcm: no structure spleen; there are Right_Kidney, oddity, Liver"):
+        replace(case, structures=("spleen",)).labels()
 
 
 def test_a_seg_belongs_to_its_series(series, tmp_path):
