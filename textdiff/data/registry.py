@@ -364,8 +364,8 @@ _MODELS = (
         name="abdomen_small",
         kind="TextDiffSeg",
         dataset="abdomen_phantoms",
-        sha256="58f16af71c4ee15e8fe29a702c1ae0e19eb921c48faaf06794cd1359b3bc3ec6",
-        config_sha256="224f7c9de65a07ff7535e8324720865c428556d446b85bf4dd3950f4513b3a6c",
+        sha256="2f62e22ed9feb41c960d1403f2372c84d017c1652ba66e186755a78d6bcbca7d",
+        config_sha256="e4500db81625cae74b02627e19a253c6c02a57c9cb3ef336c1c392742c592647",
         size=12_780_752,
     ),
 )
