@@ -186,6 +186,9 @@ def predict_volume(
     """
     _check_options(model, sampling, overlap)
     request = read_request(text, model.class_names[1:])
+    if request.understood:
+        ruled_out = f"; ruled out: {', '.join(request.excluded)}" if request.excluded else ""
+        logger.info("asked for: %s%s", ", ".join(request.asked) or "nothing", ruled_out)
     doubts = list(_on_request(text, request, model.class_names[1:]))
     if strict and doubts:
         raise ValueError("; ".join(doubts))
@@ -302,6 +305,8 @@ def _on_request(text: str, request: Request, known: Sequence[str]) -> Iterator[s
         yield f"this model does not know {', '.join(map(repr, request.unknown))}; it knows {', '.join(known)}"
     if request.understood and not request.asked:
         yield f"the text {text!r} asks for nothing; it only rules out {', '.join(request.excluded)}"
+    if request.understood and request.unread:
+        yield f"not understood, and left out of account: {', '.join(map(repr, request.unread))}"
     for part in request.parts:
         yield f"{part!r} is a part of a structure, which this model can only mark whole"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -28,13 +29,17 @@ LANDMARK = re.compile(
     r"|\b(?:side|edge|level|region) of|\b(?:left|right) of)(?:\s+(?:the|a|an|any|its|each|both|whole|entire))*\s+$",
     re.IGNORECASE,
 )
-PLACED = re.compile(r"\b(?:in|of|within|inside|at|from|on)(?:\s+(?:the|a|an|both|each|either))*\s+$", re.IGNORECASE)
-PART = re.compile(
-    r"((?:(?:upper|lower|middle|inner|outer|caudate|quadrate|left|right|front|rear|anterior|posterior)\s+)*"
-    r"(?:poles?|lobes?|segments?(?:\s+\w{1,4})?|thirds?|hal(?:f|ves)|quarters?|tips?|cortex|medulla|pelvis|hilum|ends?))"
-    r"\s+of(?:\s+(?:the|a|an|both))*\s+$",
-    re.IGNORECASE,
+BELONGS = re.compile(
+    r"\b(?:in|of|within|inside|at|from|on)(?:\s+(?:the|a|an|both|each|either))*\s+$|^\s*[(:]\s*$", re.IGNORECASE
 )
+PLACED = re.compile(r"\b(?:in|of|within|inside|at|from|on)(?:\s+(?:the|a|an|both|each|either))*\s+$", re.IGNORECASE)
+PARTS = (
+    r"(?:(?:upper|lower|middle|inner|outer|caudate|quadrate|left|right|front|rear|anterior|posterior)\s+)*"
+    r"(?:poles?|lobes?|segments?(?:\s+\d{1,2}|\s+[ivx]{1,4})?|thirds?|hal(?:f|ves)|quarters?|tips?|cortex|medulla|pelvis|hilum"
+    r"|ends?|head|neck|body|tail|uncinate process|fundus|antrum|wall|lumen|dome|arch)\b"
+)
+PART = re.compile(rf"\b({PARTS})\s+of(?:\s+(?:the|a|an|both))*\s+$", re.IGNORECASE)
+PART_BEHIND = re.compile(rf"^(?:[’']s?)?\s+{PARTS}", re.IGNORECASE)
 SENTENCE_END = re.compile(r"[;\n!?]|\.(?:\s|$)")
 
 # --- what is ruled out ---------------------------------------------------------------------------------
@@ -42,22 +47,33 @@ SENTENCE_END = re.compile(r"[;\n!?]|\.(?:\s|$)")
 NOT_BEFORE = re.compile(
     r"\b(?:no(?!\s*[,.;])|not|without|w/o|except(?:ing)?|exclud(?:e|es|ing)|other than|apart from|aside from|minus|neither|nor"
     r"|never|omit(?:ting)?|ignor(?:e|ing)|skip(?:ping)?|avoid(?:ing)?|leav(?:e|ing) out|drop(?:ping)?|rather than|instead of"
+    r"|forget(?:ting)?|disregard(?:ing)?|discard(?:ing)?|remov(?:e|ing)|delet(?:e|ing)|hid(?:e|ing)|exempt(?:ing)?|sans|save for"
+    r"|but leave|(?:resection|removal|excision|absence|agenesis) of"
     r"|absen(?:t|ce)|missing|lack(?:s|ing)?|negative for|free (?:of|from)|den(?:y|ies|ied)|ruled? out|resected|removed"
-    r"|(?:every\w+|all|any\w+)(?:\s+\w+){0,2}\s+but|cannot)\b|\bn[o']t\b|(?<=n)[’']t\b",
+    r"|(?:every\w*|all|any\w*)(?:\s+\w+){0,2}\s+(?:but|besides|save|else than)|cannot)\b|\bn[o']t\b|(?<!\w)[!¬~]|≠|(?<=n)[’']t\b",
+    re.IGNORECASE,
+)
+NEGATED = r"(?:\bno|\bdo?nt|\bnot|\bnever|n[’']t)"
+NOT_NOT = re.compile(rf"{NEGATED}\s+(?:(?:to|ever|please)\s+)*$", re.IGNORECASE)  # "do not" before "forget the liver"
+NOTHING_BUT = re.compile(  # what follows is all that is wanted
+    rf"(?:\bno(?:thing|ne|body)?|{NEGATED}|\b(?:ignore|omit|skip|exclude|leave out|without|remove|delete|hide|drop))\b"
+    r"[^,.;:]*\b(?:but|except(?:ing)?|other than|apart from|aside from|besides|save(?: for)?|else than)$",
     re.IGNORECASE,
 )
 NOT_AFTER = re.compile(
-    r"^[\s,:)]*(?:(?:is|are|was|were|be|has been|have been|should be|can be)\s+)*"
-    r"(?:absent|missing|excluded|ruled out|resected|removed|left out"
-    r"|not\s+(?:to be\s+)?(?:seen|present|visible|there|wanted|needed|included|asked|required|marked|found|of interest))\b",
+    r"^[\s,:)]*(?:(?:ones?|parts?)\s+)?(?:(?:is|are|was|were|be|has been|have been|should be|can be)\s+)*"
+    r"(?:absent|missing|excluded|excepted|ruled out|resected|removed|left out|no(?:t|ne)?(?=\s*(?:$|[.,;!)]))"
+    r"|(?:not|(?:is|are|was|were)n[’']t)\s+(?:to be\s+)?(?:seen|present|visible|there|wanted|needed|included|asked|required|marked|found|of interest))\b",
     re.IGNORECASE,
 )
 FREE = re.compile(r"^s?[\s-]+free\b", re.IGNORECASE)
+FREE_OR_BEARING = re.compile(r"^s?[\s-]+(?:free|bearing)\b", re.IGNORECASE)
 SCOPE_END = re.compile(
-    r"[;\n!?:]|\.(?:\s|$)|\b(?:but|however|only|just|yet|although|instead(?! of))\b"
+    r"[;\n!?:]|\.(?:\s|$)|\b(?:but|however|only|just|yet|although|instead(?! of)|yes)\b"
     r"|(?:\band|,)\s+(?:then\s+)?(?:mark|segment|show|outline|find|draw|delineate|keep|take|want|give|highlight|locate|contour)\b",
     re.IGNORECASE,
 )
+SHORT_CUES = ("no", "not", "n't", "’t", "'t", "don't", "cannot")
 LISTED = re.compile(r"\b(?:and|or|nor)\b|&|\+|/", re.IGNORECASE)
 
 
@@ -67,7 +83,7 @@ class Request:
 
     asked, excluded: in the model's order; what is excluded is not asked for. unknown: structures that the sentence asks
     for and the model does not know. parts: parts of an asked structure, which the model can only mark whole.
-    spelled: (word as written, word as read).
+    spelled: (word as written, word as read). unread: words that may change what is meant, and were not understood.
     """
 
     asked: tuple[str, ...] = ()
@@ -75,6 +91,7 @@ class Request:
     unknown: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     spelled: tuple[tuple[str, str], ...] = ()
+    unread: tuple[str, ...] = ()
 
     @property
     def understood(self) -> bool:
@@ -103,29 +120,35 @@ def read_request(text: str, known: Sequence[str]) -> Request:
     for both. "Left kidney" asks for "kidney" where sides are not told apart; "kidneys" for both sides where they are; "tumour"
     alone for every known tumour. A landmark ("below the liver") is not asked for.
     """
-    text, spelled = _spelled_right(text.replace("_", " "), tuple(known))
+    text, spelled = _spelled_right(unicodedata.normalize("NFKC", text).replace("_", " "), tuple(known))
     asked: set[str] = set()
     excluded: set[str] = set()
     unknown: dict[str, None] = {}
     parts: dict[str, None] = {}
+    others: set[str] = set()  # ruled out by "everything": not what is asked for by name
     halves: dict[str, dict[str, str]] = {}
-    for mention in _mentions(text, tuple(known)):
+    mentions = list(_mentions(text, tuple(known)))
+    for mention in mentions:
         names = _known(mention, tuple(known))
         if _ruled_out(text, mention):
-            excluded.update(names)
-        elif not LANDMARK.search(text[: mention.start]):
+            everything = plain(text[mention.start : mention.end]) in wordings.EVERYTHING
+            (others if everything else excluded).update(names)
+        elif not LANDMARK.search(PART.sub("", text[: mention.start])):
             asked.update(names)
             if not names and not PLACED.search(text[: mention.start]):
                 unknown[text[mention.start : mention.end].lower()] = None
-            elif not mention.lesion and (part := PART.search(text[: mention.start])):
-                parts[text[part.start(1) : mention.end]] = None
+            elif not mention.lesion and (part := _part(text, mention)):
+                parts[part] = None
             for half in _halves(mention, text):
                 halves.setdefault(mention.names[0], {})[half] = text[mention.start : mention.end]
     for name, named in halves.items():
         if set(named) != set(WORDINGS[name].halves):
             parts |= dict.fromkeys(named.values())
+    excluded |= others - asked
     left = tuple(name for name in known if name in asked - excluded)
-    return Request(left, tuple(name for name in known if name in excluded), tuple(unknown), tuple(parts), spelled)
+    ruled_out = tuple(name for name in known if name in excluded)
+    unread = _unread(text, mentions, tuple(known))
+    return Request(left, ruled_out, tuple(unknown), tuple(parts), spelled, unread)
 
 
 def named_structures(text: str, known: Sequence[str]) -> tuple[str, ...]:
@@ -163,7 +186,7 @@ def _in_wording(name: str, slot: int) -> str:
 # --- phrases -------------------------------------------------------------------------------------------
 
 
-AFTER_SIDE = "segmentation|outlined|adjacent|next|beside|near|and|as|for|or|but|only|too|alone|please|side|is|are|was|were|in|with|without|not"
+AFTER_SIDE = "then|rather|instead|segmentation|outlined|adjacent|next|beside|near|and|as|for|or|but|only|too|alone|please|side|is|are|was|were|in|with|without|not"
 
 
 def _side(side: str) -> str:
@@ -202,9 +225,10 @@ def _phrases(known: tuple[str, ...]) -> tuple[re.Pattern[str], tuple[_Mention, .
                     add(f"{first} and {second} {wording.adjective}", *_both(name), adjective=True)
     for words in wordings.WHOLE_HIPPOCAMPUS:
         add(words, *SHORT_NAMES)
-    if set(known) <= set(SHORT_NAMES):
-        for name in known:
-            for words in SHORT_NAMES[name]:
+    for name, short_names in SHORT_NAMES.items():
+        for words in short_names:
+            add(f"hippocampus {words}", name)
+            if set(known) <= set(SHORT_NAMES):
                 add(words, name)
     for words in wordings.OTHER_ANATOMY:
         add(words, words)
@@ -231,6 +255,13 @@ def _add_sides(add: Callable[..., None], words: str, name: str) -> None:
             f"{side} sided {words}",
             f"{words} on the {side}",
             f"{words} of the {side} side",
+            f"{side} of the two {words}",
+            f"{side} one of the {words}",
+            *(
+                f"{words} {to}{side} of the {middle}"
+                for to in ("", "to the ")
+                for middle in ("spine", "aorta", "midline")
+            ),
         ):
             add(way, sided)
         add(f"{words} {side}", sided)
@@ -255,7 +286,7 @@ def _flexible(words: str) -> str:
     pattern = spelled[0]
     for before, word, form in zip(parts, parts[1:], spelled[1:], strict=False):
         lesion = re.fullmatch("|".join(LESIONS.values()), word)
-        gap = r"\s*" if {before, word} & set("&+/") else r"[\s/()-]+" if lesion else r"[\s,/()-]+"
+        gap = r"\s*" if {before, word} & set("&+/") else r"[\s/()-]+" if lesion else r"[\s,:/()-]+"
         pattern += rf"(?:{gap}the\b)?" if word == "the" else gap + form
     if len(parts) > 1 and parts[-1] in SIDES and parts[-2] != "the":
         # A side behind its organ must not belong to what follows: "right kidney, left adrenal gland"
@@ -264,6 +295,8 @@ def _flexible(words: str) -> str:
 
 
 def _form(word: str, last: bool) -> str:
+    if word == "hippocampus":
+        return "hippocamp(?:us(?:es)?|i)"
     if word in FORMS or not word.isalpha():
         return FORMS.get(word, re.escape(word))
     form = word.replace("tumour", "tumou?rs?").replace("oesoph", "o?esoph")
@@ -306,7 +339,12 @@ def _mentions(text: str, known: tuple[str, ...]) -> Iterator[_Mention]:
     return _narrowed(text, list(_bound(text, _with_sides(text, found), known)))
 
 
-CONNECTED = re.compile(r"(?:\b(?:not|and|or|nor|without|but|than|of)|[,:&/+(])(?:\s+(?:the|its))*\s*$", re.IGNORECASE)
+CONNECTED = re.compile(
+    r"(?:\b(?:not|and|or|nor|without|but|than|of|except(?:ing)?|excluding|minus|only|just|then|with|plus|in|from|n[’']t)"
+    r"|\b(?:mark|segment|show|outline|keep|take|ignore|skip|omit|leave out)|[,:;&/+(]|n[’']t)(?:\s+(?:for|the|its))*\s*$",
+    re.IGNORECASE,
+)
+ON_SIDE = re.compile(r"\bon\s+(?:the\s+)?$", re.IGNORECASE)
 
 
 def _with_sides(text: str, found: list[_Mention]) -> list[_Mention]:
@@ -319,7 +357,9 @@ def _with_sides(text: str, found: list[_Mention]) -> list[_Mention]:
         near = [*reversed(found[:index]), *found[index + 1 :]]
         paired = next((other for other in near if any(_paired(name) for name in other.names)), None)
         before = text[: mention.start]
-        if paired is None or not (CONNECTED.search(before) or before.strip().lower() in ("", "the", "only the")):
+        behind_pair = index > 0 and (found[index - 1].lesion or any(_paired(name) for name in found[index - 1].names))
+        connected = CONNECTED.search(before) or (behind_pair and ON_SIDE.search(before))
+        if paired is None or not (connected or before.strip().lower() in ("", "the", "only the")):
             continue
         names = dict.fromkeys(f"{mention.side} {_unsided(name)}" for name in paired.names if _paired(name))
         whole.append(replace(mention, names=tuple(names)))
@@ -338,7 +378,12 @@ def _narrowed(text: str, mentions: list[_Mention]) -> Iterator[_Mention]:
 
 def _side_behind(text: str, mention: _Mention, after: _Mention) -> bool:
     unsided = len(mention.names) > 1 or any(name == _unsided(name) for name in mention.names)
-    return unsided and re.fullmatch(r"[\s,:(/-]*", text[mention.end : after.start]) is not None
+    narrows = r"[\s,:(/-]*(?:(?:(?:but|and)\s+)?(?:only|just)\s+|on\s+)?(?:the\s+)?"
+    return (
+        unsided
+        and any(map(_paired, mention.names))
+        and re.fullmatch(narrows, text[mention.end : after.start], re.IGNORECASE) is not None
+    )
 
 
 def _unsided(name: str) -> str:
@@ -380,11 +425,11 @@ def _bound(text: str, found: list[_Mention], known: tuple[str, ...]) -> Iterator
                 last = replace(mention, lesion=organ_and_lesion(mention.names[0])[1])
                 yield last
             continue
-        if FREE.search(text[mention.end :]) and after and not after.lesion and not after.adjective:
+        if FREE_OR_BEARING.search(text[mention.end :]) and after and not after.lesion and not after.adjective:
             yield replace(mention, names=_with(mention.lesion, after))
             continue
         same_sentence = not SENTENCE_END.search(between)
-        if after and not after.lesion and not after.adjective and same_sentence and PLACED.search(between):
+        if after and not after.lesion and not after.adjective and same_sentence and BELONGS.search(between):
             taken.add(index + 1)
             last = _Mention(mention.start, after.end, _with(mention.lesion, after), lesion=mention.lesion, organ=after)
             yield last
@@ -393,7 +438,8 @@ def _bound(text: str, found: list[_Mention], known: tuple[str, ...]) -> Iterator
         if index and not found[index - 1].lesion:
             before = found[index - 1]
             apart = SENTENCE_END.search(text[before.end : mention.start]) or _set_apart(text, before)
-            names = names if apart else _with(mention.lesion, before)
+            its = re.search(r"\b(?:its|their)\s+$", text[: mention.start], re.IGNORECASE)
+            names = names if apart and not its else _with(mention.lesion, before)
         last = replace(mention, names=names)
         yield last
 
@@ -401,9 +447,14 @@ def _bound(text: str, found: list[_Mention], known: tuple[str, ...]) -> Iterator
 def _one_more(text: str, organ: _Mention, lesion: _Mention) -> bool:
     """Whether the lesion spoken of last is meant here too: "tumours of the liver or kidneys", "... but one in the kidney"."""
     between = text[lesion.end : organ.start]
-    listed = re.fullmatch(r",?\s+n?or\s+(?:(?:of|in)\s+)?(?:the\s+)?", between, re.IGNORECASE)
+    plural = [word for word in re.findall(r"[^\W\d_]+", text[: organ.start]) if _any_lesion(word)][-1:]
+    joined = (
+        r"(?:,|,?\s+(?:n?or|and)|\s*[&/])" if plural and re.search("[^s]s$|sses$", plural[0].lower()) else r",?\s+n?or"
+    )
+    listed = re.fullmatch(joined + r"\s+(?:(?:of|in)\s+)?(?:the\s+)?", between, re.IGNORECASE)
     return bool(
-        listed or re.search(r"\b(?:ones?|another|others)\s+(?:in|of|within)(?:\s+the)*\s+$", between, re.IGNORECASE)
+        listed
+        or re.search(r"\b(?:ones?|another|others|those)\s+(?:in|of|within)(?:\s+the)*\s+$", between, re.IGNORECASE)
     )
 
 
@@ -423,6 +474,10 @@ def _ruled_out(text: str, mention: _Mention) -> bool:
     cue = next(reversed([*NOT_BEFORE.finditer(before)]), None)
     if cue is None or SCOPE_END.search(before, cue.end()):
         return False
+    if NOTHING_BUT.search(before[: cue.end()]) or (
+        cue[0].lower() not in SHORT_CUES and NOT_NOT.search(before[: cue.start()])
+    ):
+        return False
     return _reaches(before[cue.end() :], text[mention.end :], cue[0].lower())
 
 
@@ -436,6 +491,14 @@ def _reaches(between: str, behind: str, cue: str) -> bool:
         return False
     rest = SCOPE_END.split(behind, maxsplit=1)[0]
     return bool(LISTED.search(between.rsplit(",", 1)[-1]) or LISTED.search(rest))
+
+
+def _part(text: str, mention: _Mention) -> str | None:
+    """The words of a part of a structure, where a mention is of its part: "left lobe of the liver", "liver segment 4"."""
+    if before := PART.search(text[: mention.start]):
+        return text[before.start(1) : mention.end]
+    behind = PART_BEHIND.search(text[mention.end :])
+    return text[mention.start : mention.end + behind.end()] if behind else None
 
 
 def _halves(mention: _Mention, text: str) -> set[str]:
@@ -507,3 +570,44 @@ def _spelled_right(text: str, known: tuple[str, ...]) -> tuple[str, tuple[tuple[
         return near[0] if near else match[0]
 
     return re.sub(r"[^\W\d_]+", mend, text), tuple(mended.items())
+
+
+ON_SCREEN = re.compile(
+    r"\b(?:left|right)(?:[ -]hand)?(?: side)? of the (?:image|picture|screen|slice|view|display)\b"
+    r"|\bviewer[’']?s (?:left|right)\b|\b(?:image|screen)[ -](?:left|right)\b",
+    re.IGNORECASE,
+)  # which side of the patient that is depends on who draws it
+
+
+def _unread(text: str, mentions: Sequence[_Mention], known: tuple[str, ...]) -> tuple[str, ...]:
+    """Words that are part of nothing that was read, are no plain words, and so may change what is meant ("kidney stones")."""
+    rest = list(text)
+    for start, end in [(one.start, one.end) for one in mentions] + [one.span() for one in READ.finditer(text)]:
+        rest[start:end] = "." * (end - start)
+    words = re.findall(r"(?<![\w’'])[^\W\d_]{2,}", "".join(rest))
+    strange = [word for word in words if not _plain_word(word.lower()) and not _any_lesion(word)]
+    return tuple(dict.fromkeys([*strange, *(match[0] for match in ON_SCREEN.finditer(text))]))
+
+
+READ = re.compile(
+    rf"\b\w+n[’']t\b|{NOT_BEFORE.pattern}|\b{PARTS}|\b(?:left|right)(?:\s+side)?\s+of\b|\bleft out\b", re.IGNORECASE
+)
+
+
+@lru_cache(maxsize=1)
+def _plain_words() -> frozenset[str]:
+    """Words that stand beside what is asked for and change nothing."""
+    texts = (*wordings.EVERYTHING, *wordings.REQUESTS, *wordings.RULED_OUT, *wordings.BESIDES, *wordings.PLAIN_WORDS)
+    words = {word for text in texts for word in re.findall(r"\w+", text.lower())}
+    return frozenset({*words, *(f"{word}s" for word in words)} - {*SIDES})
+
+
+def _plain_word(word: str) -> bool:
+    """Whether a word is plain, or a slip of the pen for one."""
+    plain_words = _plain_words()
+    near = difflib.get_close_matches(word, plain_words, 3, LIKENESS) if len(word) >= 5 else []
+    return word in plain_words or any(one[0] == word[0] for one in near)
+
+
+def _any_lesion(word: str) -> bool:
+    return re.fullmatch("|".join(LESIONS.values()), word, re.IGNORECASE) is not None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 SIDES = ("left", "right")
 LESIONS = {
-    "tumour": r"tumou?rs?|mass(?:es)?|lesions?|nodules?|cancers?|neoplasms?|malignanc(?:y|ies)|metastas[ie]s"
+    "tumour": r"tumou?rs?|mass(?:es)?|lesions?|nodules?|cancers?|neoplasms?|malignanc(?:y|ies)|metastas[ie]s|mets|growths?|lumps?"
     r"|(?:adeno)?carcinomas?",
     "cyst": "cysts?",
 }
@@ -157,7 +157,7 @@ _WORDINGS = (
         ("inferior vena cava", "lower caval vein", "ivc"),
         "the large vein in front of the spine, right of the aorta",
         "the vein that takes blood of the lower body to the heart",
-        ("inferior caval vein", "vena cava inferior"),
+        ("inferior caval vein", "vena cava inferior", "vena cava"),
     ),
     Wording(
         ("portal and splenic vein", "portal vein and splenic vein", "portal vein with splenic vein"),
@@ -201,11 +201,15 @@ _WORDINGS = (
         "the gland below the bladder of a man, the womb of a woman",
         ("prostate", "uterus", "prostate gland", "womb", "prostate and uterus", "prostate uterus"),
     ),
-    _tumour("liver", "large organ under the diaphragm", "hepatic lesion", ("hcc",)),
+    _tumour(
+        "liver", "large organ under the diaphragm", "hepatic lesion", ("hcc", "hepatocellular carcinoma", "hepatoma")
+    ),
     # The mass of MSD Task07 is a tumour or a cyst.
-    _tumour("pancreas", "gland behind the stomach", "pancreatic mass", ("pancreatic cyst", "cyst of the pancreas")),
+    _tumour(
+        "pancreas", "gland behind the stomach", "pancreatic mass", ("pancreatic cyst", "cyst of the pancreas", "pdac")
+    ),
     _tumour("colon", "wide bowel", "colon cancer", ("colorectal cancer", "colorectal tumour", "bowel cancer")),
-    _tumour("kidney", "organ on each side of the spine", "renal mass", ("renal cell carcinoma",)),
+    _tumour("kidney", "organ on each side of the spine", "renal mass", ("renal cell carcinoma", "rcc")),
     *(
         _tumour(f"{side} kidney", f"organ below the {above}", f"{side} renal mass", (f"{side} renal cell carcinoma",))
         for side, above in zip(SIDES, ("spleen", "liver"), strict=True)
@@ -441,6 +445,7 @@ OTHER_ANATOMY = (
         "putamen",
         "entorhinal cortex",
         "white matter",
+        "superior vena cava",
         "grey matter",
     ),
     *(
@@ -469,7 +474,21 @@ PLAIN_WORDS = tuple(
     " that their them then there these they thing think this those three through tissue together under until upper very volume want what"
     " when where whether which while whole wide with without work would your total tube tubes turn type cause causes course call called"
     " cancel center centre central colon color cold come count cost staging stage common cut cysts gold glad land lose loss liquid"
-    " duct ducts normal abnormal absent absence evidence sign signs trace denies negative missing lacking removed resected ruled".split()
+    " duct ducts normal abnormal absent absence evidence sign signs trace denies negative missing lacking removed resected ruled"
+    # the words between them, and of where a scan comes from
+    " an the of in on at to by as is it its am are was were be been has had do does did can could may might will should shall must need"
+    " needs needed wanted asked required not no nor or and if so too yes ok my me we you your he she his her our us him who whom whose how"
+    " why than then thus via per versus vs off out up down back both few several one ones two three pairs however although yet instead"
+    " rather except excluding including included include well seen visible present found done given shown marked outlined nothing else"
+    " thanks thank kindly hello dear doctor following same study exam examination image picture photo figure volume series phase contrast"
+    " enhanced venous arterial portal delayed native unenhanced axial coronal sagittal oblique view screen ct cta mr mri mra pet ultrasound"
+    " xray tomography resonance magnetic computed abdomen abdominal thorax chest pelvic cranial weighted year years old man woman male"
+    " female boy girl mr mrs ms adult child follow ups history status post known reported query question suspected suspicious exclude"
+    " unremarkable normal healthy intact regular enlarged atrophic class classes label labels labelled structure organ organs tissue"
+    " lies complete none interested focal clean bilaterally bearing solitary metastatic remaining near nearby opposite underneath beneath against along adjacent alone excluded excepted itself themselves including"
+    " cystic ductal cell solid hypodense hyperdense enhancing malignant benign primary suspicious bilateral double unilateral"
+    " anatomy map maps voxel voxels pixel pixels boundary boundaries contours border borders shape volumes measure compute locate detect"
+    " extract identify annotate trace paint colour try want wants like us get make see look also again today now here please only just".split()
 )
 
 

@@ -48,6 +48,44 @@ LEFT, RIGHT, BOTH = {"left kidney"}, {"right kidney"}, {"left kidney", "right ki
         ("liver, tumour not seen", TUMOURS, {"liver"}),
         ("a liver with no tumour", TUMOURS, {"liver"}),
         ("tumour of L kidney", TUMOURS, {"left kidney tumour"}),
+        ("the kidneys except the right one", ORGANS, LEFT),
+        ("kidneys but only the left one", ORGANS, LEFT),
+        ("one kidney, the right", ORGANS, RIGHT),
+        ("the left of the two kidneys", ORGANS, LEFT),
+        ("the kidney to the left of the aorta", ORGANS, LEFT),
+        ("the kidney that is not on the left", ORGANS, RIGHT),
+        ("first the right kidney, then the left", ORGANS, BOTH),
+        ("left rather than right kidney", ORGANS, LEFT),
+        ("left kidney removed; mark the right", ORGANS, RIGHT),
+        ("after resection of the left kidney: right kidney", ORGANS, RIGHT),
+        ("liver and left but not right kidney", ORGANS, LEFT | {"liver"}),
+        ("don't forget the liver", ORGANS, {"liver"}),
+        ("do not leave out the right kidney", ORGANS, RIGHT),
+        ("ignore everything but the liver", ORGANS, {"liver"}),
+        ("do not mark anything except the left kidney", ORGANS, LEFT),
+        ("nothing other than the liver", ORGANS, {"liver"}),
+        ("everything else than the liver", ORGANS, BOTH),
+        ("kidneys, forget the liver", ORGANS, BOTH),
+        ("disregard the liver and outline the left kidney", ORGANS, LEFT),
+        ("liver yes, kidneys no", ORGANS, {"liver"}),
+        ("kidneys: no, liver: yes", ORGANS, {"liver"}),
+        ("Kidneys aren't wanted. Liver is.", ORGANS, {"liver"}),
+        ("hippocampus, head only", HIPPOCAMPUS, {"anterior hippocampus"}),
+        ("hippocampus: tail", HIPPOCAMPUS, {"posterior hippocampus"}),
+        ("head of the hippocampi", HIPPOCAMPUS, {"anterior hippocampus"}),
+        ("anterior hippocampus; the posterior one is not needed", HIPPOCAMPUS, {"anterior hippocampus"}),
+        ("liver mets", TUMOURS, {"liver tumour"}),
+        ("lump in the liver", TUMOURS, {"liver tumour"}),
+        ("lesion (liver)", TUMOURS, {"liver tumour"}),
+        ("not the liver, only its tumour", TUMOURS, {"liver tumour"}),
+        ("tumour-bearing liver", TUMOURS, {"liver", "liver tumour"}),
+        ("renal tumour on the left", TUMOURS, {"left kidney tumour"}),
+        ("right kidney with a tumour in the left", TUMOURS, {"right kidney", "left kidney tumour"}),
+        ("tumours in the liver and the pancreas", TUMOURS, {"liver tumour", "pancreas tumour"}),
+        ("tumour of the liver and the right kidney", TUMOURS, RIGHT | {"liver tumour"}),
+        ("all tumours except those of the liver", TUMOURS, set(TUMOURS[4:])),
+        ("aorta and vena cava", ("aorta", "inferior vena cava"), {"aorta", "inferior vena cava"}),
+        ("duodenum around the head of the pancreas", ("pancreas", "duodenum"), {"duodenum"}),
     ],
 )
 def test_what_a_request_asks_for(text, known, asked):
@@ -77,6 +115,14 @@ def test_sixty_requests_by_hand_are_read_as_meant(known):
         ("liver withuot the left kidney", ORGANS, "spelled", (("withuot", "without"),)),
         ("Where on this large image is the liver, please?", ORGANS, "spelled", ()),
         ("kidneys, no liver", ORGANS, "excluded", ("liver",)),
+        ("left liver lobe", ORGANS, "parts", ("liver lobe",)),
+        ("kidney cortex", ORGANS, "parts", ("kidney cortex",)),
+        ("head of the pancreas", ("pancreas",), "parts", ("head of the pancreas",)),
+        ("kidney stones", ORGANS, "unread", ("stones",)),
+        ("the contralateral kidney", ORGANS, "unread", ("contralateral",)),
+        ("liver and left renal", ORGANS, "unread", ("left", "renal")),
+        ("the kidney on the left of the image", ORGANS, "unread", ("left of the image",)),
+        ("CT of the abdomen: pleae don't mark the kidneys, but the liver", ORGANS, "unread", ()),
         ("the kidneys, below the liver", ORGANS, "excluded", ()),
     ],
 )
@@ -93,3 +139,10 @@ def test_requests_are_written_in_many_ways_and_some_ask_for_nothing():
     assert all(read_request(request((), ORGANS, draw), ORGANS).asked == () for _ in range(50))
     with pytest.raises(ValueError, match="cannot ask for spleen: the model knows liver"):
         request(("spleen",), ORGANS, draw)
+
+
+@pytest.mark.parametrize("known", [ORGANS, TUMOURS])
+def test_no_word_of_a_written_request_is_unread(known):
+    draws = (np.random.default_rng(seed) for seed in range(100))
+    texts = [request((known[seed % len(known)],), known, draw) for seed, draw in enumerate(draws)]
+    assert sum(bool(read_request(text, known).unread) for text in texts) <= 5  # misspelt words of other organs
