@@ -301,10 +301,12 @@ def _on_request(text: str, request: Request, known: Sequence[str]) -> Iterator[s
         yield f"{word!r} was read as {read!r}; the network sees it as it stands"
     if not request.understood:
         yield f"the text {text!r} names nothing that this model knows; it knows {', '.join(known)}"
-    elif request.unknown:
-        yield f"this model does not know {', '.join(map(repr, request.unknown))}; it knows {', '.join(known)}"
-    if request.understood and not request.asked:
-        yield f"the text {text!r} asks for nothing; it only rules out {', '.join(request.excluded)}"
+    if request.unknown:
+        empty = "" if request.asked else ", and is asked for nothing that it knows"
+        yield f"this model does not know {', '.join(map(repr, request.unknown))}{empty}; it knows {', '.join(known)}"
+    elif request.understood and not request.asked:
+        ruled_out = ", ".join((*request.excluded, *request.denied))
+        yield f"the text {text!r} asks for nothing; it only rules out {ruled_out}"
     if request.understood and request.unread:
         yield f"not understood, and left out of account: {', '.join(map(repr, request.unread))}"
     for part in request.parts:

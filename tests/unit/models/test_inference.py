@@ -354,6 +354,10 @@ def test_on_wish_all_that_was_found_stays_and_is_still_said():
 def test_where_nothing_known_is_named_all_stays_and_where_all_is_ruled_out_nothing():
     found, said = remarks(Sides(), "the moon")
     assert (found.labels.array > 0).any() and "names nothing that this model knows" in said
+    found, said = remarks(Sides(), "the spleen")
+    assert not found.labels.array.any() and "does not know 'spleen', and is asked for nothing that it knows" in said
+    found, said = remarks(Sides(), "no evidence of liver tumour")
+    assert not found.labels.array.any() and "asks for nothing; it only rules out liver tumour" in said
     found, said = remarks(Sides(), "no kidneys")
     assert not found.labels.array.any() and "asks for nothing; it only rules out left kidney, right kidney" in said
 

@@ -79,24 +79,26 @@ LISTED = re.compile(r"\b(?:and|or|nor)\b|&|\+|/", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Request:
-    """What a sentence asks of a model. All tuples hold names that the model knows, but for `unknown` and `parts`.
+    """What a sentence asks of a model. All tuples hold names that the model knows, but for `unknown`, `denied` and
+    `parts`.
 
     asked, excluded: in the model's order; what is excluded is not asked for. unknown: structures that the sentence asks
-    for and the model does not know. parts: parts of an asked structure, which the model can only mark whole.
+    for and the model does not know; denied: that it rules out and the model does not know. parts: parts of an asked structure, which the model can only mark whole.
     spelled: (word as written, word as read). unread: words that may change what is meant, and were not understood.
     """
 
     asked: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    denied: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     spelled: tuple[tuple[str, str], ...] = ()
     unread: tuple[str, ...] = ()
 
     @property
     def understood(self) -> bool:
-        """Whether the sentence says anything of structures that the model knows."""
-        return bool(self.asked or self.excluded)
+        """Whether the sentence says what is wanted or not, be it something that the model does not know."""
+        return bool(self.asked or self.excluded or self.unknown or self.denied)
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def read_request(text: str, known: Sequence[str]) -> Request:
     asked: set[str] = set()
     excluded: set[str] = set()
     unknown: dict[str, None] = {}
+    denied: dict[str, None] = {}
     parts: dict[str, None] = {}
     others: set[str] = set()  # ruled out by "everything": not what is asked for by name
     halves: dict[str, dict[str, str]] = {}
@@ -133,6 +136,8 @@ def read_request(text: str, known: Sequence[str]) -> Request:
         if _ruled_out(text, mention):
             everything = plain(text[mention.start : mention.end]) in wordings.EVERYTHING
             (others if everything else excluded).update(names)
+            if not names:
+                denied[text[mention.start : mention.end].lower()] = None
         elif not LANDMARK.search(PART.sub("", text[: mention.start])):
             asked.update(names)
             if not names and not PLACED.search(text[: mention.start]):
@@ -148,7 +153,7 @@ def read_request(text: str, known: Sequence[str]) -> Request:
     left = tuple(name for name in known if name in asked - excluded)
     ruled_out = tuple(name for name in known if name in excluded)
     unread = _unread(text, mentions, tuple(known))
-    return Request(left, ruled_out, tuple(unknown), tuple(parts), spelled, unread)
+    return Request(left, ruled_out, tuple(unknown), tuple(denied), tuple(parts), spelled, unread)
 
 
 def named_structures(text: str, known: Sequence[str]) -> tuple[str, ...]:
