@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+NO_DOMAIN = "the model does not say what its training was like: values, voxel sizes and amounts are not compared"
 CHUNK = 8  # planes of the image that are reduced at a time
 
 
@@ -64,6 +65,8 @@ def predict_image(
         raise ValueError("the text is empty: give a sentence that describes the image")
     pixels = _as_rgb(image)
     where = f"{image}: " if isinstance(image, (str, Path)) else ""
+    if model.domain is None:
+        logger.info(NO_DOMAIN)
     doubts = [] if model.domain is None else [where + remark for remark in model.domain.remarks_on_picture(pixels)]
     if strict and doubts:
         raise ValueError("; ".join(doubts))
@@ -191,7 +194,9 @@ def predict_volume(
         volume = read_image(volume)
     grid = model.preprocessing.image(volume)
     domain = getattr(model, "domain", None)
-    if domain is not None:
+    if domain is None:
+        logger.info(NO_DOMAIN)
+    else:
         unusual = domain.remarks_on_volume(volume, grid.array, model.preprocessing)
         doubts += [f"{volume.name or 'the volume'}: {remark}" for remark in unusual]
         if strict and unusual:
