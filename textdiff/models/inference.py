@@ -184,9 +184,6 @@ def predict_volume(
     """
     _check_options(model, sampling, overlap)
     request = read_request(text, model.class_names[1:])
-    if request.understood:
-        ruled_out = f"; ruled out: {', '.join(request.excluded)}" if request.excluded else ""
-        logger.info("asked for: %s%s", ", ".join(request.asked) or "nothing", ruled_out)
     doubts = list(_on_request(text, request, model.class_names[1:]))
     if strict and doubts:
         raise ValueError("; ".join(doubts))
@@ -201,6 +198,9 @@ def predict_volume(
         doubts += [f"{volume.name or 'the volume'}: {remark}" for remark in unusual]
         if strict and unusual:
             raise ValueError("; ".join(doubts))
+    if request.understood:
+        ruled_out = f"; ruled out: {', '.join(request.excluded)}" if request.excluded else ""
+        logger.info("asked for: %s%s", ", ".join(request.asked) or "nothing", ruled_out)
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=2)
     frame = _frame(volume)
