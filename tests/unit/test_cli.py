@@ -216,7 +216,9 @@ def test_predict_of_a_volume_writes_aligned_labels_and_uncertainty(ct, volume_mo
     assert np.array_equal(mask.affine, image.affine) and np.array_equal(doubt.affine, image.affine)
     assert 0 < doubt.get_fdata().min() < doubt.get_fdata().max() < 1
     assert result.stdout == "mask.nii.gz\n"
-    said = result.stderr.splitlines()
+    comparison, reading, *said = result.stderr.splitlines()
+    assert comparison.startswith("textdiff: the model does not say what its training was like")
+    assert reading == "textdiff: asked for: right kidney"
     assert "textdiff: ct.nii.gz is 6 x 5 x 4 voxels, smaller than the model's window of 8 x 8 x 8" in said[0]
     assert said[1].startswith("textdiff: ct.nii.gz: 6 x 5 x 4 voxels of 0.8 x 0.8 x 2.5 mm in 1 window of 8 x 8 x 8")
     assert said[2:] == [

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+NO_DOMAIN = "the model does not say what its training was like: values, voxel sizes and amounts are not compared"
 CHUNK = 8  # planes of the image that are reduced at a time
 
 
@@ -65,6 +66,8 @@ def predict_image(
         raise ValueError("the text is empty: give a sentence that describes the image")
     pixels = _as_rgb(image)
     where = f"{image}: " if isinstance(image, (str, Path)) else ""
+    if model.domain is None:
+        logger.info(NO_DOMAIN)
     doubts = [] if model.domain is None else [where + remark for remark in model.domain.remarks_on_picture(pixels)]
     if strict and doubts:
         raise ValueError("; ".join(doubts))
@@ -186,9 +189,6 @@ def predict_volume(
     """
     _check_options(model, sampling, overlap)
     request = read_request(text, model.class_names[1:])
-    if request.understood:
-        ruled_out = f"; ruled out: {', '.join(request.excluded)}" if request.excluded else ""
-        logger.info("asked for: %s%s", ", ".join(request.asked) or "nothing", ruled_out)
     doubts = list(_on_request(text, request, model.class_names[1:]))
     if strict and doubts:
         raise ValueError("; ".join(doubts))
@@ -196,11 +196,16 @@ def predict_volume(
         volume = read_image(volume)
     grid = model.preprocessing.image(volume)
     domain = getattr(model, "domain", None)
-    if domain is not None:
+    if domain is None:
+        logger.info(NO_DOMAIN)
+    else:
         unusual = domain.remarks_on_volume(volume, grid.array, model.preprocessing)
         doubts += [f"{volume.name or 'the volume'}: {remark}" for remark in unusual]
         if strict and unusual:
             raise ValueError("; ".join(doubts))
+    if request.understood:
+        ruled_out = f"; ruled out: {', '.join(request.excluded)}" if request.excluded else ""
+        logger.info("asked for: %s%s", ", ".join(request.asked) or "nothing", ruled_out)
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=2)
     ready, how = _ready(model, volume, grid), (sampling, overlap, uncertainty, probabilities, progress)

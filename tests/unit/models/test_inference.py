@@ -111,6 +111,13 @@ def quiet(model, volume, text="the left kidney and the right kidney", **options)
     return predict_volume(model, volume, text, Sampling(**sampling), progress=False, **options)
 
 
+def test_what_is_asked_for_and_that_nothing_can_be_compared_is_said(caplog):
+    with caplog.at_level("INFO"):
+        quiet(Sides(), blobs(affine=np.eye(4), seed=0), "the left kidney, not the right one")
+    assert "asked for: left kidney; ruled out: right kidney" in caplog.text
+    assert "the model does not say what its training was like" in caplog.text
+
+
 # --- where the labels lie -------------------------------------------------------------------------------
 
 

@@ -166,6 +166,9 @@ def askew(volume: Volume, degrees: float, axes: str) -> Volume:
     return turned(replace(volume, affine=tilt @ volume.affine), axes)
 
 
+MOST_VOXELS = 4e9  # of a grid: a whole body at 0.5 mm has a third of it
+
+
 def to_grid(volume: Volume, spacing: tuple[float, float, float] | None, kind: str = "image") -> Volume:
     """Bring a volume to RAS axes and voxels of `spacing` mm.
 
@@ -176,7 +179,8 @@ def to_grid(volume: Volume, spacing: tuple[float, float, float] | None, kind: st
         spacing: mm along right, front, head; None keeps the volume's own.
         kind: "image" (gives float32) or "labels" (keeps the dtype).
 
-    Raises ValueError for an unknown kind or a spacing that is not positive.
+    Raises ValueError for an unknown kind, a spacing that is not positive, or a volume that would become too large, as one in other
+    units than mm does.
     """
     from scipy.ndimage import affine_transform
 
@@ -190,6 +194,14 @@ def to_grid(volume: Volume, spacing: tuple[float, float, float] | None, kind: st
         return replace(volume, array=array)
     size, scale = np.array(volume.shape), np.array(spacing) / volume.spacing
     new_size = np.maximum(1, np.rint(size / scale)).astype(int)
+    if np.prod(new_size, dtype=float) > MOST_VOXELS:
+        extent, sides = (
+            " x ".join(f"{side:.4g}" for side in sides) for sides in (size * volume.spacing, volume.spacing)
+        )
+        raise ValueError(
+            f"{volume.name or 'the volume'}: its voxels of {sides} mm make it {extent} mm large: correct its header (units other "
+            "than mm?)"
+        )
     first = (size - 1) / 2 - scale * (new_size - 1) / 2
     order = 1 if kind == "image" else 0
     array = affine_transform(array, scale, first, output_shape=tuple(new_size), order=order, mode="nearest")

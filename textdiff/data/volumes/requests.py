@@ -62,8 +62,8 @@ NOTHING_BUT = re.compile(  # what follows is all that is wanted
 )
 NOT_AFTER = re.compile(
     r"^[\s,:)]*(?:(?:ones?|parts?)\s+)?(?:(?:is|are|was|were|be|has been|have been|should be|can be)\s+)*"
-    r"(?:absent|missing|excluded|excepted|ruled out|resected|removed|left out|no(?:t|ne)?(?=\s*(?:$|[.,;!)]))"
-    r"|(?:not|(?:is|are|was|were)n[’']t)\s+(?:to be\s+)?(?:seen|present|visible|there|wanted|needed|included|asked|required|marked|found|of interest))\b",
+    r"(?:absent|missing|excluded|excepted|ruled out|resected|removed|(?:left )?out|no(?:t|ne)?(?=\s*(?:$|[.,;!)]))"
+    r"|(?:not|(?:is|are|was|were)n[’']t)\s+(?:to be\s+)?(?:seen|present|visible|there|wanted|needed|included|asked|required|marked|found|of interest|what (?:I|we)))\b",
     re.IGNORECASE,
 )
 FREE = re.compile(r"^s?[\s-]+free\b", re.IGNORECASE)
@@ -196,7 +196,7 @@ AFTER_SIDE = "then|rather|instead|segmentation|outlined|adjacent|next|beside|nea
 
 def _side(side: str) -> str:
     """ "left", "lt." or "L"."""
-    return rf"(?:{side}|{side[0]}{side[-1]}|{side[0]})\b\.?"
+    return rf"(?:{side}(?:[ -]hand)?|{side[0]}{side[-1]}|{side[0]})\b\.?"
 
 
 @lru_cache(maxsize=64)
@@ -383,7 +383,7 @@ def _narrowed(text: str, mentions: list[_Mention]) -> Iterator[_Mention]:
 
 def _side_behind(text: str, mention: _Mention, after: _Mention) -> bool:
     unsided = len(mention.names) > 1 or any(name == _unsided(name) for name in mention.names)
-    narrows = r"[\s,:(/-]*(?:(?:(?:but|and)\s+)?(?:only|just)\s+|on\s+)?(?:the\s+)?"
+    narrows = r"(?:[\s,:(/-]*|[\s,.;:(/-]*(?:(?:but|and)\s+)?(?:only|just)\s+)(?:on\s+)?(?:the\s+)?"
     return (
         unsided
         and any(map(_paired, mention.names))

@@ -282,6 +282,11 @@ def test_a_coarser_grid_than_the_volume_still_has_a_voxel():
     assert to_grid(stored("RAS"), (50.0, 50.0, 50.0)).shape == (1, 1, 1)
 
 
+def test_a_volume_in_other_units_is_refused_before_it_fills_the_memory():
+    with pytest.raises(ValueError, match="ct: its voxels of 1000 x 1000 x 1000 mm make it .*units other than mm"):
+        to_grid(Volume(np.zeros((9, 9, 9), np.int16), np.diag([1e3, 1e3, 1e3, 1]), "ct"), (1.0, 1.0, 1.0))
+
+
 @pytest.mark.parametrize("spacing", [(1, 1), (1, 1, 0), (1, 1, -1), (1, 1, np.inf)])
 def test_spacing_must_be_positive(spacing):
     with pytest.raises(ValueError, match=r"three positive numbers \(mm\)"):
