@@ -32,8 +32,8 @@ class Domain:
 
     quantiles: of what the network sees (volumes: after the window or standardisation; pictures: grey 0..255), one range for
     each of `SHARES`. stored: middle of the lowest and of the highest stored numbers. colour: of pictures, mean difference of
-    their largest and smallest channel, of red and grey, of blue and grey; layout: their mean, in 8 x 8 fields of mean 0 and deviation 1, row by row, and
-    alike: how each correlates with that of the others. spacing, extent: of volumes, mm per voxel and of the whole along right, front, head.
+    their largest and smallest channel, of red and grey, of blue and grey; layout: the mean of all, in eight fields along each
+    axis, of mean 0 and deviation 1, row by row, and alike: how each correlates with that of the others. spacing, extent: of volumes, mm per voxel and of the whole along right, front, head.
     volumes_ml: of every structure, where it is there.
     """
 
@@ -80,6 +80,8 @@ class Domain:
 
     def _on_values(self, stored: np.ndarray, prepared: np.ndarray, window: Range | None) -> Iterator[str]:
         if self.outside(_quantiles(prepared)) <= SLACK:
+            if not self._laid_out(_blocks(prepared)):
+                yield "light and dark lie otherwise than in the training: " + self._turn(prepared)
             return
         unit = "HU" if window else "grey values"
         cause = self._cause(stored, window) if window else ""
@@ -110,6 +112,19 @@ class Domain:
             if self.outside(_quantiles(normalised(undone, window))) <= SLACK:
                 return cause
         return ""
+
+    def _turn(self, prepared: np.ndarray) -> str:
+        """The reversal of axes that would make a volume lie as those of the training, in words."""
+        axes = {
+            (2,): "head and foot",
+            (1,): "front and back",
+            (0,): "left and right",
+            (1, 2): "head and foot, and front and back",
+        }
+        for turned, said in (axes | {(0, 1): "left and right, and front and back"}).items():
+            if self._laid_out(_blocks(np.flip(prepared, turned))):
+                return f"it looks as if {said} were exchanged"
+        return "turned, mirrored, or of another part of the body"
 
     def _on_size(self, volume: Volume) -> Iterator[str]:
         from textdiff.data.volumes.volume import turned
@@ -147,8 +162,8 @@ class Domain:
     def remarks_on_picture(self, picture: np.ndarray) -> list[str]:
         """In what a picture, uint8 [H, W, 3], differs from those of the training, one sentence each."""
         grey, said = picture.mean(axis=-1), []
-        other_values, other_layout = self.outside(_quantiles(grey)) > SLACK, not self._laid_out(grey)
-        inverted = self.outside(_quantiles(255 - grey)) <= SLACK and self._laid_out(255 - grey)
+        other_values, other_layout = self.outside(_quantiles(grey)) > SLACK, not self._laid_out(_fields(grey))
+        inverted = self.outside(_quantiles(255 - grey)) <= SLACK and self._laid_out(_fields(255 - grey))
         if inverted and (other_values or other_layout):
             said.append("the picture looks inverted: exchange black and white")
         elif other_values:
@@ -170,23 +185,24 @@ class Domain:
             )
         return said
 
-    def _laid_out(self, grey: np.ndarray) -> bool:
-        """Whether light and dark lie as in the training's pictures, where these lie alike (films do, tissue does not)."""
+    def _laid_out(self, fields: np.ndarray) -> bool:
+        """Whether light and dark lie as in the training, where its inputs lie alike (films and bodies do, tissue does not)."""
         if self.alike is None or sum(self.alike) / 2 < LAYOUT:
             return True
-        return float(_alike(_fields(grey), np.array(self.layout))) >= self.alike[0] - LAYOUT
+        return _alike(fields, np.array(self.layout)) >= self.alike[0] - min(LAYOUT, 2 * (1 - self.alike[0]) + 0.02)
 
 
 def domain_of_volumes(cases: Sequence[VolumeCase], preprocessing: Preprocessing, class_names: Sequence[str]) -> Domain:
     """The ranges over labelled volumes. Each is read once more."""
     from textdiff.data.volumes.volume import turned
 
-    quantiles, stored, spacing, extent = [], [], [], []
+    quantiles, stored, spacing, extent, fields = [], [], [], [], []
     amounts: dict[str, list[float]] = {name: [] for name in class_names[1:]}
     for case in cases:
         image, labels = case.pair()
         prepared = preprocessing.image(image).array
         quantiles.append(_quantiles(prepared))
+        fields.append(_blocks(prepared))
         stored.append((image.array.min(), image.array.max()))
         own = turned(image)
         spacing.append(own.spacing)
@@ -197,6 +213,7 @@ def domain_of_volumes(cases: Sequence[VolumeCase], preprocessing: Preprocessing,
     return Domain(
         _ranges(quantiles),
         _middle(stored),
+        **_layout(fields),
         spacing=_ranges(spacing),
         extent=_ranges(extent),
         volumes_ml={name: (min(ml), max(ml)) for name, ml in amounts.items() if ml},
@@ -210,12 +227,19 @@ def domain_of_pictures(cases: Sequence[Case]) -> Domain:
     stored = _middle([(picture.min(), picture.max()) for picture in pictures])
     quantiles = [_quantiles(picture.mean(axis=-1)) for picture in pictures]
     colour = _ranges(colours)
-    if len(cases) < 3:
-        return Domain(_ranges(quantiles), stored, colour)
-    fields = np.stack([_fields(picture.mean(axis=-1)) for picture in pictures])
-    others = (fields.sum(axis=0) - fields) / (len(fields) - 1)
-    alike = [_alike(one, other) for one, other in zip(fields, others, strict=True)]
-    return Domain(_ranges(quantiles), stored, colour, tuple(fields.mean(axis=0).tolist()), (min(alike), max(alike)))
+    return Domain(
+        _ranges(quantiles), stored, colour, **_layout([_fields(picture.mean(axis=-1)) for picture in pictures])
+    )
+
+
+def _layout(fields: Sequence[np.ndarray]) -> dict[str, Any]:
+    """The mean of fields and how alike they are; nothing of fewer than three."""
+    if len(fields) < 3:
+        return {}
+    every = np.stack(fields)
+    others = (every.sum(axis=0) - every) / (len(every) - 1)
+    alike = [_alike(one, other) for one, other in zip(every, others, strict=True)]
+    return {"layout": tuple(every.mean(axis=0).tolist()), "alike": (min(alike), max(alike))}
 
 
 def _quantiles(values: np.ndarray) -> np.ndarray:
@@ -236,6 +260,18 @@ def _fields(grey: np.ndarray) -> np.ndarray:
 
     small = np.asarray(Image.fromarray(grey.astype(np.uint8)).resize((8, 8), Image.Resampling.BOX), float).ravel()
     return (small - small.mean()) / max(float(small.std()), 1e-6)
+
+
+def _blocks(volume: np.ndarray) -> np.ndarray:
+    """Means of 8 x 8 x 8 fields of a volume [X, Y, Z], mean 0 and deviation 1, [512]."""
+    parts = volume
+    for axis, size in enumerate(volume.shape):
+        starts = (np.arange(8) * size // 8).clip(max=size - 1)
+        sums = np.add.reduceat(parts, starts, axis=axis)
+        counts = np.maximum(np.diff([*starts, size]), 1)
+        parts = sums / counts.reshape([-1 if k == axis else 1 for k in range(3)])
+    means = parts.astype(float).ravel()
+    return (means - means.mean()) / max(float(means.std()), 1e-6)
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> float:

@@ -365,7 +365,7 @@ _MODELS = (
         kind="TextDiffSeg",
         dataset="abdomen_phantoms",
         sha256="2f62e22ed9feb41c960d1403f2372c84d017c1652ba66e186755a78d6bcbca7d",
-        config_sha256="e4500db81625cae74b02627e19a253c6c02a57c9cb3ef336c1c392742c592647",
+        config_sha256="8debc7676ac91d19b96c5ee6d5b1f232f0c5bd3424057f51b74b311174d9c8e8",
         size=12_780_752,
     ),
 )

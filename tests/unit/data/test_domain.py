@@ -75,6 +75,19 @@ def test_coarse_voxels_and_another_field_of_view_are_named(seen, other):
 
 
 @pytest.mark.takes("Values", "far less of a structure than any case of the training had", "taken, and said")
+@pytest.mark.takes("Values", "a volume upside down or front to back", "taken, and said")
+@pytest.mark.parametrize(
+    ("axes", "said_of_it"),
+    [
+        ((2,), "head and foot were exchanged"),
+        ((1,), "front and back were exchanged"),
+        ((1, 2), "head and foot, and front and back"),
+    ],
+)
+def test_a_volume_that_lies_otherwise_is_named(seen, other, axes, said_of_it):
+    assert said_of_it in said(seen, replace(other, array=np.ascontiguousarray(np.flip(other.array, axes))))
+
+
 def test_odd_amounts_are_named(seen):
     low, high = seen.volumes_ml["liver"]
     assert seen.remark_on_amount("liver", (low + high) / 2) == "" == seen.remark_on_amount("unheard of", 3)
