@@ -34,7 +34,23 @@ def read_dicom(path: Path, series: str = "") -> Volume:
     """
     with naming(path):
         slices, affine = grid(series_slices(path, series), path)
+        _check_gaps(slices, float(np.linalg.norm(affine[:3, 2])), path)
         return Volume(_voxels(slices, path), LPS_TO_RAS @ affine, str(path))
+
+
+def _check_gaps(slices: Sequence[Slice], distance: float, where: Path) -> None:
+    """Warn when slices lie evenly, but are numbered as if those between them were left out."""
+    numbers = [one.dataset.get("InstanceNumber") for one in slices]
+    thickness = slices[0].tags.get("SliceThickness", slices[0].dataset.get("SliceThickness"))
+    if thickness is None or float(thickness) * 1.4 > distance or any(number is None for number in numbers):
+        return
+    steps = {abs(int(after) - int(before)) for before, after in zip(numbers, numbers[1:], strict=False)}
+    if len(steps) == 1 and min(steps) > 1:
+        warnings.warn(
+            f"{where}: slices of {float(thickness):g} mm lie {distance:.4g} mm apart and are numbered in steps of {min(steps)}: "
+            "those between them may be missing",
+            stacklevel=2,
+        )
 
 
 # --- voxels --------------------------------------------------------------------------------------------

@@ -517,3 +517,21 @@ def test_a_real_dicom_series_lies_on_its_labels(data_root):
     check_pair(image, labels, "dicom")
     liver = image.array[labels.array == 5]
     assert 40 < np.median(liver) < 200 and liver.std() < 40
+
+
+@pytest.mark.takes("DICOM", "every second slice left out: numbered in steps of two", "taken, and said")
+def test_slices_left_out_evenly_are_said(tmp_path):
+    array = np.random.default_rng(0).integers(0, 99, (8, 9, 5)).astype(np.int16)
+
+    def numbered(step):
+        def change(k, made):
+            made.InstanceNumber, made.SliceThickness = str(1 + step * k), "3"
+
+        return change
+
+    with pytest.warns(UserWarning, match="slices of 3 mm lie 6 mm apart and are numbered in steps of 2"):
+        read_dicom(save_series(tmp_path / "halved", array, rising(5, 6.0), change=numbered(2)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_dicom(save_series(tmp_path / "gaps", array, rising(5, 6.0), change=numbered(1)))
+        read_dicom(save_series(tmp_path / "whole", array, rising(5, 3.0), change=numbered(2)))
