@@ -22,7 +22,7 @@ SHARES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)  # of the voxels or pixels that
 SLACK = 0.2  # how far a quantile may lie outside, in units of the widest span of the training's quantiles
 LAYOUT = 0.3  # correlation: pictures lie alike above it, and one that falls short by as much lies otherwise
 COLOURED, TINTED = 25, 10  # grey levels by which colours may go beyond those of the training
-AMOUNT = 4.0  # a structure smaller or larger by this factor than any of the training is mentioned
+AMOUNT = 1.5  # a structure smaller or larger by this factor than any of the training is mentioned
 Range = tuple[float, float]
 
 

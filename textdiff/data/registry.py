@@ -356,8 +356,8 @@ _MODELS = (
         name="hippocampus_small",
         kind="TextDiffSeg",
         dataset="hippocampus",
-        sha256="ebbb356c4dc09eae727ceb4a400d664619edfe2afffe8d83d583522fcbe04672",
-        config_sha256="b167bb68dd828a876600c3bc9d76774a67f9238090614970fcaa65dea1f0cdd4",
+        sha256="4516dc67a356b52f59b602ed699a6c9d595bb13567120ee2efc0264054b34996",
+        config_sha256="653973058ee0cdb938de40d53267a679d176633c70fc83ab76c1b21494b53815",
         size=12_778_926,
     ),
     ShippedModel(

@@ -146,6 +146,8 @@ def read_request(text: str, known: Sequence[str]) -> Request:
                 parts[part] = None
             for half in _halves(mention, text):
                 halves.setdefault(mention.names[0], {})[half] = text[mention.start : mention.end]
+    if re.fullmatch(r"\W*(?:nothing|none|nil)(?: at all)?\W*", text, re.IGNORECASE):
+        denied["everything"] = None
     for name, named in halves.items():
         if set(named) != set(WORDINGS[name].halves):
             parts |= dict.fromkeys(named.values())

@@ -120,6 +120,8 @@ def test_sixty_requests_by_hand_are_read_as_meant(known):
         ("liver withuot the left kidney", ORGANS, "spelled", (("withuot", "without"),)),
         ("Where on this large image is the liver, please?", ORGANS, "spelled", ()),
         ("kidneys, no liver", ORGANS, "excluded", ("liver",)),
+        ("Nothing.", ORGANS, "denied", ("everything",)),
+        ("no evidence of liver tumour", ORGANS, "denied", ("liver tumour",)),
         ("left liver lobe", ORGANS, "parts", ("liver lobe",)),
         ("kidney cortex", ORGANS, "parts", ("kidney cortex",)),
         ("head of the pancreas", ("pancreas",), "parts", ("head of the pancreas",)),
