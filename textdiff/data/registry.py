@@ -271,7 +271,7 @@ _DATASETS = (
         # Three organs: a first training in a minute
         runs={
             "demo": {"structures": THREE_ORGANS, "iterations": 80, "validate_every": 20, "max_test": 4},
-            # As abdomen_small was trained: with these it obeys the sentence, after fewer steps it does not yet
+            # With these it obeys plain names; after fewer steps it does not yet
             "grid": {
                 "structures": THREE_ORGANS,
                 "n_labels": 40,
