@@ -143,7 +143,7 @@ def predict(
     ] = True,
     as_written: Annotated[
         bool,
-        typer.Option("--as-written", help="Volumes: never ask again in plain names where the sentence finds nothing."),
+        typer.Option("--as-written", help="Volumes: do not ask a second time, in plain names (half the time)."),
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,

@@ -146,10 +146,6 @@ class Domain:
                 "larger or smaller piece of it, may be marked wrongly"
             )
 
-    def too_little(self, name: str, ml: float) -> bool:
-        """Whether an amount of a structure is far less than any of the training."""
-        return name in self.volumes_ml and ml < self.volumes_ml[name][0] / AMOUNT
-
     def remark_on_amount(self, name: str, ml: float) -> str:
         """What is odd about the amount found of a structure, or ""."""
         if name not in self.volumes_ml or ml <= 0:

@@ -2,8 +2,8 @@
 
 The requests are written as people write them, not drawn from the grammar that training draws from. A request counts as obeyed
 when every structure asked for is marked with a Dice of at least `GOOD`, and of the others no more than `LITTLE` of what is there.
-A person's answer leaves out what was not asked for, and asks again in plain names where something is missing; what is still not
-right must be told. What is neither right nor told is "silent", and the number that should be 0.
+A person's answer leaves out what was not asked for, and follows the plain names where they give another outline; what is still
+not right must be told. What is neither right nor told is "silent", and the number that should be 0.
 """
 
 from __future__ import annotations
@@ -173,8 +173,8 @@ def requests_study(
 ) -> pd.DataFrame:
     """One row per sentence and volume.
 
-    `sentence`, `asked` (meant by hand) and `read` (by the rules), `case`; `obeyed`: by the network alone; `again`: it was asked
-    again in plain names; `right`: what a person gets; `told`: something was said; `silent`: not right, and not told;
+    `sentence`, `asked` (meant by hand) and `read` (by the rules), `case`; `obeyed`: by the network alone; `again`: the mask follows
+    the plain names; `right`: what a person gets; `told`: something was said; `silent`: not right, and not told;
     `network_dice`, `dice`: the worst of what was asked for, by the network alone and in the answer (nan for nothing); `said`.
     """
     names, rows = model.class_names[1:], []

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NO_DOMAIN = "the model does not say what its training was like: values, voxel sizes and amounts are not compared"
+AGREED = 0.8  # Dice of two outlines of one structure that count as the same
 CHUNK = 8  # planes of the image that are reduced at a time
 
 
@@ -174,8 +175,8 @@ def predict_volume(
         probabilities: also keep those of all classes, which needs 4 bytes per class and voxel.
         only_named: structures that the sentence does not ask for become background (and are reported); where it names
             nothing that is known, all that was found stays.
-        ask_again: where the sentence as it stands gives nothing (or far too little) of a structure that it asks for, the model is
-            asked once more in the plain names of what was asked for, and that is said.
+        ask_again: ask the model a second time, in the plain names of what was asked for; where the two outlines of a structure
+            differ (Dice below 0.8), the mask follows the plain names, and that is said. Takes twice the time.
         strict: refuse what would be warned of before the work begins.
 
     Warns, before: of words that name nothing the model knows, a part of a structure or a slip of the pen, and of a volume unlike
@@ -211,12 +212,12 @@ def predict_volume(
     ready, how = _ready(model, volume, grid), (sampling, overlap, uncertainty, probabilities, progress)
     del volume, grid
     found = _segmented(model, ready, text, *how)
-    plainly, missing = prompt("class", request.asked or ("",)), _missing(found, request, domain)
-    if ask_again and missing and plainly != text:
-        said = f"the sentence as it stands gave no {' and no '.join(missing)}; asked again as {plainly!r}"
-        warnings.warn(said, stacklevel=2)
-        doubts.append(said)
-        found = replace(_segmented(model, ready, plainly, *how), prompt=plainly)
+    plainly = prompt("class", request.asked) if request.asked else text
+    if ask_again and plainly != text:
+        said, found = _second_opinion(found, _segmented(model, ready, plainly, *how), request, plainly)
+        for one in said:
+            warnings.warn(one, stacklevel=2)
+        doubts += said
     answer = _answered(found, request, domain, only_named)
     for remark in answer.remarks:
         warnings.warn(remark, stacklevel=2)
@@ -318,10 +319,24 @@ def _on_request(text: str, request: Request, known: Sequence[str]) -> Iterator[s
         yield f"{part!r} is a part of a structure, which this model can only mark whole"
 
 
-def _missing(found: Prediction, request: Request, domain: Domain | None) -> list[str]:
-    """Structures that were asked for, and of which nothing was found, or far less than any volume of the training has."""
-    amounts = {name: sum(drawn) / len(drawn) for name, drawn in found.volumes_ml.items()}
-    return [name for name in request.asked if not amounts[name] or (domain and domain.too_little(name, amounts[name]))]
+def _second_opinion(
+    found: Prediction, plain: Prediction, request: Request, plainly: str
+) -> tuple[list[str], Prediction]:
+    """What was found for a sentence, or where it differs from what was found for plain names, the latter, and what to say of it."""
+    agreement = {name: _alike(found, plain, name) for name in request.asked}
+    apart = [f"{name} (Dice {dice:.2f})" for name, dice in agreement.items() if dice < AGREED]
+    if not apart:
+        return [], found
+    said = f"the sentence as it stands and {plainly!r} give other outlines of {', '.join(apart)}; the mask follows the latter"
+    return [said], replace(plain, prompt=plainly)
+
+
+def _alike(one: Prediction, other: Prediction, name: str) -> float:
+    """Dice of a structure in two predictions of one volume; 1 where neither has it."""
+    number = one.class_names.index(name)
+    first, second = one.labels.array == number, other.labels.array == number
+    both = int(first.sum() + second.sum())
+    return 2 * int((first & second).sum()) / both if both else 1.0
 
 
 def _answered(found: Prediction, request: Request, domain: Domain | None, only_named: bool) -> Prediction:

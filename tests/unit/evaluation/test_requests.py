@@ -6,6 +6,7 @@ import torch
 
 from textdiff.data.volumes.cases import VolumeCase
 from textdiff.data.volumes.patches import Preprocessing
+from textdiff.data.volumes.requests import read_request
 from textdiff.data.volumes.volume import Volume
 from textdiff.evaluation.requests import requests_for, requests_metrics, requests_study, requests_table
 
@@ -37,14 +38,17 @@ def case():
     return VolumeCase("x", image_volume=Volume(image, np.eye(4)), label_volume=Volume(thirds, np.eye(4)))
 
 
+def obeying(text):
+    return dict(requests_for(NAMES)).get(text) or read_request(text, NAMES).asked
+
+
 def studied(rule, case):
     rows = requests_study(Marks(rule), [case])
     return rows, requests_metrics(rows)
 
 
 def test_a_model_that_obeys(case):
-    by_hand = dict(requests_for(NAMES))
-    rows, metrics = studied(by_hand.get, case)
+    rows, metrics = studied(obeying, case)
     assert metrics["requests/n"] == metrics["requests/obeyed_by_the_network"] == metrics["requests/right_or_told"] == 60
     assert metrics["requests/silent_share"] == 0 and metrics["requests/read_as_meant"] == 60
     assert len(requests_table(rows)) == 60 and (rows.loc[rows["asked"] != "nothing", "dice"] == 1).all()
@@ -71,7 +75,7 @@ def test_an_answer_that_is_poor_and_not_noticed_is_silent(case):
             found[..., 3:] = torch.tensor([1.0, 0, 0, 0]).reshape(1, 4, 1, 1, 1)
             return found
 
-    rows = requests_study(Half(dict(requests_for(NAMES)).get), [case])
+    rows = requests_study(Half(obeying), [case])
     assert rows.loc[rows["sentence"] == "liver", "silent"].all()
 
 
