@@ -21,6 +21,14 @@ NAMES = {
     "head": st.sampled_from(["auto", "compact", "decoder"]),
     "structures": st.just("auto"),
     "latent_channels": st.integers(1, 64),
+    # Of a network that halves its pictures: what fits together
+    "image_size": st.sampled_from(["auto", 128, 256]),
+    "crop": st.sampled_from([16, 32]),
+    "scales": st.sampled_from(["1", "0.5,1"]),
+    "model_channels": st.sampled_from([32, 64]),
+    "num_res_blocks": st.integers(1, 3),
+    "channel_mult": st.sampled_from(["1,2,2", "1,1,2"]),
+    "attention_resolutions": st.sampled_from(["2", "2,4"]),
     **dict.fromkeys(("start_from", "model_folder", "image", "volume"), st.just("")),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -84,8 +84,8 @@ class PretrainConfig(Config):
     def _check(self) -> None:
         import torch
 
-        with torch.device("meta"):  # shapes only
-            divisor = _network(self).divisor
+        with torch.device("meta"):  # shapes only, and no more blocks than tell them
+            divisor = _network(replace(self, num_res_blocks=1)).divisor
         if self.crop % divisor:
             near = max(divisor, round(self.crop / divisor) * divisor)
             raise ValueError(f"crop={self.crop}: this network takes multiples of {divisor}; the nearest is {near}")
