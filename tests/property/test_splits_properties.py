@@ -14,7 +14,7 @@ case_names = st.lists(st.text(st.characters(codec="ascii", categories=("L", "N")
 
 def split_of(entry: DatasetEntry, names: list[str], folder) -> dict[str, str]:
     cases = [VolumeCase(name, image_path=folder / name) for name in names]
-    data = layouts.divided(cases, folder, entry)
+    data = layouts.divided(cases, folder, entry, [])
     return {case.name: split for split in SPLITS for case in getattr(data, split)}
 
 

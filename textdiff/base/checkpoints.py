@@ -66,7 +66,8 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str, ign
 
 def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: str, ignored: tuple[str, ...] = ()) -> None:
     """Raises ValueError as :func:`load_strict` does, but copies nothing; ``module`` may be on the meta device."""
-    broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    numbers = {key: value for key, value in state.items() if value.is_floating_point() and not value.is_meta}
+    broken = [key for key, value in numbers.items() if not value.isfinite().all()]
     own = {key: value for key, value in module.state_dict().items() if not key.startswith(ignored)}
     shapes = {key: (tuple(state[key].shape), tuple(own[key].shape)) for key in own if key in state}
     problems = {
