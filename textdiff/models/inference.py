@@ -341,7 +341,9 @@ def _alike(one: Prediction, other: Prediction, name: str) -> float:
 
 def _answered(found: Prediction, request: Request, domain: Domain | None, only_named: bool) -> Prediction:
     """The prediction compared with the request: what is missing and what is too much, said and (``only_named``) left out."""
-    amounts = {name: sum(drawn) / len(drawn) for name, drawn in found.volumes_ml.items()}
+    # Of the labels, which the mean of the samples decides: a structure of one sample alone need not be among them
+    marked, names = found.labels.array, found.class_names[1:]
+    amounts = {name: float((marked == k).sum() * found.labels.voxel_ml) for k, name in enumerate(names, start=1)}
     said = [f"{name} was asked for, and none was found" for name in request.asked if not amounts[name]]
     if domain is not None:
         said += filter(None, (domain.remark_on_amount(name, amounts[name]) for name in request.asked))
