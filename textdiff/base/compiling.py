@@ -72,7 +72,7 @@ class _Compiled:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             logger.warning("%s is not compiled (%s); it goes on as it is", self.name, reason)
             self.fast = None
             _put_back(states)

@@ -107,7 +107,7 @@ class TrainingImages:
         images, masks = (_taken(one, numbers, turns, places) for one in (images, masks))
         if self.augmentation == "official":  # each is turned or rotated, never both
             _rotate(images, masks, drawn)
-        images, masks = (one if one.device == device else sent(one, device) for one in (images, masks))
+        images, masks = (one if one.device.type == device.type else sent(one, device) for one in (images, masks))
         return ImageBatch(images, masks, [view.caption for view in drawn])
 
     @cached_property
