@@ -1,7 +1,11 @@
 """``torch.compile`` where it pays. In: a module that is trained. Out: the same module, its steps compiled or as they were.
 
 A choice of the place, not of the result: it changes the last digits of a step as another processor would, and nothing that
-is recorded. TEXTDIFF_COMPILE is "on", "off" or "auto" (the default).
+that is recorded. TEXTDIFF_COMPILE is "on", "off" or "auto" (the default).
+
+On a processor it hardly pays: convolutions are library calls either way. Measured on one core, seconds of the processor: a
+step of the compact head on four images of 256 pixels took 0.89 of its time after half a minute of compiling, a step of the
+small TextDiffSeg 0.96 and the features of a UNet of 32 channels 1.11 of theirs after minutes. There "auto" compiles nothing.
 """
 
 from __future__ import annotations

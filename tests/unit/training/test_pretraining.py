@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from fake_gpu import fake_gpu, pictures_on_gpu
+from fake_gpu import Card, fake_gpu, pictures_on_gpu
 from tiny_models import cases, tiny_unet
+from torch.utils._pytree import tree_leaves
 
 from textdiff.data.cases import Case
 from textdiff.data.images.transforms import dihedral
@@ -134,3 +135,25 @@ def test_the_loss_is_computed_where_the_batch_is():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pretraining, "drawing_on", lambda device, generator: None)
             assert model.loss(pictures_on_gpu(2), card)["loss"].device.type == "cuda"
+
+
+def test_the_loss_asks_a_card_for_nothing(monkeypatch):
+    """Whatever comes back to the processor, a number or a tensor, makes it wait until the card has done all its work."""
+    asked, dispatch = [], Card.__torch_dispatch__
+
+    def watched(card, func, types, args=(), kwargs=None):
+        out = dispatch(card, func, types, args, kwargs)
+        given = {value.device.type for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)}
+        got = {value.device.type for value in tree_leaves(out) if isinstance(value, torch.Tensor)}
+        if func is torch.ops.aten._local_scalar_dense.default or ("cuda" in given and "cpu" in got):
+            asked.append(str(func))
+        return out
+
+    monkeypatch.setattr(pretraining, "drawing_on", lambda device, generator: None)
+    with fake_gpu(Denoising(tiny_unet(), "float32")) as (model,), torch.random.fork_rng(devices=[]):
+        batch = pictures_on_gpu(2)
+        monkeypatch.setattr(Card, "__torch_dispatch__", watched)
+        model.loss(batch, torch.Generator())
+        assert not asked
+        batch.cpu()  # the watch is not asleep
+    assert asked
