@@ -98,3 +98,14 @@ def test_workers_for_a_device(monkeypatch):
     assert (workers_for("cpu"), workers_for("mps"), workers_for("cuda")) == (0, 0, 2)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(64), raising=False)
     assert workers_for("cuda:1") == 4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("augmentation", ["follow", "affine", "official"])
+def test_a_real_card_makes_the_batches_of_a_processor(augmentation):
+    pictures = TrainingImages(cases(3), ImageSpec(16), augmentation, seed=2)
+    crops = CropPool(cases(3), 16, 8, (1.0, 2.0), seed=2)
+    here, there = (pictures.batch(range(12), device) for device in ("cpu", "cuda"))
+    assert there.images.is_cuda and torch.allclose(there.images.cpu(), here.images, atol=1e-4)
+    assert (there.masks.cpu() != here.masks).float().mean() < 0.01 and there.captions == here.captions
+    assert torch.allclose(crops.batch(range(12), "cuda").cpu(), crops.batch(range(12)), atol=1e-6)
