@@ -32,6 +32,7 @@ CONFIGS: dict[str, type[Config]] = {
         pages.VolumeDataConfig,
         pages.LabelLatentConfig,
         pages.VolumePredictConfig,
+        pages.CostConfig,
     )
 }
 BY_EXPERIMENT = {cls.experiment: cls for cls in CONFIGS.values()}

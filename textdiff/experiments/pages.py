@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from textdiff.data import registry
 from textdiff.experiments.config import (
@@ -382,3 +383,24 @@ class VolumePredictConfig(ShippedModelConfig):
     def _check_here(self) -> None:
         super()._check_here()
         _must_exist("volume", self.volume)
+
+
+@dataclass(frozen=True)
+class CostConfig(Config):
+    """Notebook 30: what it costs, as `make bench` has measured it (`benchmarks/`); its record's table has one row a number.
+
+    ``machine``: the processor or graphics card that was measured; "" for any. ``threads``: of the processor.
+    ``extent``: "quick" takes minutes on two cores, "whole" is everything. ``backbones``: the small ones, with commas between them.
+    """
+
+    experiment: ClassVar[str] = "cost"
+    notebook: ClassVar[str] = "30_cost"
+
+    machine: str = ""
+    threads: Count = 1
+    extent: Literal["quick", "whole"] = "quick"
+    backbones: str = "he_32,chest_32"
+
+    def _slug(self) -> str:
+        machine = re.sub(r"[^a-z0-9]+", "-", self.machine.lower()).strip("-")
+        return f"{machine or 'any'}-t{self.threads}-{self.extent if self.mode == 'full' else self.mode}"
