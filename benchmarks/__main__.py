@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from benchmarks.bench_backbones import BACKBONES
 from benchmarks.goals import Verdict, judge
 from benchmarks.measuring import COLUMNS, Row, ceiling
 from textdiff.base.precision import resolve_device
@@ -33,7 +34,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--full", action="store_true", help="everything, instead of what takes minutes")
     parser.add_argument("--demo", action="store_true", help="tiny sizes: shows the machinery, measures nothing")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--backbones", default=CostConfig.backbones, help="small backbones, by name or folder")
+    parser.add_argument("--backbones", default=BACKBONES, help="small backbones, by name or folder")
     given = parser.parse_args(words)
     unknown = sorted(set(given.questions) - set(questions()))
     if unknown:
@@ -44,11 +45,11 @@ def main(words: Sequence[str] | None = None) -> int:
         extent="whole" if given.full else "quick",
         machine=machine(device),
         threads=torch.get_num_threads(),
-        backbones=given.backbones,
+        backbones=",".join(Path(name).name for name in given.backbones.split(",")),
         device=device,
     )
     run = Run.open(config)
-    rows = measured(config, given.questions or questions())
+    rows = measured(config, given.questions or questions(), given.backbones)
     verdicts = judge(rows)
     print("\n".join(told(verdicts)))
     if not given.questions:
@@ -65,13 +66,13 @@ def machine(device: str) -> str:
     return str(about["gpu"] if device == "cuda" else about["processor"])
 
 
-def measured(config: CostConfig, names: Sequence[str]) -> list[Row]:
+def measured(config: CostConfig, names: Sequence[str], backbones: str = BACKBONES) -> list[Row]:
     """The rows of all these questions, printed as they come. A question that fails leaves a row that says so."""
     demo = config.mode == "demo"
     rows = shown(ceiling(config.device, side=256 if demo else 2048, apart=not demo))
     for name in names:
         module: Any = importlib.import_module(f"benchmarks.bench_{name}")
-        options: dict[str, Any] = {"backbones": config.backbones} if name == "backbones" else {}
+        options: dict[str, Any] = {"backbones": backbones} if name == "backbones" else {}
         if demo:
             if not hasattr(module, "TINY"):
                 continue

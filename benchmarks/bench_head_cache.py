@@ -1,123 +1,85 @@
-"""What the feature cache saves: nothing in; seconds an epoch of head training with and without it, side by side, out.
+"""What the feature cache saves: an epoch of head training that computes its features, one that fills the cache, one that reads it.
 
-    python benchmarks/bench_head_cache.py                # small H&E backbone, compact head, 5 images x 8 views
-    python benchmarks/bench_head_cache.py --official     # the paper's 553M network and head, 1 image x 1 view
+    python -m benchmarks head_cache
 
-An epoch shows every view of every image once, through the model, the loss and the optimiser. Weights and pictures are
-random: they do not change the time. Both kinds of seconds are given, by the wall clock and of the processor; on a busy
-machine only the second kind is to be trusted.
+An epoch shows every view of every image once, through the model, the loss and the optimiser.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from textdiff import DiffusionFeatures, TextDiff, TextEncoder, UNet
+from benchmarks.measuring import Build, Once, Row, alternately
+from benchmarks.pieces import CAPTION, HE_32, PAPER, Setting, new_text, new_unet, pictures
+from benchmarks.pieces import TINY as TINY_SETTING
+from textdiff import DiffusionFeatures, TextDiff
 from textdiff.base.cache import FeatureCache
 from textdiff.data.images.transforms import dihedral
 from textdiff.models.losses import DiceCE
-from textdiff.models.store import OPENAI_256
 from textdiff.models.textdiff import HEADS
 
-HE_32 = dict(
-    image_size=64,
-    in_channels=3,
-    out_channels=3,
-    model_channels=32,
-    channel_mult=(1, 2, 3, 4),
-    num_res_blocks=2,
-    attention_resolutions=(8,),
-    num_head_channels=32,
-    use_scale_shift_norm=True,
-    resblock_updown=True,
-)
-CAPTION = "The nuclei in the upper right are densely packed."
+COMPACT = Setting(HE_32, (1, 4, 7, 10), head=HEADS["compact"], text="tiny")
 
 
 @dataclass(frozen=True)
-class Seconds:
-    wall: float
-    processor: float
+class Sizes:
+    """``works``: settings by name, with images, views of each (the symmetries of the square) and images at once."""
+
+    works: tuple[tuple[str, Setting, int, int, int], ...]
+    repeats: int = 2
+    apart: bool = True
 
 
-def timed(work: Callable[[], None]) -> Seconds:
-    wall, processor = time.perf_counter(), time.process_time()
-    work()
-    return Seconds(time.perf_counter() - wall, time.process_time() - processor)
+QUICK = Sizes((("compact", COMPACT, 1, 8, 4),))
+FULL = Sizes((("compact", COMPACT, 5, 8, 4), ("official", PAPER, 1, 1, 1)), 3)
+TINY = Sizes((("compact", TINY_SETTING, 1, 2, 2),), 1, False)
 
 
-def build(official: bool, cache: FeatureCache) -> TextDiff:
-    """The model, weights random; on CPU."""
-    torch.manual_seed(0)
-    unet = UNet(**(OPENAI_256 if official else HE_32))
-    blocks = (6, 8, 12, 16) if official else (1, 4, 7, 10)
-    features = DiffusionFeatures(unet, blocks, (50, 150, 250), precision="bfloat16", cache=cache)
-    head = replace(HEADS["official" if official else "compact"], positions=not official)
-    return TextDiff(features, TextEncoder.from_pretrained("tiny"), head=head)
+def epoch(setting: Setting, images: int, views: int, batch: int, device: str, kind: str) -> Once:
+    """``kind``: "recomputed" has no cache, "filling" an empty one each time, "cached" a full one."""
+    folder = tempfile.TemporaryDirectory()
+    features = DiffusionFeatures(new_unet(setting.unet), setting.blocks, setting.steps, precision="bfloat16")
+    torch.manual_seed(1)
+    model = TextDiff(features, new_text(setting.text), head=setting.head).to(device).train()
+    optimiser, criterion = torch.optim.AdamW(model.head.parameters(), lr=1e-3), DiceCE(dice_over="batch")
+    made = pictures(images, setting.side)[0]
+    seen = torch.cat([dihedral(made, k) for k in range(views)]).to(device)
+
+    def shown() -> Tensor:
+        for inputs in seen.split(batch):
+            optimiser.zero_grad()
+            loss = criterion(model(inputs, [CAPTION] * len(inputs)), (inputs[:, 0] > 0).long())
+            loss.backward()
+            optimiser.step()
+        return loss
+
+    def filling() -> Tensor:
+        with tempfile.TemporaryDirectory(dir=folder.name) as empty, features.caching(FeatureCache(Path(empty))):
+            return shown()
+
+    if kind == "filling":
+        return filling
+    if kind == "cached":
+        features.cache = FeatureCache(Path(folder.name))
+        for inputs in seen.split(batch):
+            features.maps(inputs)
+    return shown
 
 
-def batches(images: Tensor, views: int, size: int) -> Iterator[Tensor]:
-    seen = torch.cat([dihedral(images, k) for k in range(views)])
-    return iter(seen.split(size))
-
-
-def epoch(model: TextDiff, optimizer: torch.optim.Optimizer, images: Tensor, views: int, size: int) -> None:
-    """One pass of head training over ``views`` symmetries of every image."""
-    model.train()
-    for inputs in batches(images, views, size):
-        target = (inputs[:, 0] > 0).long()
-        optimizer.zero_grad()
-        DiceCE(dice_over="batch")(model(inputs, [CAPTION] * len(inputs)), target).backward()
-        optimizer.step()
-
-
-def compare(official: bool, n_images: int, views: int, repeats: int) -> dict[str, Seconds]:
-    """Seconds of the epoch that recomputes, of the one that fills the cache, and of the fastest that reads it."""
-    images = torch.rand(n_images, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    with tempfile.TemporaryDirectory() as folder:
-        model = build(official, FeatureCache(Path(folder)))
-        optimizer = torch.optim.AdamW(model.head.parameters(), lr=1e-3)
-        size = 1 if official else 4
-
-        def once() -> None:
-            epoch(model, optimizer, images, views, size)
-
-        with torch.no_grad(), model.features.caching(None):  # the first pass pays for building kernels
-            model.features(images[:1, :, :64, :64])
-        filling = timed(once)
-        cached = min((timed(once) for _ in range(repeats)), key=lambda t: t.processor)
-        with model.features.caching(None):
-            recomputed = timed(once)
-    return {"recomputed": recomputed, "first (computes, stores)": filling, "cached": cached}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--official", action="store_true", help="the paper's UNet and head instead of the small ones")
-    parser.add_argument("--images", type=int, default=0, help="default 5, or 1 with --official")
-    parser.add_argument(
-        "--views", type=int, default=0, help="symmetries of each image, default 8, or 1 with --official"
-    )
-    parser.add_argument("--repeats", type=int, default=3, help="cached epochs, of which the fastest counts")
-    given = parser.parse_args()
-    n_images, views = given.images or (1 if given.official else 5), given.views or (1 if given.official else 8)
-    name = "paper's UNet and head" if given.official else "he_32 with the compact head"
-    print(f"{name}: {n_images} images x {views} views of 256x256, bfloat16, {torch.get_num_threads()} thread(s)")
-    result = compare(given.official, n_images, views, given.repeats)
-    print(f"{'epoch':<26}{'wall s':>10}{'processor s':>13}")
-    for kind, seconds in result.items():
-        print(f"{kind:<26}{seconds.wall:>10.2f}{seconds.processor:>13.2f}")
-    slow, fast = result["recomputed"], result["cached"]
-    print(f"{'recomputed / cached':<26}{slow.wall / fast.wall:>10.1f}{slow.processor / fast.processor:>13.1f}")
-
-
-if __name__ == "__main__":
-    main()
+def measure(quick: bool = True, device: str = "cpu", sizes: Sizes | None = None) -> list[Row]:
+    """Rows of "epoch compact" and "epoch official"."""
+    sizes = sizes or (QUICK if quick else FULL)
+    rows = []
+    for name, *how in sizes.works:
+        kinds = ("recomputed", "filling", "cached")
+        sides: dict[str, Build] = {kind: partial(epoch, *how, device, kind) for kind in kinds}
+        note = f"{how[1] * how[2]} views of {how[0].side} px"
+        for side, one in alternately(sides, device, sizes.repeats, sizes.apart).items():
+            rows += one.rows(f"epoch {name}", side, device, note)
+    return rows

@@ -86,14 +86,14 @@ class Memory:
 
 @dataclass(frozen=True)
 class Measured:
-    """All of one side. ``result``: what the work gave at its first time, tensors as arrays. ``memory``: None where the side had
-    no process of its own.
+    """All of one side. ``results``: what the work gave each time, tensors as arrays; the first is that of the count, where that was
+    a time of its own. ``memory``: None where the side had no process of its own.
     """
 
     seconds: Sequence[Seconds]
     counts: Counts
     memory: Memory | None
-    result: Any
+    results: Sequence[Any]
 
     @property
     def best(self) -> float:
@@ -107,7 +107,7 @@ class Measured:
         for quantity, kind in kinds.items():
             values = [getattr(one, kind) for one in self.seconds]
             if None not in values:
-                spread = (min(values), max(values))
+                spread = (min(values), max(values)) if len(values) > 1 else None
                 found.append(Row(work, side, quantity, min(values), "s", len(values), spread, device, note))
         told = {"GFLOP": self.counts.gflop, "GB moved": self.counts.gigabytes}
         if self.memory is not None:
@@ -120,24 +120,27 @@ class Measured:
 
 
 def alternately(
-    sides: Mapping[str, Build], device: str = "cpu", repeats: int = 3, apart: bool = True
+    sides: Mapping[str, Build], device: str = "cpu", repeats: int = 3, apart: bool = True, warm_up: bool = True
 ) -> dict[str, Measured]:
-    """Measures all sides in turns: each once to count its operations (which also pays for what is built only once), then
-    ``repeats`` times for its seconds.
+    """Measures all sides in turns, ``repeats`` times each.
 
     ``apart``: every side in a process of its own, which is what makes its memory known; else all in this one.
+    ``warm_up``: the operations are counted in a time before, which also pays for what is built only once; for work so long
+    that neither matters they are counted in the first of the ``repeats``.
 
     Raises RuntimeError: a side failed; with what its process said.
     """
+    whats = ["count", *["time"] * (repeats - (not warm_up))]
     with ExitStack() as stack:
         opened = {name: stack.enter_context(_opened(build, device, apart)) for name, build in sides.items()}
-        first = {name: ask("count") for name, ask in opened.items()}
-        seconds: dict[str, list[Seconds]] = {name: [] for name in sides}
-        for _ in range(repeats):
-            for name, ask in opened.items():
-                seconds[name].append(ask("time"))
-        memory = {name: ask("memory") if apart else None for name, ask in opened.items()}
-    return {name: Measured(seconds[name], first[name][0], memory[name], first[name][1]) for name in sides}
+        times = [{name: ask(what) for name, ask in opened.items()} for what in whats]
+        about = {name: ask("about") for name, ask in opened.items()}
+    found = {}
+    for name in sides:
+        seconds = [one[name][0] for one in times][warm_up:]
+        counts, memory = about[name]
+        found[name] = Measured(seconds, counts, memory if apart else None, [one[name][1] for one in times])
+    return found
 
 
 class _Side:
@@ -146,24 +149,27 @@ class _Side:
     def __init__(self, build: Build, device: str) -> None:
         self.device, self.imports = torch.device(device), resident_peak_mb()
         self.once = build()
+        self.counts = Counts(0.0, 0.0)
 
-    def count(self) -> tuple[Counts, Any]:
+    def count(self) -> tuple[Seconds, Any]:
         with FlopCounterMode(display=False) as flops, BytesMoved() as moved:
-            result = self.once()
-        return Counts(flops.get_total_flops() / 1e9, moved.total / 1e9), as_arrays(result)
+            found = self.time()
+        self.counts = Counts(flops.get_total_flops() / 1e9, moved.total / 1e9)
+        return found
 
-    def time(self) -> Seconds:
-        return timed(self.once, self.device)
+    def time(self) -> tuple[Seconds, Any]:
+        seconds, result = timed(self.once, self.device)
+        return seconds, as_arrays(result)
 
-    def memory(self) -> Memory:
+    def about(self) -> tuple[Counts, Memory]:
         on_gpu = self.device.type == "cuda"
         used = torch.cuda.max_memory_allocated(self.device) / 1e6 if on_gpu else None
-        return Memory(self.imports, resident_peak_mb() - self.imports, used)
+        return self.counts, Memory(self.imports, resident_peak_mb() - self.imports, used)
 
 
 @contextmanager
 def _opened(build: Build, device: str, apart: bool) -> Iterator[Callable[[str], Any]]:
-    """A side that can be asked for "count", "time" and "memory"."""
+    """A side that can be asked to "count" and "time", and "about" its operations and memory."""
     if not apart:
         side = _Side(build, device)
         yield lambda what: getattr(side, what)()
@@ -206,20 +212,20 @@ def _serve(connection: Connection, build: Build, device: str, threads: int) -> N
         connection.send((None, traceback.format_exc()))
 
 
-def timed(once: Once, device: torch.device) -> Seconds:
-    """Seconds of one time, until the device has done all of it."""
+def timed(once: Once, device: torch.device) -> tuple[Seconds, Any]:
+    """Seconds of one time, until the device has done all of it, and its result."""
     on_gpu = device.type == "cuda"
     events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if on_gpu else []
     if on_gpu:
         torch.cuda.synchronize(device)
         events[0].record()
     wall, processor = time.perf_counter(), time.process_time()
-    once()
+    result = once()
     if on_gpu:
         events[1].record()
         torch.cuda.synchronize(device)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
-    return Seconds(wall, processor, events[0].elapsed_time(events[1]) / 1e3 if on_gpu else None)
+    return Seconds(wall, processor, events[0].elapsed_time(events[1]) / 1e3 if on_gpu else None), result
 
 
 def resident_peak_mb() -> float:
@@ -254,8 +260,14 @@ def as_arrays(result: Any) -> Any:
     return [as_arrays(one) for one in result] if isinstance(result, (list, tuple)) else result
 
 
-def largest_difference(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.abs(one - other).max())
+def largest_difference(one: np.ndarray, reference: np.ndarray) -> float:
+    """The largest difference of two elements at the same place, in standard deviations of the reference."""
+    return float(np.abs(one - reference).max() / reference.std())
+
+
+def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Of the line through the logarithms: 1 is proportional, 0 does not grow."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 # --- what this processor can do ----------------------------------------------------------------------------

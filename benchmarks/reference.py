@@ -9,7 +9,7 @@ every epoch. The precision is a choice: the authors run the UNet's blocks in hal
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -307,7 +307,7 @@ class ReferenceTextDiff:
 
 
 def reference_pretraining(
-    unet: ReferenceUNet, batches: Sequence[Tensor], seed: int = 0, rate: float = 4e-4
+    unet: ReferenceUNet, batches: Iterable[Tensor], seed: int = 0, rate: float = 4e-4
 ) -> list[float]:
     """The loss at every step of a plain loop over crops ``[B, 3, S, S]`` on the CPU; ``unet.state`` is trained in place.
 
