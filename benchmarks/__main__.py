@@ -105,10 +105,9 @@ def metrics(verdicts: Sequence[Verdict]) -> dict[str, float]:
     """The goals as the record's flat numbers; nan where nothing was measured."""
     flat: dict[str, float] = {}
     for one in verdicts:
+        value, met = (float("nan") if found is None else float(found) for found in (one.value, one.met))
         name = f"goal/{one.goal.name}"
-        missing = one.value is None
-        flat |= {f"{name}/value": float("nan") if missing else one.value, f"{name}/goal": one.goal.goal}
-        flat[f"{name}/met"] = float("nan") if missing else int(bool(one.met))
+        flat |= {f"{name}/value": value, f"{name}/goal": one.goal.goal, f"{name}/met": met}
     return flat
 
 

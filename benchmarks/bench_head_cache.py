@@ -76,10 +76,10 @@ def measure(quick: bool = True, device: str = "cpu", sizes: Sizes | None = None)
     """Rows of "epoch compact" and "epoch official"."""
     sizes = sizes or (QUICK if quick else FULL)
     rows = []
-    for name, *how in sizes.works:
+    for name, setting, images, views, batch in sizes.works:
         kinds = ("recomputed", "filling", "cached")
-        sides: dict[str, Build] = {kind: partial(epoch, *how, device, kind) for kind in kinds}
-        note = f"{how[1] * how[2]} views of {how[0].side} px"
+        sides: dict[str, Build] = {kind: partial(epoch, setting, images, views, batch, device, kind) for kind in kinds}
+        note = f"{images * views} views of {setting.side} px"
         for side, one in alternately(sides, device, sizes.repeats, sizes.apart).items():
             rows += one.rows(f"epoch {name}", side, device, note)
     return rows

@@ -59,7 +59,10 @@ class Verdict:
 def goals(table: Path = TABLE) -> list[Goal]:
     """All goals. Raises ValueError: a rule that is not known, or a comparison without a side to compare with."""
     with table.open(newline="", encoding="utf-8") as file:
-        found = [Goal(**{**line, "goal": float(line["goal"])}) for line in csv.DictReader(file)]
+        lines = list(csv.DictReader(file))
+    found = [
+        Goal(**{name: value for name, value in one.items() if name != "goal"}, goal=float(one["goal"])) for one in lines
+    ]
     for one in found:
         if one.rule not in RULES or (one.rule.startswith("times") != bool(one.against)):
             raise ValueError(f"{table.name}: {one.name}: rule {one.rule!r}, against {one.against!r}")

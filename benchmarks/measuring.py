@@ -296,7 +296,7 @@ def ceiling(device: str = "cpu", side: int = 2048, repeats: int = 5, apart: bool
 def _roof(kind: str, dtype: str, side: int, device: str) -> Once:
     number = getattr(torch, dtype)
     if kind == "convolution":
-        conv = nn.Conv2d(256, 256, 3, padding=1).to(device, number, memory_format=torch.channels_last)
+        conv = nn.Conv2d(256, 256, 3, padding=1, device=device, dtype=number)
         maps = torch.randn(1, 256, side // 16, side // 16).to(device, number, memory_format=torch.channels_last)
         return torch.inference_mode()(partial(conv, maps))
     one, other = (torch.randn(side, side).to(device, number) for _ in range(2))

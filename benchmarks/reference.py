@@ -185,17 +185,14 @@ class ReferenceBlock(nn.Module):
     def __init__(self, dim: int, text_dim: int, heads: int, head_dim: int) -> None:
         super().__init__()
         self.attn1 = ReferenceAttention(dim, text_dim, heads, head_dim)
-        self.ff = nn.ModuleDict({"net": nn.ModuleList([nn.GELU(), nn.Dropout(0.0), nn.Linear(dim, dim)])})
+        self.ff = nn.ModuleDict({"net": nn.Sequential(nn.GELU(), nn.Dropout(0.0), nn.Linear(dim, dim))})
         self.attn2 = ReferenceAttention(dim, text_dim, heads, head_dim)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(dim) for _ in range(3))
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
         x = self.attn1(self.norm1(x), tokens) + x
         x = self.attn2(self.norm2(x), tokens) + x
-        h = self.norm3(x)
-        for layer in self.ff["net"]:
-            h = layer(h)
-        return h + x
+        return self.ff["net"](self.norm3(x)) + x
 
 
 class ReferenceHead(nn.Module):
