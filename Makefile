@@ -1,6 +1,7 @@
 # book   run every notebook in demo mode and build the book            -> _build/html/index.html
 # test   lint, unit, parity and property tests, every notebook, the book
 # demo   train and evaluate TextDiff on synthetic phantoms             -> _build/demo/13_textdiff.ipynb
+# bench  measure what it costs, minutes on two cores; everything with FULL=1 -> results/cost/
 # lint   ruff, the notebooks' generated cells, the table of inputs, types (mypy)
 # lock   write env/requirements-*.txt anew
 # All of them make the environment .venv first, when it is missing or the lock has changed; on a machine with an
@@ -17,7 +18,7 @@ export HF_HUB_OFFLINE := 1
 export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: book test demo lint lock env clean
+.PHONY: book test demo bench lint lock env clean
 .DEFAULT_GOAL := book
 
 book: env
@@ -29,6 +30,9 @@ test: lint
 demo: env
 	mkdir -p _build/demo
 	TEXTDIFF_RESULTS=_build/demo $(BIN)/textdiff run 13 -p mode demo --out _build/demo/13_textdiff.ipynb --force
+
+bench: env
+	$(BIN)/python -m benchmarks $(if $(FULL),--full)
 
 lint: env
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ def goals(table: Path = TABLE) -> list[Goal]:
 
 def judge(rows: Iterable[Row], asked: Sequence[Goal] | None = None) -> list[Verdict]:
     """One verdict for each goal."""
-    values = {(row.work, row.device, row.quantity, row.side): row.value for row in rows}
+    values = {(row.work, row.device, row.quantity, row.side): row.value for row in rows if math.isfinite(row.value)}
     return [Verdict(one, _value(one, values)) for one in (goals() if asked is None else asked)]
 
 
