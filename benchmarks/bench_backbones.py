@@ -16,6 +16,7 @@ from benchmarks.measuring import Build, Once, Row, alternately
 from benchmarks.pieces import PAPER, Setting, new_unet, pictures
 from benchmarks.pieces import TINY as TINY_SETTING
 from textdiff import DiffusionFeatures
+from textdiff.base.allocator import keep_freed_memory
 from textdiff.base.parsing import numbers
 from textdiff.data import registry
 from textdiff.models.store import load_backbone
@@ -32,16 +33,18 @@ class Sizes:
     batch: int = 1
     small_batch: int = 4
     repeats: int = 2
+    warm_up: bool = True
     apart: bool = True
 
 
-QUICK = Sizes()
+QUICK = Sizes(warm_up=False)
 FULL = Sizes(repeats=5)
 ON_GPU = Sizes(batch=8, small_batch=32, repeats=5)
-TINY = Sizes(TINY_SETTING, 1, 1, 1, False)
+TINY = Sizes(TINY_SETTING, 1, 1, 1, True, False)
 
 
 def big(setting: Setting, batch: int, device: str, precision: str) -> Once:
+    keep_freed_memory()  # as training and prediction do
     features = DiffusionFeatures(new_unet(setting.unet), setting.blocks, setting.steps, precision=precision).to(device)
     return partial(features.maps, pictures(batch, setting.side)[0].to(device))
 
@@ -49,6 +52,7 @@ def big(setting: Setting, batch: int, device: str, precision: str) -> Once:
 def small(
     name: str, side: int, blocks: tuple[int, ...], steps: tuple[int, ...], batch: int, device: str, precision: str
 ) -> Once:
+    keep_freed_memory()
     features = DiffusionFeatures(load_backbone(name), blocks, steps, precision=precision).to(device)
     return partial(features.maps, pictures(batch, side)[0].to(device))
 
@@ -65,7 +69,7 @@ def measure(
         for label, name in names.items():
             how = (*tapped(name), sizes.setting.steps, sizes.small_batch, device, precision)
             sides[label] = partial(small, name, *how)
-        for label, one in alternately(sides, device, sizes.repeats, sizes.apart).items():
+        for label, one in alternately(sides, device, sizes.repeats, sizes.apart, sizes.warm_up).items():
             batch, side = (
                 (sizes.batch, sizes.setting.side) if label == BIG else (sizes.small_batch, tapped(names[label])[0])
             )

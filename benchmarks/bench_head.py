@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmarks.measuring import Build, Once, Row, alternately, largest_difference
 from benchmarks.pieces import OFFICIAL_LOSS, new_head, new_reference_head
 from benchmarks.reference import reference_loss
+from textdiff.base.allocator import keep_freed_memory
 from textdiff.base.precision import mixed_precision
 from textdiff.models.textdiff import HEADS, HeadSpec
 
@@ -81,6 +82,7 @@ def reference(widths: Widths, train: bool, device: str) -> Once:
 
 def ours(widths: Widths, train: bool, device: str, precision: str, kind: str = "") -> Once:
     """``kind``: a head of :data:`textdiff.models.textdiff.HEADS`; "" for the authors' shape."""
+    keep_freed_memory()  # as training and prediction do
     spec = HEADS[kind] if kind else widths.spec
     head = new_head(widths.channels, widths.text_dim, spec).to(device).train(train)
     maps, tokens, target = widths.maps(device, getattr(torch, precision)), widths.tokens(device), widths.target(device)

@@ -19,6 +19,7 @@ from benchmarks.measuring import Build, Once, Row, alternately
 from benchmarks.pieces import CAPTION, HE_32, PAPER, Setting, new_text, new_unet, pictures
 from benchmarks.pieces import TINY as TINY_SETTING
 from textdiff import DiffusionFeatures, TextDiff
+from textdiff.base.allocator import keep_freed_memory
 from textdiff.base.cache import FeatureCache
 from textdiff.data.images.transforms import dihedral
 from textdiff.models.losses import DiceCE
@@ -43,6 +44,7 @@ TINY = Sizes((("compact", TINY_SETTING, 1, 2, 2),), 1, False)
 
 def epoch(setting: Setting, images: int, views: int, batch: int, device: str, kind: str) -> Once:
     """``kind``: "recomputed" has no cache, "filling" an empty one each time, "cached" a full one."""
+    keep_freed_memory()  # as training does
     folder = tempfile.TemporaryDirectory()
     features = DiffusionFeatures(new_unet(setting.unet), setting.blocks, setting.steps, precision="bfloat16")
     torch.manual_seed(1)

@@ -19,6 +19,7 @@ from torch import Tensor
 from benchmarks.measuring import Build, Once, Row, alternately, slope
 from benchmarks.pieces import HE_32, TINY_UNET, new_unet, pictures
 from textdiff import DiffusionFeatures
+from textdiff.base.allocator import keep_freed_memory
 from textdiff.base.precision import mixed_precision
 from textdiff.models.textdiff import HEADS, TextDiffHead
 
@@ -61,6 +62,7 @@ TINY = Sizes(TINY_UNET, (0, 2), (1, 2), (8, 16), (2, 4), (1, 2), Point(1, 8, 4, 
 
 def predicting(point: Point, sizes: Sizes, device: str) -> Once:
     """All images, in batches, from pixels and tokens to logits, in bfloat16."""
+    keep_freed_memory()  # as prediction does
     steps = tuple(50 + 20 * k for k in range(point.steps))
     features = DiffusionFeatures(new_unet(sizes.unet), sizes.blocks, steps, precision="bfloat16").to(device)
     torch.manual_seed(1)

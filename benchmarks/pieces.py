@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.reference import ReferenceHead, ReferenceTextDiff, ReferenceUNet
 from textdiff import DiffusionFeatures, TextDiff, TextEncoder, UNet
+from textdiff.base.allocator import keep_freed_memory
 from textdiff.base.cache import FeatureCache
 from textdiff.models.losses import DiceCE
 from textdiff.models.store import OPENAI_256
@@ -103,7 +104,8 @@ def reference_model(setting: Setting, device: str, torso: str = "float32") -> Re
 
 
 def our_model(setting: Setting, device: str, precision: str, cache: FeatureCache | None = None) -> TextDiff:
-    """TextDiff under the official protocol."""
+    """TextDiff under the official protocol, in a process that keeps freed memory as training and prediction do."""
+    keep_freed_memory()
     features = DiffusionFeatures(
         new_unet(setting.unet), setting.blocks, setting.steps, precision=precision, cache=cache
     )

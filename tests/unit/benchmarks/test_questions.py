@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from benchmarks import __main__ as command
+from benchmarks import command
 from benchmarks.goals import judge
 from benchmarks.measuring import COLUMNS, Row
 from textdiff.experiments.pages import CostConfig

@@ -1,0 +1,111 @@
+"""All questions, or those that are named: `python -m benchmarks` measures, prints, judges, and writes the record."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from benchmarks.bench_backbones import BACKBONES
+from benchmarks.goals import Verdict, judge
+from benchmarks.measuring import COLUMNS, Row, ceiling
+from textdiff.base.precision import resolve_device
+from textdiff.experiments.pages import CostConfig
+from textdiff.experiments.places import locked
+from textdiff.experiments.records import Run, environment
+
+FAILED = "failed"
+
+
+def questions() -> list[str]:
+    """Names of all files ``bench_<name>.py``."""
+    return sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("questions", nargs="*", metavar="question", help=f"some of {', '.join(questions())}; none: all")
+    parser.add_argument("--full", action="store_true", help="everything, instead of what takes minutes")
+    parser.add_argument("--demo", action="store_true", help="tiny sizes: shows the machinery, measures nothing")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--backbones", default=BACKBONES, help="small backbones, by name or folder")
+    given = parser.parse_args(words)
+    unknown = sorted(set(given.questions) - set(questions()))
+    if unknown:
+        parser.error(f"no question {', '.join(unknown)}; there are {', '.join(questions())}")
+    device = resolve_device(given.device).type
+    config = CostConfig.from_params(
+        mode="demo" if given.demo else "full",
+        extent="whole" if given.full else "quick",
+        machine=machine(device),
+        threads=torch.get_num_threads(),
+        backbones=",".join(Path(name).name for name in given.backbones.split(",")),
+        device=device,
+    )
+    run = Run.open(config)
+    rows = measured(config, given.questions or questions(), given.backbones)
+    verdicts = judge(rows)
+    print("\n".join(told(verdicts)))
+    if not given.questions:
+        with locked(config):
+            print(
+                f"record: {run.save(metrics(verdicts), pd.DataFrame([row.as_record() for row in rows], columns=COLUMNS))}"
+            )
+    return int(any(row.quantity == FAILED for row in rows))
+
+
+def machine(device: str) -> str:
+    """The name of the processor or of the graphics card that is measured."""
+    about = environment(0, "")
+    return str(about["gpu"] if device == "cuda" else about["processor"])
+
+
+def measured(config: CostConfig, names: Sequence[str], backbones: str = BACKBONES) -> list[Row]:
+    """The rows of all these questions, printed as they come. A question that fails leaves a row that says so."""
+    demo = config.mode == "demo"
+    rows = shown(ceiling(config.device, side=256 if demo else 2048, apart=not demo))
+    for name in names:
+        module: Any = importlib.import_module(f"benchmarks.bench_{name}")
+        options: dict[str, Any] = {"backbones": backbones} if name == "backbones" else {}
+        if demo:
+            if not hasattr(module, "TINY"):
+                continue
+            options["sizes"] = module.TINY
+        try:
+            rows += shown(module.measure(config.extent == "quick", config.device, **options))
+        except Exception as error:
+            traceback.print_exc()
+            said = f"{type(error).__name__}: {error}".strip().splitlines()
+            rows += shown([Row(name, "", FAILED, float("nan"), "", device=config.device, note=said[-1])])
+    return rows
+
+
+def shown(rows: Sequence[Row]) -> list[Row]:
+    for row in rows:
+        spread = f"{row.spread[0]:.4g} to {row.spread[1]:.4g} of {row.repeats}" if row.spread else ""
+        print(
+            f"{row.work:<24}{row.side:<18}{row.quantity:<28}{row.value:>12.4g} {row.unit:<9}{spread:<28}{row.note}",
+            flush=True,
+        )
+    return list(rows)
+
+
+def told(verdicts: Sequence[Verdict]) -> list[str]:
+    """The goals, one line each."""
+    return ["", "goals", *(f"{verdict.goal.name:<36}{verdict}" for verdict in verdicts), ""]
+
+
+def metrics(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """The goals as the record's flat numbers; nan where nothing was measured."""
+    flat: dict[str, float] = {}
+    for one in verdicts:
+        value, met = (float("nan") if found is None else float(found) for found in (one.value, one.met))
+        name = f"goal/{one.goal.name}"
+        flat |= {f"{name}/value": value, f"{name}/goal": one.goal.goal, f"{name}/met": met}
+    return flat
