@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,13 +79,21 @@ def measured(config: CostConfig, names: Sequence[str], backbones: str = BACKBONE
             if not hasattr(module, "TINY"):
                 continue
             options["sizes"] = module.TINY
+        wall, processor = time.monotonic(), _processor_seconds()
         try:
             rows += shown(module.measure(config.extent == "quick", config.device, **options))
         except Exception as error:
             traceback.print_exc()
             said = f"{type(error).__name__}: {error}".strip().splitlines()
             rows += shown([Row(name, "", FAILED, float("nan"), "", device=config.device, note=said[-1])])
+        spent = time.monotonic() - wall, _processor_seconds() - processor
+        print(f"{name} took {spent[0]:.0f} s, {spent[1]:.0f} s of the processor", flush=True)
     return rows
+
+
+def _processor_seconds() -> float:
+    """Of this process and of those that have ended."""
+    return sum(os.times()[:4])
 
 
 def shown(rows: Sequence[Row]) -> list[Row]:
