@@ -55,10 +55,10 @@ def main(words: Sequence[str] | None = None) -> int:
     verdicts = judge(rows)
     print("\n".join(told(verdicts)))
     if not given.questions:
+        table = pd.DataFrame([row.as_record() for row in rows], columns=COLUMNS)
+        about = {"command": " ".join(["python -m benchmarks", *(["--full"] if given.full else [])])}
         with locked(config):
-            print(
-                f"record: {run.save(metrics(verdicts), pd.DataFrame([row.as_record() for row in rows], columns=COLUMNS))}"
-            )
+            print(f"record: {run.save(metrics(verdicts), table, about=about)}")
     return int(any(row.quantity == FAILED for row in rows))
 
 

@@ -206,7 +206,7 @@ def _serve(connection: Connection, build: Build, device: str, threads: int) -> N
         while True:
             what = connection.recv()
             connection.send((None if what == "ready" else getattr(side, what)(), None))
-    except EOFError:
+    except (EOFError, BrokenPipeError):  # who asked is gone
         return
     except Exception:
         connection.send((None, traceback.format_exc()))

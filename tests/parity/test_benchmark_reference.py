@@ -5,6 +5,7 @@ from __future__ import annotations
 import golden
 import pytest
 import torch
+from fake_gpu import GPU, fake_gpu, pictures_on_gpu
 from tiny_models import ARCHITECTURE, pictures, tiny_unet
 
 from benchmarks.reference import (
@@ -146,3 +147,15 @@ def test_pretraining_takes_the_same_steps() -> None:
         optimiser.step()
         ours.append(loss.item())
     assert theirs == pytest.approx(ours, rel=1e-3)
+
+
+def test_all_of_it_runs_on_a_card() -> None:
+    text = TextEncoder.from_pretrained("tiny", 10, padding="max_length")
+    with fake_gpu(tiny_unet(), ReferenceHead((128, 64), text.dim, **SMALL, heads=2, head_dim=8)) as (unet, head):
+        reference = ReferenceTextDiff(ReferenceUNet(ARCHITECTURE, unet.state_dict()), text, head, (0, 2), (50, 250))
+        image = pictures_on_gpu(1)
+        tokens = torch.zeros(1, 10, text.dim).to(GPU)
+        maps = reference_features(reference.unet, image, reference.blocks, reference.steps)
+        logits = reference.head(maps, tokens, 16)
+        loss = reference_loss(logits, torch.zeros(1, 16, 16, dtype=torch.int64).to(GPU))
+    assert {one.device.type for one in (*maps, logits, loss)} == {"cuda"}

@@ -41,6 +41,10 @@ def test_every_goal_of_a_processor_finds_its_rows(rows):
             assert verdict.value is not None, one
 
 
+def test_spans_that_overlap_count_once():
+    assert importlib.import_module("benchmarks.bench_training").covered([(0, 2), (1, 3), (1.5, 2), (5, 6)]) == 4
+
+
 def test_both_sides_compute_the_same(rows):
     """In float32; at this size rounding is all that may differ."""
     differences = [row for row in rows if "difference" in row.quantity and row.side == "ours"]
