@@ -7,9 +7,9 @@ at a time.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import re
-import resource
 import sys
 import time
 import traceback
@@ -26,10 +26,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 COLUMNS = ("work", "side", "quantity", "value", "unit", "low", "high", "repeats", "device", "note")
 CEILING = "ceiling"
+# Of a processor, which torch's counter leaves out
+ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *_, **__: (
+        sdpa_backward_flop_count(grad, q, k, v)
+    ),
+}
 
 Once = Callable[[], Any]  # does the work one time
 Build = Callable[[], Once]  # prepares it; must be importable by name, so that another process can be told
@@ -152,7 +159,7 @@ class _Side:
         self.counts = Counts(0.0, 0.0)
 
     def count(self) -> tuple[Seconds, Any]:
-        with FlopCounterMode(display=False) as flops, BytesMoved() as moved:
+        with FlopCounterMode(display=False, custom_mapping=ATTENTION) as flops, BytesMoved() as moved:
             found = self.time()
         self.counts = Counts(flops.get_total_flops() / 1e9, moved.total / 1e9)
         return found
@@ -229,12 +236,16 @@ def timed(once: Once, device: torch.device) -> tuple[Seconds, Any]:
 
 
 def resident_peak_mb() -> float:
-    """The most memory that this process has had, in units of 10^6 bytes."""
+    """The most memory that this process has had, in units of 10^6 bytes; nan where the system does not say (Windows)."""
     status = Path("/proc/self/status")
     if status.is_file():  # ru_maxrss of a started process begins with what the starting one had
         found = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), flags=re.MULTILINE)
         if found:
             return int(found[1]) * 1024 / 1e6
+    if sys.platform == "win32":
+        return math.nan
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 

@@ -32,6 +32,16 @@ def product(n: int):
     return lambda: one @ other
 
 
+def attention(train: bool):
+    q, k, v = (torch.randn(1, 2, 64, 32, requires_grad=train) for _ in range(3))
+
+    def once():
+        read = torch.nn.functional.scaled_dot_product_attention(q, k, v).sum()
+        return torch.autograd.grad(read, (q, k, v))[0] if train else read
+
+    return once
+
+
 def holding(megabytes: int):
     return lambda: torch.ones(megabytes, 250_000).sum()
 
@@ -62,6 +72,13 @@ def test_operations_and_bytes_are_counted():
     assert found.counts.gflop == pytest.approx(2e6 / 1e9)
     assert found.counts.gigabytes == pytest.approx(3 * 40_000 / 1e9)
     assert found.memory is None and (found.results[0] == 100).all()
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_fused_attention_is_counted(train):
+    found = alternately({"attention": partial(attention, train)}, repeats=1, apart=False)["attention"]
+    products = 2 + 5 * train  # the gradient computes the scores again
+    assert found.counts.gflop == pytest.approx(products * 2 * 2 * 64 * 64 * 32 / 1e9)
 
 
 def test_seconds_are_of_the_work():
