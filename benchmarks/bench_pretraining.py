@@ -90,7 +90,7 @@ def measure(quick: bool = True, device: str = "cpu", sizes: Sizes | None = None)
     sizes = sizes or (ON_GPU if device == "cuda" else QUICK if quick else FULL)
     makers: dict[str, Callable[..., Once]] = {"reference": reference, "ours": ours}
     sides: dict[str, Build] = {side: partial(make, sizes, device) for side, make in makers.items()}
-    found = alternately(sides, device, 2, sizes.apart, warm_up=False)
+    found = alternately(sides, device, 2, sizes.apart, warm_up=False, count=False)
     note, rows = f"{sizes.batch} crops of {sizes.crop} px", []
     for side, one in found.items():
         rates = [result[0] for result in one.results]

@@ -126,7 +126,7 @@ def _paper(sizes: Sizes, device: str) -> list[Row]:
     for side, precision in (("ours", "float32"), ("ours bfloat16", "bfloat16")):
         sides[side] = partial(ours, setting, images, steps, device, precision, True)
         fills[side] = partial(filling, setting, device, precision)
-    how = (device, sizes.repeats, sizes.apart, device == "cuda")
+    how = (device, sizes.repeats, sizes.apart, device == "cuda", False)
     found, filled = alternately(sides, *how), alternately(fills, *how)
     rows = []
     for side, one in found.items():
@@ -187,7 +187,7 @@ def _small(sizes: Sizes, device: str) -> list[Row]:
     sides: dict[str, Build] = {"reference": partial(reference, setting, IMAGES, steps, device)}
     for side, precision in (("ours", "float32"), ("ours bfloat16", "bfloat16")):
         sides[side] = partial(ours, setting, IMAGES, steps, device, precision, False)
-    found = alternately(sides, device, sizes.repeats, sizes.apart, warm_up=device == "cuda")
+    found = alternately(sides, device, sizes.repeats, sizes.apart, warm_up=device == "cuda", count=False)
     rows = []
     for side, one in found.items():
         rows += one.rows("training small", side, device, f"{IMAGES} images, {sizes.epochs} epochs, {setting.side} px")

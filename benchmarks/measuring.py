@@ -93,12 +93,12 @@ class Memory:
 
 @dataclass(frozen=True)
 class Measured:
-    """All of one side. ``results``: what the work gave each time, tensors as arrays; the first is that of the count, where that was
-    a time of its own. ``memory``: None where the side had no process of its own.
+    """All of one side. ``results``: what the work gave each time, tensors as arrays, from the very first. ``counts``: None
+    where nothing was counted. ``memory``: None where the side had no process of its own.
     """
 
     seconds: Sequence[Seconds]
-    counts: Counts
+    counts: Counts | None
     memory: Memory | None
     results: Sequence[Any]
 
@@ -106,6 +106,10 @@ class Measured:
     def best(self) -> float:
         """Wall seconds of the fastest time."""
         return min(one.wall for one in self.seconds)
+
+    def a_second(self, name: str) -> float:
+        """How much of "gflop" or "gigabytes" at its best."""
+        return float(getattr(self.counts, name)) / self.best
 
     def rows(self, work: str, side: str, device: str, note: str = "") -> list[Row]:
         """Seconds, operations and memory as rows."""
@@ -116,7 +120,7 @@ class Measured:
             if None not in values:
                 spread = (min(values), max(values)) if len(values) > 1 else None
                 found.append(Row(work, side, quantity, min(values), "s", len(values), spread, device, note))
-        told = {"GFLOP": self.counts.gflop, "GB moved": self.counts.gigabytes}
+        told = {} if self.counts is None else {"GFLOP": self.counts.gflop, "GB moved": self.counts.gigabytes}
         if self.memory is not None:
             told |= {"imports MB": self.memory.imports, "peak MB": self.memory.peak}
             told |= {} if self.memory.device is None else {"device peak MB": self.memory.device}
@@ -127,26 +131,34 @@ class Measured:
 
 
 def alternately(
-    sides: Mapping[str, Build], device: str = "cpu", repeats: int = 3, apart: bool = True, warm_up: bool = True
+    sides: Mapping[str, Build],
+    device: str = "cpu",
+    repeats: int = 3,
+    apart: bool = True,
+    warm_up: bool = True,
+    count: bool = True,
 ) -> dict[str, Measured]:
     """Measures all sides in turns, ``repeats`` times each.
 
     ``apart``: every side in a process of its own, which is what makes its memory known; else all in this one.
-    ``warm_up``: the operations are counted in a time before, which also pays for what is built only once; for work so long
-    that neither matters they are counted in the first of the ``repeats``.
+    ``warm_up``: one time before pays for what is built only once, and one after is for counting the operations; work so long
+    that neither matters is counted in the last of its ``repeats``, or not at all where there is only one. Memory is read
+    before: counting changes it. ``count``: False for work that cannot bear it, as what is compiled cannot.
 
     Raises RuntimeError: a side failed; with what its process said.
     """
-    whats = ["count", *["time"] * (repeats - (not warm_up))]
+    counting = count and (warm_up or repeats > 1)
+    plain = repeats + 1 if warm_up else repeats - counting
     with ExitStack() as stack:
         opened = {name: stack.enter_context(_opened(build, device, apart)) for name, build in sides.items()}
-        times = [{name: ask(what) for name, ask in opened.items()} for what in whats]
-        about = {name: ask("about") for name, ask in opened.items()}
+        times = [{name: ask("time") for name, ask in opened.items()} for _ in range(plain)]
+        memory = {name: ask("memory") if apart else None for name, ask in opened.items()}
+        last = {name: ask("count") for name, ask in opened.items()} if counting else {}
     found = {}
     for name in sides:
-        seconds = [one[name][0] for one in times][warm_up:]
-        counts, memory = about[name]
-        found[name] = Measured(seconds, counts, memory if apart else None, [one[name][1] for one in times])
+        seconds = [one[name][0] for one in times][warm_up:] + ([] if warm_up or not last else [last[name][0]])
+        counts = last[name][1] if last else None
+        found[name] = Measured(seconds, counts, memory[name], [one[name][1] for one in times])
     return found
 
 
@@ -156,27 +168,25 @@ class _Side:
     def __init__(self, build: Build, device: str) -> None:
         self.device, self.imports = torch.device(device), resident_peak_mb()
         self.once = build()
-        self.counts = Counts(0.0, 0.0)
 
-    def count(self) -> tuple[Seconds, Any]:
+    def count(self) -> tuple[Seconds, Counts]:
         with FlopCounterMode(display=False, custom_mapping=ATTENTION) as flops, BytesMoved() as moved:
-            found = self.time()
-        self.counts = Counts(flops.get_total_flops() / 1e9, moved.total / 1e9)
-        return found
+            seconds, _ = timed(self.once, self.device)
+        return seconds, Counts(flops.get_total_flops() / 1e9, moved.total / 1e9)
 
     def time(self) -> tuple[Seconds, Any]:
         seconds, result = timed(self.once, self.device)
         return seconds, as_arrays(result)
 
-    def about(self) -> tuple[Counts, Memory]:
+    def memory(self) -> Memory:
         on_gpu = self.device.type == "cuda"
         used = torch.cuda.max_memory_allocated(self.device) / 1e6 if on_gpu else None
-        return self.counts, Memory(self.imports, resident_peak_mb() - self.imports, used)
+        return Memory(self.imports, resident_peak_mb() - self.imports, used)
 
 
 @contextmanager
 def _opened(build: Build, device: str, apart: bool) -> Iterator[Callable[[str], Any]]:
-    """A side that can be asked to "count" and "time", and "about" its operations and memory."""
+    """A side that can be asked for its "time", its "memory" and its "count" of operations."""
     if not apart:
         side = _Side(build, device)
         yield lambda what: getattr(side, what)()
@@ -296,10 +306,10 @@ def ceiling(device: str = "cpu", side: int = 2048, repeats: int = 5, apart: bool
     found = alternately(sides | {"copy": partial(_roof, "copy", "float32", side, device)}, device, repeats, apart)
     rows = []
     for dtype in ("float32", "bfloat16"):
-        rates = {name: found[name].counts.gflop / found[name].best for name, told in names.items() if told[1] == dtype}
+        rates = {name: found[name].a_second("gflop") for name, told in names.items() if told[1] == dtype}
         best = max(rates, key=lambda name: rates[name])
         rows.append(Row(CEILING, dtype, "GFLOP/s", rates[best], "GFLOP/s", repeats, None, device, best.split(" ")[0]))
-    rate = found["copy"].counts.gigabytes / found["copy"].best
+    rate = found["copy"].a_second("gigabytes")
     return [*rows, Row(CEILING, "memory", "GB/s", rate, "GB/s", repeats, None, device, "read and written by a copy")]
 
 

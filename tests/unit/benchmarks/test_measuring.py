@@ -58,13 +58,20 @@ def sleeping(seconds: float):
     return partial(time.sleep, seconds)
 
 
-@pytest.mark.parametrize(("warm_up", "times"), [(True, 3), (False, 2)])
-def test_sides_take_turns(warm_up, times):
+@pytest.mark.parametrize(("warm_up", "times"), [(True, 4), (False, 2)])
+@pytest.mark.parametrize("count", [True, False])
+def test_sides_take_turns(warm_up, times, count):
     turns: list[str] = []
     sides = {name: partial(noted, turns, name) for name in ("a", "b")}
-    found = alternately(sides, repeats=2, apart=False, warm_up=warm_up)
-    assert turns == ["a", "b"] * times
+    found = alternately(sides, repeats=2, apart=False, warm_up=warm_up, count=count)
+    assert turns == ["a", "b"] * (times - (warm_up and not count))
     assert {len(one.seconds) for one in found.values()} == {2}
+
+
+def test_one_long_time_is_not_counted():
+    found = alternately({"product": partial(product, 8)}, repeats=1, apart=False, warm_up=False)["product"]
+    assert found.counts is None and len(found.seconds) == len(found.results) == 1
+    assert not [row for row in found.rows("work", "side", "cpu") if row.unit in ("GFLOP", "GB")]
 
 
 def test_operations_and_bytes_are_counted():
