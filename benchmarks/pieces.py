@@ -53,7 +53,7 @@ class Setting:
 
 
 PAPER = Setting()
-SMALL = Setting(HE_32, (1, 4, 7, 10), side=64, head=HeadSpec(96, (32, 16), 4, 32), text="tiny")
+SMALL = Setting(HE_32, (1, 4, 5, 10), side=64, head=HeadSpec(96, (32, 16), 4, 32), text="tiny")
 TINY_UNET = HE_32 | {"channel_mult": (1, 2), "num_res_blocks": 1, "attention_resolutions": (2,)}
 TINY = Setting(TINY_UNET, (0, 2), (50, 250), 16, HeadSpec(16, (8, 8), 2, 8), "tiny")
 

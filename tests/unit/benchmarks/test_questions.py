@@ -6,10 +6,12 @@ import importlib
 import math
 
 import pytest
+import torch
 
-from benchmarks import command
+from benchmarks import command, pieces
 from benchmarks.goals import judge
 from benchmarks.measuring import COLUMNS, Row
+from textdiff import UNet
 from textdiff.experiments.pages import CostConfig
 from textdiff.experiments.publish import refusal
 from textdiff.experiments.records import load_records, read_table
@@ -39,6 +41,16 @@ def test_every_goal_of_a_processor_finds_its_rows(rows):
         one = verdict.goal
         if one.device == "cpu" and one.work not in ELSEWHERE and one.quantity != "peak MB":
             assert verdict.value is not None, one
+
+
+@pytest.mark.parametrize("name", ["PAPER", "SMALL", "TINY"])
+def test_the_authors_head_fits_every_setting(name):
+    """Its later scales share one projection, or need none."""
+    setting = getattr(pieces, name)
+    with torch.device("meta"):
+        unet = UNet(**setting.unet)
+    later = {unet.block_channels[k] * len(setting.steps) for k in setting.blocks[1:]}
+    assert len(later - {setting.head.dim}) <= 1
 
 
 def test_spans_that_overlap_count_once():
