@@ -22,7 +22,6 @@ from benchmarks.measuring import Build, Once, Row, alternately
 from benchmarks.pieces import HE_32, TINY_UNET, new_unet, pictures
 from benchmarks.reference import ReferenceUNet, reference_pretraining
 from textdiff.data.cases import Case
-from textdiff.training.batches import workers_for
 from textdiff.training.fit import Optimisation
 from textdiff.training.pretraining import CropPool, pretrain
 
@@ -59,7 +58,7 @@ def reference(sizes: Sizes, device: str) -> Once:
         for step in range(sizes.steps):
             if step == sizes.steps // 2:
                 began[0] = time.perf_counter()
-            yield crops.collate([crops.sample(step * sizes.batch + k) for k in range(sizes.batch)])
+            yield torch.stack([crops.sample(step * sizes.batch + k) for k in range(sizes.batch)])
 
     def once() -> list[float]:
         reference_pretraining(function, batches())
@@ -74,7 +73,7 @@ def ours(sizes: Sizes, device: str) -> Once:
     how = Optimisation(sizes.steps, sizes.batch, 4e-4, warmup=0, ema_decay=0.999, validate_every=half)
 
     def once() -> list[float]:
-        _, history = pretrain(unet, crops, how, device=device, workers=workers_for(device), progress=False)
+        _, history = pretrain(unet, crops, how, device=device, progress=False)
         first = next(row["seconds"] for row in history if row["step"] == half)
         return [_rate(sizes, history[-1]["seconds"] - first)]
 

@@ -28,7 +28,6 @@ from textdiff.base.cache import FeatureCache
 from textdiff.data.cases import Case
 from textdiff.data.images.transforms import ImageSpec
 from textdiff.data.images.views import TrainingImages
-from textdiff.training.batches import workers_for
 from textdiff.training.fit import Optimisation, fit
 
 IMAGES, EPOCHS = 5, 50
@@ -204,7 +203,7 @@ def _new_views(sizes: Sizes, device: str) -> list[Row]:
     model, given = our_model(setting, device, "bfloat16"), samples(setting, IMAGES, augmentation="affine")
     how = Optimisation(sizes.views, 8, RATE, validate_every=sizes.views // 3)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        history = fit(model, given, how, device=device, workers=workers_for(device), progress=False)
+        history = fit(model, given, how, device=device, progress=False)
     seconds, spans = history[-1]["seconds"] - history[0]["seconds"], sorted(_spans(profile))
     began = max(end for _, end in spans) - seconds * 1e6
     busy = covered([(max(begin, began), end) for begin, end in spans if end > began]) / 1e6
