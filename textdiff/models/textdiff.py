@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from textdiff.base.checkpoints import load_strict
 from textdiff.base.precision import mixed_precision
+from textdiff.base.products import pixelwise
 from textdiff.data.images.transforms import ImageSpec
 from textdiff.models import inference
 from textdiff.models.features import FeatureExtractor
@@ -22,6 +23,7 @@ from textdiff.models.fusion import CrossModalAttention
 from textdiff.models.losses import DiceCE
 from textdiff.models.store import Pretrained, from_official
 from textdiff.models.text import TextEncoder
+from textdiff.models.upsampling import conv_of_resized, resized
 
 if TYPE_CHECKING:
     from textdiff.data.images.views import ImageBatch
@@ -133,17 +135,28 @@ class TextDiffHead(nn.Module):
         for k in self._reading(maps):
             fused[k] = self._fuse(fused[k], tokens, mask)
         if self.spec.merge == "concat":
-            return self.classifier(torch.cat([_resized(h, size) for h in fused], dim=1))
+            return self._classified(fused, size)
         merged, *finer = sorted(fused, key=lambda h: h.shape[-2] * h.shape[-1])
         if self.spec.merge == "sum":
             for h in finer:
-                merged = h + _resized(merged, h.shape[-2:])
-            return self.classifier(_resized(merged, size))
+                merged = h + resized(merged, h.shape[-2:])
+            return self.classifier(resized(merged, size))
         first, second, *others = self.ascent
         merged = second(first(merged))
         for h, pair in zip(finer, others, strict=True):
-            merged = pair(h + _resized(merged, h.shape[-2:]))
-        return _resized(self.classifier(merged), size)
+            merged = pair(h + resized(merged, h.shape[-2:]))
+        return resized(self.classifier(merged), size)
+
+    def _classified(self, fused: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """The classifier of all maps, up-sampled and stacked: the sum over the maps of its first convolution's shares."""
+        first, *others = self.classifier
+        shares = first.weight.split(self.spec.dim, dim=1)
+        found = [conv_of_resized(h, share, size) for h, share in zip(fused, shares, strict=True)]
+        h = torch.stack(found).sum(dim=0) if len(found) > 1 else found[0]
+        h = h + first.bias[:, None, None].to(h.dtype)
+        for layer in others:
+            h = layer(h)
+        return h
 
     def attention(
         self, maps: Sequence[Tensor], tokens: Tensor | None, mask: Tensor | None, size: tuple[int, int]
@@ -153,7 +166,7 @@ class TextDiffHead(nn.Module):
             raise ValueError(f"a head with fusion={self.spec.fusion!r} has no attention to show")
         projected = self._project(maps, tokens)
         looked = [self.cross.attention(projected[k], tokens, mask) for k in self._reading(maps)]
-        return torch.stack([_resized(one, size) for one in looked]).mean(dim=0)
+        return torch.stack([resized(one, size) for one in looked]).mean(dim=0)
 
     def _project(self, maps: Sequence[Tensor], tokens: Tensor | None) -> list[Tensor]:
         got = [h.shape[1] for h in maps]
@@ -163,7 +176,7 @@ class TextDiffHead(nn.Module):
             raise ValueError(f"a head with fusion={self.spec.fusion!r} needs tokens")
         if self.spec.normalise:
             maps = [_lean(F.layer_norm(h, h.shape[-2:])) for h in maps]
-        return [self.project[name](h) if name else h for name, h in zip(self._names, maps, strict=True)]
+        return [pixelwise(self.project[name], h) if name else h for name, h in zip(self._names, maps, strict=True)]
 
     def _reading(self, maps: Sequence[Tensor]) -> list[int]:
         """Indices of the maps that read the text: the coarsest ``attend``."""
@@ -199,12 +212,6 @@ class ResidualPair(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
-
-
-def _resized(h: Tensor, size: Sequence[int]) -> Tensor:
-    if h.shape[-2:] == tuple(size):
-        return h
-    return F.interpolate(h, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def _lean(h: Tensor) -> Tensor:
