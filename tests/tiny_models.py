@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from textdiff import DiffusionFeatures, TextDiff, TextDiffHead, TextEncoder, UNet
+from textdiff.base.slots import SlotFile
 from textdiff.data.cases import Case
 from textdiff.data.images.transforms import ImageSpec
 from textdiff.models.textdiff import HeadSpec
@@ -89,6 +90,9 @@ def cases(count: int, size: int = 16, caption: str = "The nuclei are evenly dist
     return made
 
 
-def entries(folder: Path) -> list[Path]:
-    """Whole cache entries in ``folder``."""
-    return sorted(folder.rglob("*.safetensors"))
+def entries(folder: Path) -> list[str]:
+    """Keys of the whole cache entries in ``folder``."""
+    files = [SlotFile(path) for path in folder.rglob("*.maps")]
+    for file in files:
+        file.scan()
+    return sorted(key for file in files for key in file.slots)

@@ -1,31 +1,35 @@
-"""Feature maps on disk: a key and a list of tensors in, the same tensors out, by any process and after any kill."""
+"""Feature maps on disk: images and what turns them into maps in, the maps of the batch out, by any process, after any kill."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import os
-import time
+import uuid
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
-from textdiff.base.checkpoints import bytes_of, fingerprint, read_checkpoint, write_checkpoint
+from textdiff.base.checkpoints import bytes_of, fingerprint
+from textdiff.base.slots import HEADER, SlotFile, layout_of, slot_bytes
 
-FORMAT = 2  # of an entry and of what its key stands for; entries of another format are not found and make room first
-HEADER = 256  # bytes of a file beside a map's own, at most
-ABANDONED = 3600.0  # seconds after which a temporary file has no writer any more
+FORMAT = 3  # of a file and of what its name and keys stand for; files of another format are not found
+SHARE = 16  # a full cache loses at most this part of itself at once: a file is not larger
 
 
-def key_of(identity: str, image: Tensor) -> str:
-    """Stands for the pixels of an image after every transform, and for ``identity``: all that turns them into maps."""
-    digest = hashlib.sha256(f"{identity}{image.dtype}{tuple(image.shape)}".encode())
-    digest.update(bytes_of(image))
-    return digest.hexdigest()[:32]
+def group_of(identity: str, images: Tensor) -> str:
+    """Stands for all maps of one network, settings (``identity``) and kind of image: those that share files."""
+    told = f"{identity}{images.dtype}{tuple(images.shape[1:])}"
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+def key_of(image: Tensor) -> str:
+    """Stands for the pixels of an image after every transform."""
+    return hashlib.sha256(bytes_of(image)).hexdigest()[:32]
 
 
 class KnownFingerprint:
@@ -44,75 +48,142 @@ class KnownFingerprint:
 
 
 class FeatureCache:
-    """Feature maps on disk, one file per image; safe under several processes and under a kill: an entry is whole or not there.
+    """Feature maps on disk, those of one network and settings in few files; safe under several processes and under a kill.
 
-    Beyond ``max_bytes`` the entries used longest ago are removed. A full disk costs the entry, not the run.
+    An entry is whole or not there. Beyond ``max_bytes`` the files used longest ago are removed; a file takes at most a
+    sixteenth of it. A full disk costs the entry, not the run.
     """
 
     def __init__(self, folder: str | Path, max_bytes: float = 20e9) -> None:
         if max_bytes <= 0:
             raise ValueError(f"max_bytes must be positive, got {max_bytes}; for no cache give cache=None")
         self.folder, self.max_bytes = Path(folder), max_bytes
-        self._size: int | None = None
+        self._files: dict[str, dict[Path, SlotFile]] = {}
+        self._tidy = False
 
-    def get(self, key: str) -> list[Tensor] | None:
-        """The maps stored under ``key``, on the CPU, or None. A damaged entry is removed and counts as absent."""
-        path = self._path(key)
-        try:
-            tensors = read_checkpoint(path)
-            os.utime(path)
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            warnings.warn(f"a damaged cache entry is dropped and computed again: {error}", stacklevel=2)
-            path.unlink(missing_ok=True)
-            return None
-        return [tensors[str(i)] for i in range(len(tensors))]
+    def batch(self, identity: str, images: Tensor, compute: Callable[[Tensor], list[Tensor]]) -> list[Tensor]:
+        """The maps of ``images [B, ...]``, on their device; ``compute`` makes those that are not stored yet.
 
-    def put(self, key: str, maps: list[Tensor]) -> list[Tensor]:
-        """Stores ``maps`` under ``key`` if there is room, and returns them."""
-        size = sum(one.numel() * one.element_size() + HEADER for one in maps)
-        if size > self.max_bytes:
-            return maps
-        self._make_room(size)
+        ``identity``: all that turns an image into maps.
+        """
+        group, keys = group_of(identity, images), [key_of(image) for image in images]
+        stored, missing = self.get(group, keys)
+        computed: list[Tensor] = []
+        if missing:
+            computed = [one.contiguous() for one in compute(images[missing])]
+            self.put(group, [keys[i] for i in missing], computed)
+        if len(missing) == len(keys):
+            return computed
+        maps = [one.to(images.device) for one in stored]
+        if missing:
+            for one, new in zip(maps, computed, strict=True):
+                one[missing] = new
+        return maps
+
+    def get(self, group: str, keys: Sequence[str]) -> tuple[list[Tensor], list[int]]:
+        """The maps stored under ``keys``, one tensor ``[len(keys), ...]`` per scale on the CPU, and which of them are missing.
+
+        Rows of missing ones hold anything. A damaged entry is dropped and counts as missing.
+        """
+        if any(self._holder(group, key) is None for key in keys):
+            self._refresh(group)
+        maps: list[Tensor] = []
+        missing = []
+        for i, key in enumerate(keys):
+            file = self._holder(group, key)
+            if file and not maps:
+                maps = [torch.empty((len(keys), *shape), dtype=dtype) for dtype, shape in file.layout]
+            if not (file and self._read(group, file, key, [one[i] for one in maps])):
+                missing.append(i)
+        return maps, missing
+
+    def put(self, group: str, keys: Sequence[str], maps: Sequence[Tensor]) -> None:
+        """Stores ``maps``, ``[len(keys), ...]`` per scale, as far as there is room."""
+        here = [one.detach().cpu() for one in maps]
         try:
-            write_checkpoint(self._path(key), {str(i): one for i, one in enumerate(maps)})
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._lock():
+                self._clean()
+                self._refresh(group)
+                for i, key in enumerate(keys):
+                    if self._holder(group, key) is None:  # no other process was quicker
+                        self._store(group, key, [one[i] for one in here])
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             said = f"the disk of the feature cache is full, going on without storing: {self.folder}"
             warnings.warn(said, stacklevel=2)
-        return maps
 
-    def batch(self, keys: Sequence[str], images: Tensor, compute: Callable[[Tensor], list[Tensor]]) -> list[Tensor]:
-        """The maps of a batch, on the device of ``images``; ``compute`` makes those that are not stored yet."""
-        known = {key: found for key in keys if (found := self.get(key)) is not None}
-        missing = [i for i, key in enumerate(keys) if key not in known]
-        if missing:
-            for i, maps in zip(missing, zip(*compute(images[missing]), strict=True), strict=True):
-                known[keys[i]] = self.put(keys[i], list(maps))
-        columns = zip(*(known[key] for key in keys), strict=True)
-        # Some maps come from the disk and some from the network: each to one device before they are joined
-        return [torch.stack([one.to(images.device) for one in column]) for column in columns]
+    def _lock(self) -> FileLock:
+        """What whoever writes or removes holds; readers need none."""
+        return FileLock(self.folder / ".lock")
 
-    def _path(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.{FORMAT}.safetensors"
+    def _holder(self, group: str, key: str) -> SlotFile | None:
+        return next((file for file in self._files.get(group, {}).values() if key in file.slots), None)
 
-    def _make_room(self, size: int) -> None:
-        """Removes what killed processes left half-written, and the entries used longest ago."""
-        if self._size is None or self._size + size > self.max_bytes:
-            entries = []
-            for path in self.folder.glob("??/*"):
-                with suppress(FileNotFoundError):  # another process has just removed it
-                    status = path.stat()
-                    if path.suffix == ".safetensors":
-                        entries.append((status.st_mtime, status.st_size, path))
-                    elif time.time() - status.st_mtime > ABANDONED:
-                        path.unlink()
-            self._size = sum(entry[1] for entry in entries)
-            for _, freed, path in sorted(entries):
-                if self._size + size <= self.max_bytes:
-                    break
+    def _refresh(self, group: str) -> None:
+        """Looks for what other processes have added and removed."""
+        before, files = self._files.get(group, {}), {}
+        for path in sorted(self.folder.glob(f"{group}.*.{FORMAT}.maps")):
+            with suppress(FileNotFoundError):  # another process has just removed it
+                try:
+                    file = before.get(path) or SlotFile(path)
+                    file.scan()
+                    files[path] = file
+                except ValueError as error:
+                    warnings.warn(f"a damaged cache file is dropped, its entries computed again: {error}", stacklevel=2)
+                    path.unlink()
+        self._files[group] = files
+
+    def _read(self, group: str, file: SlotFile, key: str, into: Sequence[Tensor]) -> bool:
+        try:
+            file.read(key, into)
+        except FileNotFoundError:
+            del self._files[group][file.path]
+            return False
+        except KeyError:
+            warnings.warn(f"a damaged cache entry is dropped and computed again: {key} in {file.path}", stacklevel=2)
+            with self._lock(), suppress(FileNotFoundError):
+                file.drop(key)
+            return False
+        return True
+
+    def _store(self, group: str, key: str, maps: Sequence[Tensor]) -> None:
+        size, files = slot_bytes(layout_of(maps)), self._files[group]
+        if not self._make_room(HEADER + size):
+            return
+        most = max(self.max_bytes / SHARE, HEADER + size)
+        file = next((one for one in files.values() if 0 < one.length() <= most - size), None)
+        if file is None:
+            path = self.folder / f"{group}.{uuid.uuid4().hex[:8]}.{FORMAT}.maps"
+            file = files[path] = SlotFile.create(path, layout_of(maps))
+        file.append(key, maps)
+
+    def _make_room(self, size: int) -> bool:
+        """Removes the files used longest ago until ``size`` bytes more are within the limit; whether they are."""
+        found = []
+        for path in self.folder.glob("*.maps"):
+            with suppress(FileNotFoundError):  # a damaged one, which another process has just removed
+                status = path.stat()
+                found.append((status.st_mtime, status.st_size, path))
+        taken = sum(one[1] for one in found)
+        for _, freed, path in sorted(found) if size <= self.max_bytes else ():
+            if taken + size <= self.max_bytes:
+                break
+            with suppress(PermissionError):  # Windows removes no file that is being read
                 path.unlink(missing_ok=True)
-                self._size -= freed
-        self._size += size
+                taken -= freed
+        return taken + size <= self.max_bytes
+
+    def _clean(self) -> None:
+        """Removes, once, what killed processes left half-written, and the entries of before files of slots."""
+        if not self._tidy:
+            digit = "[0-9a-f]"
+            old = [path for path in self.folder.glob(digit * 2) if path.is_dir()]
+            entries = [path for folder in old for kind in ("*.safetensors", ".*.part") for path in folder.glob(kind)]
+            for path in (*entries, *self.folder.glob(".*.part")):
+                path.unlink(missing_ok=True)
+            for folder in old:
+                with suppress(OSError):  # something else lies in it
+                    folder.rmdir()
+            self._tidy = True

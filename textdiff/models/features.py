@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from textdiff.base.cache import FeatureCache, KnownFingerprint, key_of
+from textdiff.base.cache import FeatureCache, KnownFingerprint
 from textdiff.base.precision import mixed_precision
 from textdiff.models.diffusion import STEPS, Diffusion, NoiseSchedule
 from textdiff.models.unet import UNet, check_blocks
@@ -73,13 +73,12 @@ class FeatureExtractor(nn.Module, ABC):
             raise ValueError(f"images must be floating-point numbers in [-1, 1], got {images.dtype}")
         if self.cache is None:
             return self._rounded(images)
-        return self.cache.batch(self.keys(images), images, self._rounded)
+        return self.cache.batch(self.identity(), images, self._rounded)
 
-    def keys(self, images: Tensor) -> list[str]:
-        """What each image's maps are stored under."""
+    def identity(self) -> str:
+        """All that turns an image into maps, in one text: the network, its weights and the settings."""
         about = {"kind": type(self).__name__, "network": getattr(self.network, "config", None), **self.settings}
-        identity = json.dumps([self._fingerprint(self), about], sort_keys=True)
-        return [key_of(identity, image) for image in images]
+        return json.dumps([self._fingerprint(self), about], sort_keys=True)
 
     @contextmanager
     def caching(self, cache: FeatureCache | None) -> Iterator[None]:

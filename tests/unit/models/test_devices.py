@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import get_args
 
 import numpy as np
@@ -11,6 +13,7 @@ from fake_gpu import GPU, fake_gpu, pictures_on_gpu
 from tiny_models import tiny_features, tiny_textdiff
 from torch import Tensor, nn
 
+from textdiff.base import cache as cache_module
 from textdiff.base.cache import FeatureCache
 from textdiff.data.images.views import ImageBatch
 from textdiff.data.volumes.patches import Preprocessing, VolumeBatch
@@ -37,12 +40,14 @@ class InMemory(FeatureCache):
     def __init__(self) -> None:
         self.entries: dict[str, list[Tensor]] = {}
 
-    def get(self, key: str) -> list[Tensor] | None:
-        return self.entries.get(key)
+    def get(self, group: str, keys: Sequence[str]) -> tuple[list[Tensor], list[int]]:
+        known = {key: self.entries[key] for key in keys if key in self.entries}
+        anything = next(iter(known.values()), [])
+        rows = zip(*(known.get(key, anything) for key in keys), strict=True)
+        return [torch.stack(row) for row in rows], [i for i, key in enumerate(keys) if key not in known]
 
-    def put(self, key: str, maps: list[Tensor]) -> list[Tensor]:
-        self.entries[key] = [one.cpu() for one in maps]
-        return maps
+    def put(self, group: str, keys: Sequence[str], maps: Sequence[Tensor]) -> None:
+        self.entries |= {key: [one[i].cpu() for one in maps] for i, key in enumerate(keys)}
 
 
 def image_batch(size: int = SIDE) -> ImageBatch:
@@ -69,9 +74,10 @@ def test_the_card_refuses_what_a_card_refuses():
 
 
 @pytest.mark.parametrize(("stored", "precision"), [(0, "float32"), (1, "float32"), (1, "bfloat16"), (2, "float32")])
-def test_a_batch_of_features_of_which_some_are_cached_is_on_one_device(stored, precision):
+def test_a_batch_of_features_of_which_some_are_cached_is_on_one_device(stored, precision, monkeypatch):
     features = tiny_features(precision=precision, cache=InMemory())
-    features.keys = lambda images: ["first", "second"][: len(images)]  # fake pixels have nothing to be told apart by
+    numbers = itertools.cycle(range(2))  # fake pixels have nothing to be told apart by
+    monkeypatch.setattr(cache_module, "key_of", lambda image: str(next(numbers)))
     with fake_gpu(features) as (there,):
         images = pictures_on_gpu(2)
         if stored:
