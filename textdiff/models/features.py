@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from textdiff.base.allocator import keep_freed_memory
 from textdiff.base.cache import FeatureCache, KnownFingerprint
 from textdiff.base.precision import mixed_precision
 from textdiff.models.diffusion import STEPS, Diffusion, NoiseSchedule
@@ -71,9 +72,12 @@ class FeatureExtractor(nn.Module, ABC):
         """
         if not images.is_floating_point():
             raise ValueError(f"images must be floating-point numbers in [-1, 1], got {images.dtype}")
+        keep_freed_memory()
         if self.cache is None:
-            return self._rounded(images)
-        return self.cache.batch(self.identity(), images, self._rounded)
+            maps = self._pixels(images)
+        else:
+            maps = self.cache.batch(self.identity(), images, self._pixels)
+        return [one.movedim(-1, 1) for one in maps]
 
     def identity(self) -> str:
         """All that turns an image into maps, in one text: the network, its weights and the settings."""
@@ -89,10 +93,12 @@ class FeatureExtractor(nn.Module, ABC):
         finally:
             self.cache = before
 
-    def _rounded(self, images: Tensor) -> list[Tensor]:
+    def _pixels(self, images: Tensor) -> list[Tensor]:
+        """The maps in the order that heads read them, channels last: ``[B, h_k, w_k, C_k]``."""
         with mixed_precision(images.device, self.precision):
             maps = self.compute(images)
-        return [one.to(torch.bfloat16 if self.precision == "bfloat16" else torch.float32) for one in maps]
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        return [one.movedim(1, -1).to(dtype).contiguous() for one in maps]
 
 
 class DiffusionFeatures(FeatureExtractor):
@@ -144,10 +150,16 @@ class DiffusionFeatures(FeatureExtractor):
 
     def compute(self, images: Tensor) -> list[Tensor]:
         noise = self.noise(images.shape[1:]).to(images.device)
-        images = images.to(memory_format=torch.channels_last)
-        by_step = []
-        for step in self.steps:
-            timesteps = torch.full((len(images),), step, device=images.device)
-            x_t = self.diffusion.add_noise(images, noise.expand_as(images), timesteps)
-            by_step.append(self.unet.decode(x_t, timesteps, self.blocks))
-        return [torch.cat(one, dim=1).contiguous() for one in zip(*by_step, strict=True)]
+        on_cpu, count = images.device.type == "cpu", len(images)
+        if on_cpu:
+            images = images.to(memory_format=torch.channels_last)
+        # Small networks keep a GPU waiting for its orders, so all steps go at once; a processor only needs more memory for it
+        groups = [[step] for step in self.steps] if on_cpu else [list(self.steps)]
+        found: list[list[Tensor]] = []
+        for group in groups:
+            timesteps = torch.tensor(group, device=images.device).repeat_interleave(count)
+            several = images.repeat(len(group), 1, 1, 1)
+            x_t = self.diffusion.add_noise(several, noise.expand_as(several), timesteps)
+            maps = [one.split(count) for one in self.unet.decode(x_t, timesteps, self.blocks)]
+            found += [list(one) for one in zip(*maps, strict=True)]
+        return [torch.cat(one, dim=1) for one in zip(*found, strict=True)]
