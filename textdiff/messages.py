@@ -111,6 +111,8 @@ def line_of(error: Exception) -> str:
     """What to tell a person of an exception: what was wrong, with what file, and what to do."""
     text = " ".join(str(error).split()) or type(error).__name__
     doing = f"while {error.during}: " if hasattr(error, "during") else ""
+    if isinstance(error, MemoryError) and _said_here(error):
+        return f"{doing}{text}"
     if _out_of_memory(error):  # also where that is taken for a damaged file
         return f"{doing}not enough memory{_asked_for(text)}; free some, or ask for less: fewer samples, a smaller batch"
     if isinstance(error, FOR_PEOPLE) and _said_here(error):

@@ -13,8 +13,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
+from textdiff.base.memory import Fitting
 from textdiff.base.parsing import numbers
 from textdiff.messages import during, messages_as_lines, one_line
 
@@ -67,6 +69,16 @@ def test_what_the_package_says_itself_is_said_as_it_is(capsys):
     with pytest.raises(typer.Exit), one_line(), during("reading m"):
         numbers("6,x")
     assert capsys.readouterr().err == "textdiff: '6,x' is not a comma-separated list of int numbers\n"
+
+
+def test_a_batch_that_does_not_fit_is_said_with_what_to_do(capsys):
+    def full(parts):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with pytest.raises(typer.Exit), one_line(), during("training"):
+        Fitting("images").run(full, 1)
+    told = capsys.readouterr().err
+    assert told.startswith("textdiff: while training: out of memory with a single one of the images: choose a smaller")
 
 
 def test_memory_that_is_missing_is_no_damaged_file(capsys):

@@ -7,6 +7,7 @@ the truth is always the mask as it was drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from textdiff.base.memory import Fitting
 from textdiff.data.cases import Case
 from textdiff.data.images.transforms import ImageSpec
 from textdiff.evaluation.metrics import case_scores
@@ -45,7 +47,8 @@ def score_cases(
     `actual` (pixels), the same with `_native`, and columns per class where there are more than two.
 
     Raises ValueError for no cases, captions that are not one per case, labels without a class, or a model with other classes
-    than `spec`; FloatingPointError when the model gives nan or infinity.
+    than `spec`; FloatingPointError when the model gives nan or infinity; MemoryError when one image is too much for the device
+    (where a batch is, it is scored in smaller ones).
     """
     if len(cases) == 0:
         raise ValueError("there are no cases to score")
@@ -54,7 +57,7 @@ def score_cases(
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: at least 1")
     texts = [case.caption for case in cases] if captions is None else list(captions)
-    rows = []
+    rows, fitting = [], Fitting("images")
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -64,7 +67,7 @@ def score_cases(
                 batch, words = cases[start : start + batch_size], texts[start : start + batch_size]
                 images, masks = zip(*(case.pair(spec.num_classes) for case in batch), strict=True)
                 inputs = torch.stack([spec.input(image) for image in images])
-                batch_logits = model(inputs.to(device), words).float().cpu()
+                batch_logits = fitting.run(partial(_logits, model, inputs, words, device), len(batch))
                 for case, caption, mask, logits in zip(batch, words, masks, batch_logits, strict=True):
                     scores = _scores(case.name, logits, mask, spec, eval_size, class_names)
                     rows.append({"case": case.name, "caption": caption} | scores)
@@ -73,6 +76,17 @@ def score_cases(
         for module, training in modes.items():
             module.training = training
     return pd.DataFrame(rows)
+
+
+def _logits(
+    model: torch.nn.Module,
+    inputs: torch.Tensor,
+    words: Sequence[str],
+    device: str | torch.device,
+    parts: Sequence[slice],
+) -> torch.Tensor:
+    """Logits float32 of the batch on the processor, computed in ``parts``."""
+    return torch.cat([model(inputs[part].to(device), words[part]).float().cpu() for part in parts])
 
 
 def _scores(

@@ -390,6 +390,7 @@ def train(model: nn.Module, config: TextDiffConfig, data: Dataset, cases: Sequen
             model,
             images,
             how,
+            compiling=getattr(model, "head", None),
             validate=validate if chosen else None,
             device=device,
             checkpoint=checkpoint,

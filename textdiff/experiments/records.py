@@ -197,9 +197,12 @@ def environment(seconds: float, command: str) -> dict[str, Any]:
     """Where a run took place, without naming a user, a host or a folder.
 
     `peak_memory_mb`: largest resident memory of this process, `peak_gpu_memory_mb`: largest allocation by
-    torch (both in units of 10^6 bytes, null where unknown); `cores`: those this process may use.
+    torch (both in units of 10^6 bytes, null where unknown); `cores`: those this process may use; `compile`:
+    what TEXTDIFF_COMPILE said (:func:`textdiff.base.compiling.compile_choice`).
     """
     import torch
+
+    from textdiff.base.compiling import compile_choice
 
     commit, dirty = _commit()
     gpu = torch.cuda.is_available()
@@ -212,6 +215,7 @@ def environment(seconds: float, command: str) -> dict[str, Any]:
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if gpu else None,
+        "compile": compile_choice(),
         "seconds": round(seconds, 1),
         "peak_memory_mb": _peak_memory_mb(),
         "peak_gpu_memory_mb": round(torch.cuda.max_memory_allocated() / 1e6) if gpu else None,

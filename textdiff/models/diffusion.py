@@ -101,6 +101,7 @@ class _Noising:
     def __init__(self, abar: np.ndarray) -> None:
         self._abar = abar
         self.alphas_cumprod = torch.from_numpy(abar)
+        self._levels: dict[torch.device, Tensor] = {}  # float32 [2, steps] where they are used
 
     def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """``sqrt(abar_t) clean + sqrt(1 - abar_t) noise`` in the dtype of ``clean``; ``timesteps`` int ``[B]`` of this schedule."""
@@ -109,8 +110,12 @@ class _Noising:
 
     def levels(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """``sqrt(abar_t)`` and ``sqrt(1 - abar_t)``, float32 ``[B, 1, ...]`` on the device of ``like``."""
-        abar = self.alphas_cumprod[timesteps.cpu()].reshape(-1, *[1] * (like.ndim - 1))
-        return abar.sqrt().float().to(like.device), (1 - abar).sqrt().float().to(like.device)
+        if like.device not in self._levels:
+            both = torch.stack([self.alphas_cumprod, 1 - self.alphas_cumprod]).sqrt().float()
+            self._levels[like.device] = both.to(like.device)
+        table, places = self._levels[like.device], timesteps.to(like.device)
+        signal, spread = (row[places].reshape(-1, *[1] * (like.ndim - 1)) for row in table)
+        return signal, spread
 
 
 class Diffusion(_Noising):

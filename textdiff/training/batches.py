@@ -1,21 +1,33 @@
-"""Batches for the training loop. In: numbered samples. Out: batches in order, loaded by any number of processes.
+"""Batches for the training loop. In: numbered samples. Out: batches in order, on the device where they are wanted.
 
-Batch ``i`` is samples ``i * size`` to ``(i + 1) * size - 1``, and a sample depends on its number alone: whoever loads it,
-and wherever a run was interrupted, the batches are the same.
+Batch ``i`` is samples ``i * size`` to ``(i + 1) * size - 1``, and a sample depends on its number alone: whoever makes it,
+and wherever a run was interrupted, the batches are the same. Pictures are made as whole batches where they are wanted;
+volumes sample by sample, by any number of processes.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 
+@runtime_checkable
+class Batched(Protocol):
+    """A training set that makes whole batches. ``settings`` say, in JSON's types, what decides its samples."""
+
+    @property
+    def settings(self) -> Mapping[str, object]: ...
+
+    def batch(self, numbers: Sequence[int], device: str | torch.device) -> Any:
+        """The samples with these numbers as one batch on ``device``; the processor does not wait for the device."""
+
+
 class Samples(Protocol):
-    """What a training set offers. ``settings`` say, in JSON's types, what decides its samples."""
+    """A training set whose samples are made one by one, in this process or in others. ``settings`` as of :class:`Batched`."""
 
     @property
     def settings(self) -> Mapping[str, object]: ...
@@ -35,16 +47,20 @@ class _Numbered(Dataset):
 
 
 def batches(
-    samples: Samples, size: int, numbers: range, device: str | torch.device = "cpu", workers: int = 0
+    samples: Samples | Batched, size: int, numbers: range, device: str | torch.device = "cpu", workers: int = 0
 ) -> Iterator[Any]:
     """The batches of ``size`` samples with these numbers, in order, on ``device``.
 
-    ``workers``: processes that load ahead; 0 loads in this one, when asked.
+    ``workers``: processes that load samples ahead; 0 loads in this one, when asked. A :class:`Batched` set needs none.
     """
+    each = [list(range(number * size, (number + 1) * size)) for number in numbers]
+    if isinstance(samples, Batched):
+        yield from (samples.batch(one, device) for one in each)
+        return
     on_gpu = torch.device(device).type == "cuda"
     loader = DataLoader(
         _Numbered(samples),
-        batch_sampler=[list(range(number * size, (number + 1) * size)) for number in numbers],
+        batch_sampler=each,
         collate_fn=samples.collate,
         num_workers=workers,
         # A process that is forked while torch's threads run may wait for them for ever

@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,11 +22,16 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from textdiff.base.checkpoints import read_checkpoint, write_checkpoint
-from textdiff.training.batches import Samples, batches
+from textdiff.base.compiling import compiled
+from textdiff.base.memory import Fitting
+from textdiff.training.batches import Batched, Samples, batches
 from textdiff.training.weights import Weights, put, trained_state
 
 LrSchedule = Literal["cosine", "constant"]
 FORMAT = 2  # of checkpoints
+FUSED = ("cpu", "cuda")  # devices with an optimiser of one piece
+LATE = ("cuda",)  # devices that work while the processor goes on; to ask one for a number is to wait for it
+READ_TOGETHER = 16  # steps whose figures are read at once from such a device
 
 
 @dataclass(frozen=True)
@@ -88,9 +94,10 @@ class Optimisation:
 
 def fit(
     model: nn.Module,
-    samples: Samples,
+    samples: Samples | Batched,
     how: Optimisation,
     *,
+    compiling: nn.Module | None = None,
     validate: Callable[[nn.Module], float] | None = None,
     device: str | torch.device = "cpu",
     checkpoint: str | Path | None = None,
@@ -101,16 +108,21 @@ def fit(
 
     Args:
         model: its ``loss(batch, generator)`` gives scalars by name, of which "loss" is minimised.
+        compiling: the part of the model that may be compiled (:func:`textdiff.base.compiling.compiled`).
         validate: scores the model, in eval mode (higher is better). The weights of :func:`best_row` stay in the model; without
             validation the last. With ``ema_decay`` both are averages.
         checkpoint: a file to continue from, to the step, and to write; removed by the caller when done.
-        workers: processes that load samples ahead (:func:`textdiff.training.batches.workers_for`).
+        workers: processes that load samples ahead (:func:`textdiff.training.batches.workers_for`), where samples are
+            made one by one.
+
+    Where a card's memory does not take a batch, it goes through in parts with the same mean loss, from then on.
 
     Returns one row every ``validate_every`` steps and at the end: "step", the mean of every loss since the last row, "score"
     (nan without validation), "seconds".
 
     Raises FloatingPointError: a loss or the norm of the gradients is nan or infinite; says at which step; ValueError: nothing
-    to train; a checkpoint that is damaged or belongs to another run.
+    to train; a checkpoint that is damaged or belongs to another run; MemoryError: a single sample is too much for the
+    device, or a batch whose loss cannot be split (:func:`why_whole`).
     """
     run = _Run(model.to(device), how)
     settings = {"format": FORMAT, **asdict(how), "validated": validate is not None, "samples": samples.settings}
@@ -122,14 +134,20 @@ def fit(
     steps = range(run.step, how.iterations)
     bar = tqdm(steps, initial=run.step, total=how.iterations, desc="training", disable=not progress)
     model.train()
-    with torch.random.fork_rng(devices=[]):
+    steps_of_part = how.iterations * how.accumulate
+    faster = nullcontext() if compiling is None else compiled(compiling, device, steps_of_part)
+    with torch.random.fork_rng(devices=[]), faster:
         for _ in bar:
             run.update(loaded)
+            row_due = how.due(run.step, how.validate_every)
+            save_due = checkpoint is not None and how.due(run.step, how.checkpoint_every or how.validate_every)
+            if row_due or save_due:
+                run.read()
             run.seconds = time.monotonic() - started
-            if how.due(run.step, how.validate_every):
+            if row_due:
                 row = run.finish_row(validate)
                 bar.set_postfix(loss=f"{row['loss']:.4f}", score=f"{row['score']:.4f}")
-            if checkpoint is not None and how.due(run.step, how.checkpoint_every or how.validate_every):
+            if checkpoint is not None and save_due:
                 run.save(Path(checkpoint), settings)
     run.weights.leave()
     model.eval()
@@ -154,7 +172,16 @@ class _Run:
         if not self.parameters:
             raise ValueError(f"no parameter of this {type(model).__name__} asks for gradients: nothing to train")
         parameters = list(self.parameters.values())
-        self.optimizer = torch.optim.AdamW(parameters, lr=how.learning_rate, weight_decay=how.weight_decay)
+        kind = parameters[0].device.type
+        self.optimizer: Any = torch.optim.AdamW(
+            parameters, lr=how.learning_rate, weight_decay=how.weight_decay, fused=kind in FUSED
+        )
+        # Whether figures are read some steps late; until then a broken step is left out by the fused optimiser, as after a
+        # gradient scaler's overflow, and so is every step after it
+        self.late = kind in LATE
+        self.broken = torch.zeros((), device=parameters[0].device)
+        self.unread: list[_Figures] = []
+        self.fitting = Fitting("samples", why_whole(model))
         self.weights = Weights(trained_state(model), how.ema_decay)
         self.step, self.seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
@@ -163,31 +190,56 @@ class _Run:
 
     def update(self, batches: Iterator[tuple[int, Any]]) -> None:
         """One optimiser step on the mean loss of the next ``accumulate`` numbered batches, one graph in memory at a time."""
-        self.optimizer.zero_grad(set_to_none=True)
-        found: list[dict[str, Tensor]] = []
-        for _ in range(self.how.accumulate):
-            number, batch = next(batches)
-            losses = self.model.loss(batch, self._generator(number))
-            (losses["loss"] / self.how.accumulate).backward()
-            found.append({name: value.detach() for name, value in losses.items()})
-        limit = 1.0 if self.how.lr_schedule == "cosine" else math.inf  # the latter only measures
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), limit)
+        taken = [next(batches) for _ in range(self.how.accumulate)]
+        found = self.fitting.run(lambda parts: self._gradients(taken, parts), self.how.batch_size)
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+        if self.how.lr_schedule == "cosine":
+            nn.utils.clip_grads_with_norm_(self.parameters.values(), 1.0, norm)
         named = [pair for losses in found for pair in losses.items()]
-        *values, length = _numbers([*(value for _, value in named), norm])
-        for (name, _), value in zip(named, values, strict=True):
-            self.totals[name] = self.totals.get(name, 0.0) + value
-        for name, value in (("loss", self.totals["loss"]), ("norm of the gradient", length)):
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"the {name} became {value} at step {self.step}; a smaller learning rate than "
-                    f"{self.how.learning_rate} or precision='float32' may help"
-                )
-        self.count += self.how.accumulate
+        self.unread.append(_Figures(self.step, [name for name, _ in named], [*(value for _, value in named), norm]))
+        if self.late:
+            self.optimizer.found_inf = self.broken = torch.maximum(self.broken, self.unread[-1].broken())
+        if not self.late or len(self.unread) >= READ_TOGETHER:
+            self.read()
         for group in self.optimizer.param_groups:
             group["lr"] = self.how.rate(self.step)
         self.optimizer.step()
         self.step += 1
         self.weights.follow(self.step)
+
+    def _gradients(self, taken: Sequence[tuple[int, Any]], parts: Sequence[slice]) -> list[dict[str, Tensor]]:
+        """Leaves the gradients of the mean loss of these batches, each in ``parts``, and returns the losses of each batch."""
+        self.optimizer.zero_grad(set_to_none=True)
+        found: list[dict[str, Tensor]] = []
+        for number, batch in taken:
+            generator = self._generator(number)
+            means: dict[str, Tensor] = {}
+            for part in parts:
+                losses = self.model.loss(batch if len(parts) == 1 else batch[part], generator)
+                share = (part.stop - part.start) / self.how.batch_size
+                (losses["loss"] / (self.how.accumulate / share)).backward()
+                for name, value in losses.items():
+                    means[name] = means.get(name, 0.0) + share * value.detach()
+            found.append(means)
+        return found
+
+    def read(self) -> None:
+        """Adds the losses of the steps since the last reading to the totals; here the processor waits for the device.
+
+        Raises FloatingPointError at the first step whose loss or norm is no finite number.
+        """
+        for figures in self.unread:
+            *values, length = figures.numbers()
+            for name, value in zip(figures.names, values, strict=True):
+                self.totals[name] = self.totals.get(name, 0.0) + value
+            for name, value in (("loss", self.totals["loss"]), ("norm of the gradient", length)):
+                if not math.isfinite(value):
+                    raise FloatingPointError(
+                        f"the {name} became {value} at step {figures.step}; a smaller learning rate than "
+                        f"{self.how.learning_rate} or precision='float32' may help"
+                    )
+            self.count += self.how.accumulate
+        self.unread.clear()
 
     def finish_row(self, validate: Callable[[nn.Module], float] | None) -> dict[str, float]:
         """Adds a row to the history, and keeps the weights if it is the best."""
@@ -239,7 +291,7 @@ class _Run:
             name, moment = key.rsplit("/", 1)
             parameter = self.parameters[name]
             # laid out as the parameter is, so that the next step rounds as it would have
-            placed = value if moment == "step" else torch.empty_like(parameter).copy_(value)
+            placed = torch.empty_like(parameter).copy_(value) if moment != "step" else value.to(self.broken.device)
             self.optimizer.state[parameter][moment] = placed
         for name in self.COUNTED:
             setattr(self, name, about[name])
@@ -253,6 +305,28 @@ class _Run:
         return torch.Generator().manual_seed(seed)
 
 
-def _numbers(scalars: Sequence[Tensor]) -> list[float]:
-    """Their values; the one place in a step where the processor waits for the device."""
-    return torch.stack([scalar.float() for scalar in scalars]).tolist()
+class _Figures:
+    """Losses by name and the norm of the gradient of one step, on the device until they are asked for."""
+
+    def __init__(self, step: int, names: list[str], scalars: Sequence[Tensor]) -> None:
+        self.step, self.names = step, names
+        self.values = torch.stack([scalar.float() for scalar in scalars])
+
+    def broken(self) -> Tensor:
+        """1 on the device where the loss or the norm is no finite number, else 0."""
+        told = [place for place, name in enumerate([*self.names, "loss"]) if name == "loss"]
+        return (~torch.stack([self.values[place] for place in told]).isfinite()).any().float()
+
+    def numbers(self) -> list[float]:
+        return self.values.tolist()
+
+
+def why_whole(model: Any) -> str:
+    """Why the batches of this model's training must not be split to save memory, and what to do instead; "" where they may."""
+    if getattr(getattr(model, "criterion", None), "dice_over", "") == "batch":
+        return (
+            "the Dice loss runs over the whole batch; choose a smaller batch_size or image_size, or dice_over='image'"
+        )
+    if any(isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) for part in model.modules()):
+        return "batch normalisation sees the whole batch; choose a smaller batch_size or image_size"
+    return ""

@@ -7,6 +7,7 @@ Every crop follows from the seed and its number, so that an interrupted run cont
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -14,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from textdiff.base.memory import Pool, sent
 from textdiff.base.precision import mixed_precision
 from textdiff.data.cases import Case
-from textdiff.data.images.transforms import dihedral, to_input
+from textdiff.data.images.transforms import dihedral, dihedral_places, to_input
 from textdiff.models.diffusion import Diffusion
 from textdiff.models.unet import UNet
 from textdiff.training.fit import Optimisation, fit
@@ -49,11 +51,17 @@ class CropPool:
                 f"crop of {crop} pixels from images of {min(sides)} (image_size {image_size}, scales {scales})"
             )
         self.crop, self.symmetries, self.seed = crop, tuple(symmetries), seed
-        self.stacks = [torch.empty(len(cases), 3, side, side, dtype=torch.uint8) for side in sides]
+        sizes = [len(cases) * 3 * side * side for side in sides]
+        self._starts = [0, *accumulate(sizes[:-1])]
+        self._pixels = torch.empty(sum(sizes), dtype=torch.uint8)
+        self.stacks = [
+            part.view(len(cases), 3, side, side) for part, side in zip(self._pixels.split(sizes), sides, strict=True)
+        ]
         for i, case in enumerate(tqdm(cases, desc="reading images")):
             pixels = case.image()
             for stack, side in zip(self.stacks, sides, strict=True):
                 stack[i] = ((to_input(pixels, side) + 1) * 127.5).round()
+        self._pool = Pool(self._pixels, dihedral_places(crop))
 
     @property
     def settings(self) -> dict[str, object]:
@@ -64,20 +72,51 @@ class CropPool:
 
     def sample(self, number: int) -> Tensor:
         """Crop ``number``, float32 ``[3, crop, crop]`` in [-1, 1]; the same whenever it is asked for."""
+        return self.batch([number])[0]
+
+    def batch(self, numbers: Sequence[int], device: str | torch.device = "cpu") -> Tensor:
+        """These crops as one batch ``[B, 3, crop, crop]`` on ``device``.
+
+        A card is given all images at the first call if they may stay there (:class:`textdiff.base.memory.Pool`), and cuts
+        the crops itself: then only their places travel.
+        """
+        places, device = [self._place(number) for number in numbers], torch.device(device)
+        pixels, turned = self._pool.near(device)
+        on_processor = pixels.device.type == "cpu"
+        crops = sent(self._copied(places), device) if on_processor else self._gathered(places, pixels, turned)
+        return crops.float() / 127.5 - 1
+
+    def _place(self, number: int) -> tuple[int, int, int, int, int]:
+        """Of crop ``number``: scale, image, top, left, turn."""
         generator = torch.Generator().manual_seed(self.seed * 7_368_787 + number)
 
         def below(limit: int) -> int:
             return int(torch.randint(limit, (), generator=generator))
 
-        stack = self.stacks[below(len(self.stacks))]
-        image = stack[below(len(stack))]
-        top, left = (below(image.shape[-1] - self.crop + 1) for _ in range(2))
-        patch = image[:, top : top + self.crop, left : left + self.crop]
-        return dihedral(patch, self.symmetries[below(len(self.symmetries))]).float() / 127.5 - 1
+        scale = below(len(self.stacks))
+        count, *_, side = self.stacks[scale].shape
+        image, top, left = below(count), below(side - self.crop + 1), below(side - self.crop + 1)
+        return scale, image, top, left, self.symmetries[below(len(self.symmetries))]
 
-    def collate(self, crops: Sequence[Tensor]) -> Tensor:
-        """Crops as one batch ``[B, 3, crop, crop]``."""
-        return torch.stack(list(crops))
+    def _copied(self, places: Sequence[tuple[int, int, int, int, int]]) -> Tensor:
+        """uint8 ``[B, 3, crop, crop]``, cut one by one: what a processor does fastest."""
+        crops = torch.empty(len(places), 3, self.crop, self.crop, dtype=torch.uint8)
+        for crop, (scale, image, top, left, turn) in zip(crops, places, strict=True):
+            patch = self.stacks[scale][image, :, top : top + self.crop, left : left + self.crop]
+            crop.copy_(dihedral(patch, turn))
+        return crops
+
+    def _gathered(self, places: Sequence[tuple[int, int, int, int, int]], pixels: Tensor, turned: Tensor) -> Tensor:
+        """The same in one operation, by the places of all pixels in the pool: what a card does fastest."""
+        rows = []
+        for scale, image, top, left, turn in places:
+            side = self.stacks[scale].shape[-1]
+            rows.append((self._starts[scale] + 3 * side * side * image + side * top + left, side, turn))
+        first, sides, turns = sent(torch.tensor(rows), pixels.device).T[:, :, None]
+        inside = turned[turns[:, 0]]  # [B, crop * crop]
+        plane = first + inside // self.crop * sides + inside % self.crop
+        colours = torch.arange(3, device=pixels.device)[:, None] * (sides * sides)[:, :, None]
+        return pixels[plane[:, None] + colours].view(-1, 3, self.crop, self.crop)
 
 
 class Denoising(nn.Module):
@@ -86,17 +125,31 @@ class Denoising(nn.Module):
     def __init__(self, unet: UNet, precision: str = "bfloat16") -> None:
         super().__init__()
         mixed_precision("cpu", precision)  # refuses unknown names now
-        self.unet = unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-        self.diffusion, self.precision = Diffusion("linear"), precision
+        self.unet, self.diffusion, self.precision = unet, Diffusion("linear"), precision
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """``batch``: images ``[B, C, H, W]`` in [-1, 1]."""
-        noise = torch.randn(batch.shape, generator=generator).to(batch.device)
-        timesteps = torch.randint(len(self.diffusion.timesteps), (len(batch),), generator=generator).to(batch.device)
-        noised = self.diffusion.add_noise(batch, noise, timesteps).to(memory_format=torch.channels_last)
+        """``batch``: images ``[B, C, H, W]`` in [-1, 1]. ``generator`` is of the CPU; noise is drawn where the batch is."""
+        generator = drawing_on(batch.device, generator)
+        noise = torch.randn(batch.shape, generator=generator, device=batch.device)
+        steps = len(self.diffusion.timesteps)
+        timesteps = torch.randint(steps, (len(batch),), generator=generator, device=batch.device)
+        noised = self.diffusion.add_noise(batch, noise, timesteps).to(memory_format=layout(batch.device))
         with mixed_precision(batch.device, self.precision):
             predicted = self.unet(noised, timesteps)
         return {"loss": F.mse_loss(predicted.float(), noise)}
+
+
+def layout(device: torch.device) -> torch.memory_format:
+    """How maps lie in memory from end to end: channels last for a processor; a card's group norm knows the other only."""
+    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
+
+
+def drawing_on(device: torch.device, generator: torch.Generator) -> torch.Generator:
+    """A generator that draws on ``device``: the one of the CPU that is given, or on a card a new one that it seeds."""
+    if device.type != "cuda":
+        return generator
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return torch.Generator(device).manual_seed(seed)
 
 
 def pretrain(
@@ -107,12 +160,12 @@ def pretrain(
     device: str | torch.device = "cpu",
     precision: str = "bfloat16",
     checkpoint: str | Path | None = None,
-    workers: int = 0,
     progress: bool = True,
 ) -> tuple[UNet, list[dict[str, float]]]:
     """Trains ``unet`` in place to predict the noise; see :func:`textdiff.training.fit.fit`, which this calls.
 
     Returns the UNet (with ``ema_decay``, the moving average of its weights; in eval mode), and the history.
     """
+    unet.to(memory_format=layout(torch.device(device)))  # type: ignore[call-overload]  # missing in torch's stubs
     model = Denoising(unet, precision)
-    return unet, fit(model, pool, how, device=device, checkpoint=checkpoint, workers=workers, progress=progress)
+    return unet, fit(model, pool, how, compiling=unet, device=device, checkpoint=checkpoint, progress=progress)

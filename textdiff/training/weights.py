@@ -31,18 +31,21 @@ class Weights:
     def __init__(self, latest: Mapping[str, Tensor], ema_decay: float) -> None:
         self.latest, self.ema_decay = latest, ema_decay
         self.average = _copy(latest) if ema_decay else {}
+        asking = [name for name in self.average if latest[name].requires_grad]
+        others = [name for name in self.average if name not in set(asking)]
+        # As lists, so that a card is asked once for all of them; the tensors stay the same throughout a run
+        self._means, self._values = ([side[name].detach() for name in asking] for side in (self.average, latest))
+        self._copies, self._originals = ([side[name].detach() for name in others] for side in (self.average, latest))
         self.best: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def follow(self, step: int) -> None:
         """Moves the average of parameters towards the latest; other tensors (statistics, counters) are copied."""
         memory = min(self.ema_decay, step / (step + 10))  # a long one only once there is something to remember
-        for name, mean in self.average.items():
-            value = self.latest[name]
-            if value.requires_grad:
-                mean.lerp_(value, 1 - memory)
-            else:
-                mean.copy_(value)
+        if self._means:
+            torch._foreach_lerp_(self._means, self._values, 1 - memory)
+        if self._copies:
+            torch._foreach_copy_(self._copies, self._originals)
 
     @contextmanager
     def shown(self) -> Iterator[None]:

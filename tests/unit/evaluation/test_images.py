@@ -47,6 +47,18 @@ def run(model, cases, spec=SPEC, eval_size=32, **options):
     return score_cases(model, cases, spec, eval_size=eval_size, progress=False, **options)
 
 
+def test_a_batch_that_is_too_much_is_scored_in_parts(cases, caplog):
+    class Narrow(Bright):
+        def forward(self, images, captions):
+            if len(images) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(images, captions)
+
+    narrow, whole = run(Narrow(), cases, batch_size=3), run(Bright(), cases, batch_size=3)
+    assert narrow.equals(whole)
+    assert [r.getMessage() for r in caplog.records] == ["out of memory with 3 images at once, going on with 1"]
+
+
 def test_a_perfect_model_scores_one_at_both_sizes(cases):
     model = Bright()
     table = run(model, cases, batch_size=2)

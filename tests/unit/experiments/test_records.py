@@ -94,12 +94,13 @@ def test_a_table_is_read_as_it_was_written(run):
 
 
 def test_a_record_names_no_machine(tmp_path, monkeypatch):
+    monkeypatch.delenv("TEXTDIFF_COMPILE", raising=False)
     image = tmp_path / "mine.png"
     image.touch()
     run = Run.open(PredictConfig.from_params(image=str(image), text="x", out_dir=str(tmp_path)))
     env = json.loads((run.save({}, PER_CASE) / "env.json").read_text(encoding="utf-8"))
     wanted = {"commit", "dirty", "versions", "processor", "cores", "gpu", "seconds", "command", "date"}
-    assert wanted | {"peak_memory_mb", "peak_gpu_memory_mb"} <= set(env)
+    assert wanted | {"peak_memory_mb", "peak_gpu_memory_mb"} <= set(env) and env["compile"] == "auto"
     assert {"python", "torch", "monai", "transformers", "numpy", "textdiff"} == set(env["versions"])
     assert env["seconds"] >= 0 and env["cores"] >= 1 and env["peak_memory_mb"] > 10
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", env["date"])

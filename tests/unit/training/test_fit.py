@@ -19,6 +19,7 @@ from textdiff.data.images.transforms import ImageSpec
 from textdiff.data.images.views import TrainingImages
 from textdiff.models.baselines import build_baseline
 from textdiff.models.features import FeatureCache
+from textdiff.models.losses import DiceCE
 from textdiff.models.text import TextEncoder
 from textdiff.training import fit as fit_module
 from textdiff.training.fit import Optimisation, best_row, fit
@@ -277,6 +278,149 @@ def test_what_is_no_number_stops_the_run_before_it_spoils_the_weights(schedule, 
     assert all(torch.equal(value, calls[-1][key]) for key, value in model.state_dict().items())
 
 
+@pytest.fixture
+def late(monkeypatch):
+    """The processor takes itself for a card: figures are read three steps at once, poisoned steps left out until then."""
+    monkeypatch.setattr(fit_module, "LATE", ("cpu",))
+    monkeypatch.setattr(fit_module, "READ_TOGETHER", 3)
+
+
+@pytest.mark.parametrize("step", range(6))
+@pytest.mark.parametrize("what", ["loss", "norm of the gradient"])
+def test_a_device_that_is_read_late_takes_no_poisoned_step_either(tmp_path, late, what, step):
+    """It trains on for a while; then the right step is named, and weights, moments, history and checkpoint are clean."""
+
+    class Broken(Line):
+        def loss(self, batch, generator):
+            losses = super().loss(batch, generator)
+            if len(seen) == step:
+                zero = self.slope.sum() - self.slope.detach().sum()
+                losses["loss"] = losses["loss"] * NAN if what == "loss" else losses["loss"] + zero.abs().sqrt()
+            seen.append({k: v.clone() for k, v in self.state_dict().items()})
+            return losses
+
+    def validate(model):
+        assert all(value.isfinite().all() for value in model.state_dict().values())
+        return 0.5
+
+    seen: list = []
+    model, path = Broken(), tmp_path / "c.safetensors"
+    settings = how(12, validate_every=4, checkpoint_every=2, ema_decay=0.9)
+    with pytest.raises(FloatingPointError, match=f"the {what} became nan at step {step}; a smaller"):
+        quiet(model, Numbers(), settings, validate=validate, checkpoint=path)
+    assert all(torch.equal(value, seen[step][key]) for key, value in model.state_dict().items())
+    if path.exists():
+        assert step >= 2 and all(value.isfinite().all() for value in read_checkpoint(path).values())
+    assert path.exists() == (step >= 2)
+
+
+@pytest.mark.parametrize("use", ["numbers", "dropout", "pre-training"])
+def test_reading_late_changes_nothing(tmp_path, monkeypatch, use):
+    build, samples = USES[use]
+    settings = how(10, learning_rate=1e-2, validate_every=5, checkpoint_every=3, ema_decay=0.9, accumulate=2)
+    ends = []
+    for devices in ((), ("cpu",)):
+        monkeypatch.setattr(fit_module, "LATE", devices)
+        model = made(partial(build, tmp_path))
+        rows = quiet(model, samples(), settings, checkpoint=tmp_path / f"{len(devices)}.safetensors")
+        ends.append((model, [{k: v for k, v in row.items() if k != "seconds"} for row in rows]))
+    assert_same_state(ends[0][0], ends[1][0])
+    np.testing.assert_equal(ends[0][1], ends[1][1])
+    a, b = (read_checkpoint(tmp_path / f"{k}.safetensors") for k in (0, 1))
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_device_is_asked_for_numbers_once_in_many_steps(monkeypatch, late):
+    asked = []
+    monkeypatch.setattr(fit_module, "READ_TOGETHER", 99)
+    numbers = fit_module._Figures.numbers
+    monkeypatch.setattr(fit_module._Figures, "numbers", lambda self: asked.append(self.step) or numbers(self))
+    model, counts = Line(), []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: counts.append(len(asked)) or step(self))
+    quiet(model, Numbers(), how(8, validate_every=4))
+    assert counts == [0] * 4 + [4] * 4 and asked == list(range(8))
+
+
+# --- memory ---------------------------------------------------------------------------------------------
+
+
+class Narrow(Line):
+    """A model on a card that takes only so many samples at once."""
+
+    def __init__(self, most: int, late: bool = False) -> None:
+        super().__init__()
+        self.most, self.late, self.sizes, self.noise = most, late, [], 0.0
+
+    def loss(self, batch, generator):
+        self.sizes.append(len(batch))
+        losses = super().loss(batch, generator)
+        if len(batch) <= self.most:
+            return losses
+        if not self.late:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+        def fail(_):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+        held = self.slope * 1.0  # its gradient comes after some of the others
+        held.register_hook(fail)
+        return {name: value + 0 * held.sum() for name, value in losses.items()}
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_batch_that_is_too_much_goes_through_in_parts_with_the_same_mean_loss(caplog, backward, accumulate):
+    whole, parts = Narrow(8), Narrow(3, backward)
+    expected, found = (
+        quiet(m, Numbers(), how(4, batch_size=8, validate_every=2, accumulate=accumulate)) for m in (whole, parts)
+    )
+    assert [r.getMessage() for r in caplog.records] == [
+        "out of memory with 8 samples at once, going on with 4",
+        "out of memory with 4 samples at once, going on with 2",
+    ]
+    assert parts.sizes[:2] == [8, 4] and set(parts.sizes[2:]) == {2} and len(parts.sizes) == 2 + 4 * 4 * accumulate
+    for a, b in zip(expected, found, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5) and a["part"] == pytest.approx(b["part"], rel=1e-5)
+    assert torch.allclose(whole.slope, parts.slope, atol=1e-6) and torch.allclose(
+        whole.inner.weight, parts.inner.weight
+    )
+
+
+def test_a_batch_that_cannot_be_split_and_a_sample_that_is_too_much():
+    with pytest.raises(MemoryError, match="a single one of the samples: choose a smaller size"):
+        quiet(Narrow(0), Numbers(), how(4, batch_size=4))
+    together = Narrow(2)
+    together.criterion = DiceCE(dice_over="batch")
+    with pytest.raises(MemoryError, match="4 samples at once, which cannot be split: the Dice .* or dice_over='image'"):
+        quiet(together, Numbers(), how(4, batch_size=4))
+    together.criterion, together.norm = DiceCE(), nn.BatchNorm1d(1)
+    with pytest.raises(MemoryError, match="cannot be split: batch normalisation sees the whole batch"):
+        quiet(together, Numbers(), how(4, batch_size=4))
+
+
+# --- compiling ------------------------------------------------------------------------------------------
+
+
+def test_a_compiled_training_that_fails_to_compile_is_the_training_that_it_was(monkeypatch, caplog):
+    def cannot(forward, **_):
+        def fails(*args, **kwargs):
+            torch.rand(3)
+            raise RuntimeError("no compiler here")
+
+        return fails
+
+    plain, tried = pixelwise(), pixelwise()
+    quiet(plain, images(), how(4))
+    monkeypatch.setenv("TEXTDIFF_COMPILE", "on")
+    monkeypatch.setattr(torch, "compile", cannot)
+    quiet(tried, images(), how(4), compiling=tried.model)
+    assert_same_state(plain, tried)
+    assert [r.getMessage() for r in caplog.records] == [
+        "Pixelwise is not compiled (no compiler here); it goes on as it is"
+    ]
+
+
 def test_what_the_loss_draws_follows_from_seed_and_step():
     class Drawing(Line):
         def loss(self, batch, generator):
@@ -301,11 +445,11 @@ def test_the_loop_keeps_model_and_batch_on_one_device(monkeypatch):
             assert {batch.images.device.type, batch.masks.device.type} == {"meta"}
             return {"loss": (self.model(batch.images, batch.captions) - batch.masks[:, None]).square().mean()}
 
-    def number_of(scalars):
-        assert {scalar.device.type for scalar in scalars} == {"meta"}
-        return [1.0] * len(scalars)
+    def numbers(figures):
+        assert figures.values.device.type == "meta"
+        return [1.0] * len(figures.values)
 
-    monkeypatch.setattr(fit_module, "_numbers", number_of)
+    monkeypatch.setattr(fit_module._Figures, "numbers", numbers)
     model = Watched(made(Pixelwise))
     history = quiet(model, images(), how(4, validate_every=2, ema_decay=0.9), validate=lambda m: 1.0, device="meta")
     assert len(history) == 2 and {value.device.type for value in model.state_dict().values()} == {"meta"}

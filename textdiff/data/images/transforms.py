@@ -148,6 +148,15 @@ def dihedral(tensor: torch.Tensor, k: int) -> torch.Tensor:
     return torch.rot90(tensor, k % 4, dims=(-2, -1)) if k % 4 else tensor
 
 
+def dihedral_places(side: int) -> torch.Tensor:
+    """Where the pixels of turned squares come from, int64 ``[8, side * side]``, rows of the square after each other.
+
+    ``dihedral(x, k).flatten(-2)`` is ``x.flatten(-2)[..., dihedral_places(side)[k]]``: all turns of a batch are one gathering.
+    """
+    numbered = torch.arange(side * side).view(side, side)
+    return torch.stack([dihedral(numbered, k).flatten() for k in range(8)])
+
+
 def dihedral_caption(caption: str, k: int) -> str | None:
     """The sentence that is true of the picture after `dihedral(picture, k)`, or None where its words cannot follow.
 

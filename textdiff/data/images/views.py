@@ -1,7 +1,7 @@
 """Training images: labelled cases in; augmented inputs, masks and sentences out, numbered and always the same.
 
-Every random number follows from the seed and the sample's number alone, so that an interrupted run continues exactly and
-any number of loading processes gives the same batches.
+Every random number follows from the seed and the sample's number alone, so that an interrupted run continues exactly.
+Batches are made whole where they are wanted, on a card too.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from textdiff.base.memory import Pool, sent
 from textdiff.data.batch import Batch
 from textdiff.data.cases import Case
-from textdiff.data.images.transforms import ImageSpec, dihedral, dihedral_caption
+from textdiff.data.images.transforms import ImageSpec, dihedral, dihedral_caption, dihedral_places
 
 Augmentation = Literal["follow", "affine", "stain", "official", "contradict", "none"]
 JITTERED = ("affine", "stain")  # also moved, scaled and changed in intensity
@@ -74,6 +75,8 @@ class TrainingImages:
         self.captions = [case.caption for case in cases]
         self.augmentation, self.seed, self.views = augmentation, seed, views
         self.turns = [self._turns(caption) for caption in self.captions]
+        self._latest: tuple[int, list[int]] = (-1, [])  # epoch and its order
+        self._pool = Pool(self.images, self.masks, dihedral_places(spec.image_size))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -85,19 +88,27 @@ class TrainingImages:
 
     def sample(self, number: int) -> Sample:
         """Image ``[3, S, S]``, mask ``[S, S]`` and caption. Every image comes once before any comes twice."""
-        epoch, place = divmod(number, len(self))
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self.seed * 15_485_863 + epoch))
-        i = int(order[place])
-        generator = torch.Generator().manual_seed(self.seed * 7_368_787 + number)
-        if self.views:
-            view = int(torch.randint(self.views, (), generator=generator))
-            generator.manual_seed((self.seed * 32_452_843 + i) * 1_009 + view)
-        return self._augment(i, generator)
+        batch = self.batch([number])
+        return batch.images[0], batch.masks[0], batch.captions[0]
 
-    def collate(self, samples: Sequence[Sample]) -> ImageBatch:
-        """Samples as one batch."""
-        images, masks, captions = zip(*samples, strict=True)
-        return ImageBatch(torch.stack(images), torch.stack(masks), list(captions))
+    def batch(self, numbers: Sequence[int], device: str | torch.device = "cpu") -> ImageBatch:
+        """These samples as one batch, augmented on ``device``; what is drawn is drawn on the processor.
+
+        A card is given all images and masks at the first call if they may stay there
+        (:class:`textdiff.base.memory.Pool`); else batches are made on the processor and sent.
+        """
+        device, drawn = torch.device(device), [self._view(number) for number in numbers]
+        numbers, turns = [view.image for view in drawn], [view.turn for view in drawn]
+        images, masks, places = self._pool.near(device)
+        if self.augmentation in JITTERED:  # before they are turned
+            upright = [_taken(one, numbers, [0] * len(drawn), places) for one in (images, masks)]
+            images, masks = _jittered(upright[0], upright[1], drawn)
+            numbers = list(range(len(drawn)))
+        images, masks = (_taken(one, numbers, turns, places) for one in (images, masks))
+        if self.augmentation == "official":  # each is turned or rotated, never both
+            _rotate(images, masks, drawn)
+        images, masks = (one if one.device.type == device.type else sent(one, device) for one in (images, masks))
+        return ImageBatch(images, masks, [view.caption for view in drawn])
 
     @cached_property
     def distinct_views(self) -> int:
@@ -112,49 +123,105 @@ class TrainingImages:
             return [k for k in range(8) if dihedral_caption(caption, k) is not None]
         return list(range(8)) if self.augmentation in ("contradict", "official") else [0]
 
-    def _augment(self, i: int, generator: torch.Generator) -> Sample:
-        image, mask, caption = self.images[i], self.masks[i], self.captions[i]
-        turns = self.turns[i]
+    def _view(self, number: int) -> _View:
+        """What is drawn for sample ``number``."""
+        epoch, place = divmod(number, len(self))
+        i = self._order(epoch)[place]
+        generator = torch.Generator().manual_seed(self.seed * 7_368_787 + number)
+        if self.views:
+            view = int(torch.randint(self.views, (), generator=generator))
+            generator.manual_seed((self.seed * 32_452_843 + i) * 1_009 + view)
+        caption, turns = self.captions[i], self.turns[i]
         k = turns[int(torch.randint(len(turns), (), generator=generator))]
         if self.augmentation == "official":
             chance, again, angle = torch.rand(3, generator=generator).tolist()
             if chance >= 0.5:
-                return (*_rotate(image, mask, 40 * angle - 20), caption) if again >= 0.5 else (image, mask, caption)
+                return _View(i, 0, caption, 40 * angle - 20 if again >= 0.5 else None)
         elif self.augmentation in FOLLOWED:
             caption = dihedral_caption(caption, k) or caption  # never None: `turns` are those it can follow
         if self.augmentation in JITTERED:
-            image, mask = _jitter(image, mask, generator, len(image) if self.augmentation == "stain" else 1)
-        return dihedral(image, k).contiguous(), dihedral(mask, k).contiguous(), caption
+            colours = self.images.shape[1] if self.augmentation == "stain" else 1
+            return _View(i, k, caption, jitter=2 * torch.rand(4 + 2 * colours, generator=generator) - 1)
+        return _View(i, k, caption)
+
+    def _order(self, epoch: int) -> list[int]:
+        """In which order the images come; kept for the epoch that is asked for most."""
+        if self._latest[0] != epoch:
+            generator = torch.Generator().manual_seed(self.seed * 15_485_863 + epoch)
+            self._latest = epoch, torch.randperm(len(self), generator=generator).tolist()
+        return self._latest[1]
 
 
-def _jitter(image: Tensor, mask: Tensor, generator: torch.Generator, colours: int) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class _View:
+    """One sample: image number, turn, caption; degrees of the official rotation; what :func:`_jittered` was drawn, -1 to 1."""
+
+    image: int
+    turn: int
+    caption: str
+    degrees: float | None = None
+    jitter: Tensor | None = None
+
+
+def _taken(pixels: Tensor, numbers: Sequence[int], turns: Sequence[int], places: Tensor) -> Tensor:
+    """Those of ``pixels [N, ..., S, S]`` with these numbers, each turned by its own symmetry: ``[B, ..., S, S]``.
+
+    One gathering on a card; a processor is slow at that and copies one by one.
+    """
+    if pixels.device.type == "cpu":
+        taken = pixels.new_empty(len(numbers), *pixels.shape[1:])
+        for one, number, k in zip(taken, numbers, turns, strict=True):
+            one.copy_(dihedral(pixels[number], k))
+        return taken
+    chosen, k = sent(torch.tensor([numbers, turns]), pixels.device)
+    return _gathered(pixels[chosen], places[k])
+
+
+def _gathered(pixels: Tensor, sources: Tensor) -> Tensor:
+    """``pixels [B, ..., S, S]`` from their ``sources [B, S * S]`` (:func:`dihedral_places`)."""
+    flat = pixels.flatten(-2)
+    sources = sources.view(len(flat), *[1] * (flat.ndim - 2), -1).expand_as(flat)
+    return flat.gather(-1, sources).view_as(pixels)
+
+
+def _jittered(images: Tensor, masks: Tensor, views: Sequence[_View]) -> tuple[Tensor, Tensor]:
     """Scale by 0.8 to 1.25, rotate by up to 15 degrees, shift by up to a tenth, contrast and brightness by a fifth.
 
     Small enough that a caption's places stay true. Beyond the border the picture is mirrored. Contrast and brightness are
-    drawn for all channels together (``colours`` 1) or for each (their number).
+    drawn for all channels together or for each.
     """
-    drawn = 2 * torch.rand(4 + 2 * colours, generator=generator) - 1
-    scale, angle, right, down = drawn[:4].tolist()
-    contrast, brightness = drawn[4:].view(2, colours, 1, 1)
-    factor, angle = 1.25**scale, math.radians(15 * angle)
-    cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
-    matrix = torch.tensor([[[cos, -sin, 0.2 * right], [sin, cos, 0.2 * down]]])
-    grid = nn.functional.affine_grid(matrix, [1, 1, *mask.shape], align_corners=False)
+    drawn = torch.stack([view.jitter for view in views if view.jitter is not None])
+    matrices = []
+    for scale, angle, right, down in drawn[:, :4].tolist():
+        factor, angle = 1.25**scale, math.radians(15 * angle)
+        cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
+        matrices.append([[cos, -sin, 0.2 * right], [sin, cos, 0.2 * down]])
+    grid = _grid(matrices, images)
+    contrast, brightness = sent(0.2 * drawn[:, 4:], images.device).view(len(views), 2, -1, 1, 1).unbind(1)
 
     def move(pixels: Tensor, mode: str) -> Tensor:
-        return nn.functional.grid_sample(pixels[None], grid, mode, "reflection", align_corners=False)[0]
+        return nn.functional.grid_sample(pixels, grid, mode, "reflection", align_corners=False)
 
-    image = (move(image, "bilinear") * (1 + 0.2 * contrast) + 0.2 * brightness).clamp(-1, 1)
-    return image, move(mask[None].float(), "nearest")[0].long()
+    images = (move(images, "bilinear") * (1 + contrast) + brightness).clamp(-1, 1)
+    return images, move(masks[:, None].float(), "nearest")[:, 0].long()
 
 
-def _rotate(image: Tensor, mask: Tensor, degrees: float) -> tuple[Tensor, Tensor]:
-    """Rotation about the centre, nearest neighbour, outside black (order 0 without resizing, as in the authors' code)."""
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    matrix = torch.tensor([[[cos, -sin, 0.0], [sin, cos, 0.0]]])
-    grid = nn.functional.affine_grid(matrix, [1, 1, *mask.shape], align_corners=False)
+def _rotate(images: Tensor, masks: Tensor, views: Sequence[_View]) -> None:
+    """Turns those that have degrees, in place, about the centre; nearest neighbour, outside black (order 0, as the authors')."""
+    angles = {place: math.radians(view.degrees) for place, view in enumerate(views) if view.degrees is not None}
+    if not angles:
+        return
+    rotations = [[[math.cos(a), -math.sin(a), 0.0], [math.sin(a), math.cos(a), 0.0]] for a in angles.values()]
+    grid, where = _grid(rotations, images), sent(torch.tensor(list(angles)), images.device)
 
     def turn(pixels: Tensor) -> Tensor:
-        return nn.functional.grid_sample(pixels[None], grid, mode="nearest", align_corners=False)[0]
+        return nn.functional.grid_sample(pixels, grid, mode="nearest", align_corners=False)
 
-    return turn(image + 1) - 1, turn(mask[None].float())[0].long()
+    images[where] = turn(images[where] + 1) - 1
+    masks[where] = turn(masks[where][:, None].float())[:, 0].long()
+
+
+def _grid(matrices: list[list[list[float]]], images: Tensor) -> Tensor:
+    """Where to sample ``images``, ``[B, S, S, 2]``, for one 2 x 3 matrix each."""
+    sent_there = sent(torch.tensor(matrices), images.device)
+    return nn.functional.affine_grid(sent_there, [len(matrices), 1, *images.shape[-2:]], align_corners=False)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny_models import cases
 
 from textdiff.data.cases import Case
-from textdiff.data.images.transforms import ImageSpec, dihedral
+from textdiff.data.images import views
+from textdiff.data.images.transforms import ImageSpec, dihedral, dihedral_places
 from textdiff.data.images.views import TrainingImages
 
 SMALL = ImageSpec(16)
@@ -58,13 +62,75 @@ def test_a_number_always_draws_the_same_sample_and_the_seed_decides():
 
 def test_shapes_types_and_ranges():
     images = TrainingImages(cases(3, size=20), SMALL)
-    batch = images.collate(drawn(images, 5)).to("cpu")
+    batch = images.batch(range(5)).to("cpu")
     assert (
         batch.images.shape == (5, 3, 16, 16) and batch.images.dtype == torch.float32 and batch.images.abs().max() <= 1
     )
     assert batch.masks.shape == (5, 16, 16) and batch.masks.dtype == torch.int64 and len(batch.captions) == 5
     moved = batch.to("meta")
     assert {moved.images.device.type, moved.masks.device.type} == {"meta"} and moved.captions == batch.captions
+
+
+KINDS = ["follow", "affine", "stain", "official", "contradict", "none"]
+
+
+@pytest.mark.parametrize("views", [0, 2])
+@pytest.mark.parametrize("augmentation", KINDS)
+def test_a_batch_is_its_samples_to_the_bit(augmentation, views):
+    """However they are put together: a cache finds a view by its pixels."""
+    images = TrainingImages([corner(), corner(CHEST), *cases(3)], SMALL, augmentation, seed=3, views=views)
+    numbers = [5, 0, 17, 3, 8, 21]
+    batch = images.batch(numbers)
+    for k, number in enumerate(numbers):
+        image, mask, caption = images.sample(number)
+        assert torch.equal(image, batch.images[k]) and torch.equal(mask, batch.masks[k])
+        assert caption == batch.captions[k]
+    assert images.batch(numbers, "meta").images.device.type == "meta"
+
+
+@pytest.mark.parametrize("augmentation", KINDS)
+def test_a_card_is_asked_for_the_same_pixels_as_a_processor(augmentation, monkeypatch):
+    """What gathers on a card, tried on the processor by turning all copies into gatherings."""
+    images = TrainingImages([corner(), corner(CHEST), *cases(3)], SMALL, augmentation, seed=3)
+    expected = images.batch(range(12))
+
+    def taken(pixels, numbers, turns, places):
+        return views._gathered(pixels[torch.tensor(numbers)], places[torch.tensor(turns)])
+
+    monkeypatch.setattr(views, "_taken", taken)
+    found = images.batch(range(12))
+    assert torch.equal(found.images, expected.images) and torch.equal(found.masks, expected.masks)
+
+
+@pytest.mark.parametrize("k", range(8))
+def test_places_say_where_turned_pixels_come_from(k):
+    square = torch.randn(2, 5, 5)
+    places = dihedral_places(5)
+    assert torch.equal(square.flatten(-2)[:, places[k]], dihedral(square, k).flatten(-2))
+
+
+def test_the_picture_is_moved_as_it_says_it_is():
+    """One sample of "affine" and one rotated one against torch's own operations on that picture alone."""
+    images = TrainingImages([corner()], SMALL, "affine", seed=1)
+    view = images._view(4)
+    scale, angle, right, down, contrast, brightness = view.jitter.tolist()
+    factor, angle = 1.25**scale, math.radians(15 * angle)
+    cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
+    expected = moved(images.images[:1], [[cos, -sin, 0.2 * right], [sin, cos, 0.2 * down]], "bilinear", "reflection")
+    expected = (expected * (1 + 0.2 * contrast) + 0.2 * brightness).clamp(-1, 1)
+    image, *_ = images.sample(4)
+    assert torch.allclose(image, dihedral(expected[0], view.turn), atol=1e-6)
+    images = TrainingImages([corner()], SMALL, "official", seed=1)
+    number, view = next((n, v) for n, v in ((n, images._view(n)) for n in range(100)) if v.degrees is not None)
+    angle = math.radians(view.degrees)
+    rotation = [[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]]
+    expected = moved(images.images[:1] + 1, rotation, "nearest", "zeros") - 1
+    assert abs(view.degrees) <= 20 and torch.allclose(images.sample(number)[0], expected[0], atol=1e-6)
+
+
+def moved(pixels, matrix, mode, padding):
+    grid = F.affine_grid(torch.tensor([matrix]), list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels, grid, mode, padding, align_corners=False)
 
 
 def test_words_follow_the_picture():
