@@ -32,9 +32,10 @@ def linear_of_each(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     return product if bias is None else product + bias.to(product.dtype)
 
 
-def pixelwise(conv: nn.Conv2d | nn.Conv1d, h: Tensor) -> Tensor:
+def pixelwise(conv: nn.Module, h: Tensor) -> Tensor:
     """A convolution whose kernel is one pixel, as a product of matrices: ``[B, C, *space]`` -> ``[B, K, *space]``, channels last."""
-    return linear(h.movedim(1, -1), conv.weight.flatten(1), conv.bias).movedim(-1, 1)
+    weight, bias = (getattr(conv, name) for name in ("weight", "bias"))
+    return linear(h.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -51,7 +52,7 @@ class _Linear(torch.autograd.Function):
         return _product(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         for_x, for_weight, for_bias = ctx.needs_input_grad
         grad = grad.contiguous()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from textdiff.base.allocator import keep_freed_memory
 from textdiff.base.cache import FeatureCache, KnownFingerprint
+from textdiff.base.memory import Fitting
 from textdiff.base.precision import mixed_precision
 from textdiff.models.diffusion import STEPS, Diffusion, NoiseSchedule
 from textdiff.models.unet import UNet, check_blocks
@@ -49,7 +50,7 @@ class FeatureExtractor(nn.Module, ABC):
         self.network = network.eval().requires_grad_(False)
         self.channels, self.strides = list(channels), list(strides)
         self.precision, self.cache = precision, cache
-        self._fingerprint = KnownFingerprint()
+        self._fingerprint, self._fitting = KnownFingerprint(), Fitting("images")
 
     @abstractmethod
     def compute(self, images: Tensor) -> list[Tensor]:
@@ -95,10 +96,14 @@ class FeatureExtractor(nn.Module, ABC):
 
     def _pixels(self, images: Tensor) -> list[Tensor]:
         """The maps in the order that heads read them, channels last: ``[B, h_k, w_k, C_k]``."""
-        with mixed_precision(images.device, self.precision):
-            maps = self.compute(images)
         dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-        return [one.movedim(1, -1).to(dtype).contiguous() for one in maps]
+
+        def work(parts: list[slice]) -> list[Tensor]:
+            with mixed_precision(images.device, self.precision):
+                found = [[one.movedim(1, -1).to(dtype) for one in self.compute(images[part])] for part in parts]
+            return [torch.cat(several).contiguous() for several in zip(*found, strict=True)]
+
+        return self._fitting.run(work, len(images))
 
 
 class DiffusionFeatures(FeatureExtractor):
@@ -149,17 +154,13 @@ class DiffusionFeatures(FeatureExtractor):
         return torch.randn(1, *shape, generator=torch.Generator().manual_seed(self.noise_seed))
 
     def compute(self, images: Tensor) -> list[Tensor]:
-        noise = self.noise(images.shape[1:]).to(images.device)
-        on_cpu, count = images.device.type == "cpu", len(images)
-        if on_cpu:
+        noise, count = self.noise(images.shape[1:]).to(images.device), len(images)
+        if on_cpu := images.device.type == "cpu":
             images = images.to(memory_format=torch.channels_last)
-        # Small networks keep a GPU waiting for its orders, so all steps go at once; a processor only needs more memory for it
-        groups = [[step] for step in self.steps] if on_cpu else [list(self.steps)]
-        found: list[list[Tensor]] = []
-        for group in groups:
-            timesteps = torch.tensor(group, device=images.device).repeat_interleave(count)
-            several = images.repeat(len(group), 1, 1, 1)
-            x_t = self.diffusion.add_noise(several, noise.expand_as(several), timesteps)
-            maps = [one.split(count) for one in self.unet.decode(x_t, timesteps, self.blocks)]
-            found += [list(one) for one in zip(*maps, strict=True)]
+        found: list[tuple[Tensor, ...]] = []
+        # Small networks keep a GPU waiting for orders: all steps at once. A processor would only need more memory for it
+        for steps in torch.tensor(self.steps, device=images.device).split(1 if on_cpu else len(self.steps)):
+            timesteps = steps.repeat_interleave(count)
+            x_t = self.diffusion.add_noise(images.repeat(len(steps), 1, 1, 1), noise, timesteps)
+            found += zip(*(one.split(count) for one in self.unet.decode(x_t, timesteps, self.blocks)), strict=True)
         return [torch.cat(one, dim=1) for one in zip(*found, strict=True)]

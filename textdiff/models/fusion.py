@@ -12,20 +12,15 @@ do not look at each other, and a map is read in pieces that stay in a processor'
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from textdiff.base.products import linear, linear_of_each
-
-# Numbers of a map that are read at once: 12 MB, which a processor's caches hold; a GPU wants as many as there are
-PIECE = {"cpu": 3 * 2**20}
-# Numbers of a map above which the steps in between are computed again for the gradients instead of kept
-RECOMPUTED = 2**24
+from textdiff.models.maps import PositionEncoding
+from textdiff.models.pieces import in_pieces
 
 
 @dataclass(frozen=True)
@@ -39,9 +34,8 @@ class Sentence:
     values: Tensor
     hidden: Tensor
 
-    def of(self, i: int) -> Sentence:
-        """That of image ``i``."""
-        return Sentence(*(part[i : i + 1] for part in (self.keys, self.values, self.hidden)))
+    def __getitem__(self, images: slice) -> Sentence:
+        return Sentence(self.keys[images], self.values[images], self.hidden[images])
 
 
 class CrossAttention(nn.Module):
@@ -62,7 +56,7 @@ class CrossAttention(nn.Module):
         with torch.autocast(tokens.device.type, enabled=False):  # few numbers: rounded once, after the products
             tokens = tokens.to(self.to_k.weight.dtype)
             k, v = (projection(tokens).unflatten(-1, heads) for projection in (self.to_k, self.to_v))
-            query, out = self.to_q.weight.unflatten(0, heads), self.to_out[0].weight.unflatten(1, heads)
+            query, out = self.to_q.weight.unflatten(0, heads), self._projected.weight.unflatten(1, heads)
             keys = torch.einsum("blhd,hdc->bhlc", k, query) / math.sqrt(k.shape[-1])
             values = torch.einsum("blhd,chd->bhlc", v, out)
         hidden = torch.zeros(tokens.shape[:2], device=tokens.device)
@@ -72,9 +66,12 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, sentence: Sentence) -> Tensor:
         """``x [B, N, dim]`` -> ``[B, N, dim]``."""
-        projected, normalise = self.to_out
         weights = self.weights(x, sentence).flatten(2)
-        return normalise(linear_of_each(weights, sentence.values.transpose(1, 2), projected.bias))
+        return self.to_out[1](linear_of_each(weights, sentence.values.transpose(1, 2), self._projected.bias))
+
+    @property
+    def _projected(self) -> nn.Linear:
+        return self.to_out[0]  # type: ignore[return-value]  # a Sequential does not know its parts' types
 
     def weights(self, x: Tensor, sentence: Sentence) -> Tensor:
         """The attention of every pixel over the tokens: ``[B, N, heads, L]``, rows sum to one."""
@@ -116,7 +113,7 @@ class CrossModalAttention(nn.Module):
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """``x [B, dim, *space]``, ``tokens [B, L, text_dim]``, ``mask [B, L]`` bool or None -> ``[B, dim, *space]``."""
         h = self._flat(x, tokens, mask)
-        h = in_pieces(self._read, h, self._sentences(tokens, mask))
+        h = in_pieces(self._read, h, *self._sentences(tokens, mask))
         return h.transpose(1, 2).unflatten(2, x.shape[2:])
 
     def attention(self, x: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -149,45 +146,3 @@ class CrossModalAttention(nn.Module):
         if self.place is not None:
             x = x + self.place(x.shape[2:], x.device)
         return x.flatten(2).transpose(1, 2)
-
-
-def in_pieces(read: Callable[..., Tensor], pixels: Tensor, sentences: Sequence[Sentence]) -> Tensor:
-    """``read(pixels, *sentences)`` of every pixel, ``[B, N, dim]``, on a processor piece by piece.
-
-    Of large maps nothing between input and output is kept for the gradients, but computed again.
-    """
-    whole = pixels.numel()
-    kept = whole < RECOMPUTED or not torch.is_grad_enabled()
-
-    def one(piece: Tensor, *sentences: Sentence) -> Tensor:
-        if kept:
-            return read(piece, *sentences)
-        return checkpoint(read, piece, *sentences, use_reentrant=False, preserve_rng_state=False)
-
-    if whole <= PIECE.get(pixels.device.type, whole):
-        return one(pixels, *sentences)
-    length = max(1, PIECE[pixels.device.type] // pixels.shape[-1])
-    found = [
-        one(piece, *(sentence.of(i) for sentence in sentences))
-        for i in range(len(pixels))
-        for piece in pixels[i : i + 1].split(length, dim=1)
-    ]
-    return torch.cat(found, dim=1).reshape(pixels.shape)
-
-
-class PositionEncoding(nn.Module):
-    """Fourier features of the pixel's place, projected to ``dim`` channels; the same place at every scale and size."""
-
-    FREQUENCIES = (0.5, 1.0, 2.0, 4.0)  # periods of four, two, one and half an image
-
-    def __init__(self, spatial_dims: int, dim: int) -> None:
-        super().__init__()
-        self.project = nn.Linear(2 * spatial_dims * len(self.FREQUENCIES), dim)
-
-    def forward(self, space: torch.Size, device: torch.device) -> Tensor:
-        """``[1, dim, *space]`` for a map of that size."""
-        axes = [(torch.arange(size, device=device) + 0.5) / size * 2 - 1 for size in space]
-        grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-        angles = torch.cat([grid * math.pi * frequency for frequency in self.FREQUENCIES], dim=-1)
-        encoded = self.project(torch.cat([angles.sin(), angles.cos()], dim=-1))
-        return encoded.movedim(-1, 0)[None]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from textdiff.base.checkpoints import load_strict
@@ -21,9 +20,9 @@ from textdiff.models import inference
 from textdiff.models.features import FeatureExtractor
 from textdiff.models.fusion import CrossModalAttention
 from textdiff.models.losses import DiceCE
+from textdiff.models.maps import ResidualPair, conv_of_resized, normalised, resized
 from textdiff.models.store import Pretrained, from_official
 from textdiff.models.text import TextEncoder
-from textdiff.models.upsampling import conv_of_resized, resized
 
 if TYPE_CHECKING:
     from textdiff.data.images.views import ImageBatch
@@ -140,7 +139,7 @@ class TextDiffHead(nn.Module):
         if self.spec.merge == "sum":
             for h in finer:
                 merged = h + resized(merged, h.shape[-2:])
-            return self.classifier(resized(merged, size))
+            return self._classified([merged], size)
         first, second, *others = self.ascent
         merged = second(first(merged))
         for h, pair in zip(finer, others, strict=True):
@@ -149,14 +148,12 @@ class TextDiffHead(nn.Module):
 
     def _classified(self, fused: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """The classifier of all maps, up-sampled and stacked: the sum over the maps of its first convolution's shares."""
-        first, *others = self.classifier
+        first: Any = self.classifier[0]
         shares = first.weight.split(self.spec.dim, dim=1)
-        found = [conv_of_resized(h, share, size) for h, share in zip(fused, shares, strict=True)]
-        h = torch.stack(found).sum(dim=0) if len(found) > 1 else found[0]
-        h = h + first.bias[:, None, None].to(h.dtype)
-        for layer in others:
-            h = layer(h)
-        return h
+        h, *others = (conv_of_resized(h, share, size) for h, share in zip(fused, shares, strict=True))
+        for other in others:
+            h = h + other
+        return self.classifier[1:](h + first.bias[:, None, None].to(h.dtype))
 
     def attention(
         self, maps: Sequence[Tensor], tokens: Tensor | None, mask: Tensor | None, size: tuple[int, int]
@@ -175,7 +172,7 @@ class TextDiffHead(nn.Module):
         if tokens is None and self.spec.fusion != "none":
             raise ValueError(f"a head with fusion={self.spec.fusion!r} needs tokens")
         if self.spec.normalise:
-            maps = [_lean(_normalised(h)) for h in maps]
+            maps = [normalised(h) for h in maps]
         return [pixelwise(self.project[name], h) if name else h for name, h in zip(self._names, maps, strict=True)]
 
     def _reading(self, maps: Sequence[Tensor]) -> list[int]:
@@ -200,35 +197,6 @@ class TextDiffHead(nn.Module):
         if spec.fusion != "attention" or spec.merge != "concat" or spec.normalise or len(later) > 1:
             raise ValueError("the authors' weights fit the default head on three steps of four blocks only")
         load_strict(self, from_official(state, *later), source="the authors' code")
-
-
-class ResidualPair(nn.Module):
-    """``x + f(x)``, f twice group normalisation, ReLU and a 3x3 convolution; ``[B, dim, h, w]`` to the same."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        halves = [(nn.GroupNorm(min(8, dim), dim), nn.ReLU(), nn.Conv2d(dim, dim, 3, padding=1)) for _ in range(2)]
-        self.body = nn.Sequential(*halves[0], *halves[1])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
-
-
-def _normalised(h: Tensor) -> Tensor:
-    """Every channel of every image to mean 0 and variance 1, computed in float32."""
-    height, width = h.shape[-2:]
-    if h.device.type == "cpu" and height * width >= 1024:
-        # Ten times as fast on maps with channels last; with float32 weights its statistics are float32 too
-        ones = torch.ones(h.shape[1])
-        return F.group_norm(h, h.shape[1], ones, torch.zeros_like(ones))
-    return F.layer_norm(h, (height, width))
-
-
-def _lean(h: Tensor) -> Tensor:
-    """Channels last, in the dtype that autocast would round the projection's input to: a small head waits for memory."""
-    kind = h.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else h.dtype
-    return h.to(dtype, memory_format=torch.channels_last)
 
 
 def _initialise(module: nn.Module) -> None:
