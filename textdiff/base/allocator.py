@@ -10,17 +10,18 @@ import ctypes
 import functools
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # names of mallopt(3)
-KEPT = 2**31 - 1  # bytes: the largest number that it takes
+LARGEST = 2**27  # bytes of a block that is kept; gaps between larger ones would cost more memory than they save time
+NEVER = 2**31 - 1
 
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """From now on this process keeps the memory of freed tensors for later ones; the peak is what it would have been.
+    """From now on this process keeps the memory of freed tensors for later ones; its peak may grow by a tenth.
 
     Returns whether the C library was asked; only the GNU one is.
     """
     try:
         library = ctypes.CDLL("libc.so.6")
-        return bool(library.mallopt(MMAP_THRESHOLD, KEPT) and library.mallopt(TRIM_THRESHOLD, KEPT))
+        return bool(library.mallopt(MMAP_THRESHOLD, LARGEST) and library.mallopt(TRIM_THRESHOLD, NEVER))
     except (OSError, AttributeError):
         return False

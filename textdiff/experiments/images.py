@@ -297,8 +297,9 @@ def build_features(config: TextDiffConfig) -> DiffusionFeatures:
     from textdiff.models.features import DiffusionFeatures
     from textdiff.models.store import load_backbone
 
+    unet = load_backbone(config.backbone, config.seed)
     return DiffusionFeatures(
-        load_backbone(config.backbone, config.seed),
+        unet.rounded() if config.precision == "bfloat16" else unet,
         blocks=numbers(config.blocks),
         steps=numbers(config.noise_steps),
         noise_seed=config.noise_seed,

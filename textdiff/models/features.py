@@ -15,7 +15,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from textdiff.base.allocator import keep_freed_memory
 from textdiff.base.cache import FeatureCache, KnownFingerprint
+from textdiff.base.memory import Fitting
 from textdiff.base.precision import mixed_precision
 from textdiff.models.diffusion import STEPS, Diffusion, NoiseSchedule
 from textdiff.models.unet import UNet, check_blocks
@@ -48,7 +50,7 @@ class FeatureExtractor(nn.Module, ABC):
         self.network = network.eval().requires_grad_(False)
         self.channels, self.strides = list(channels), list(strides)
         self.precision, self.cache = precision, cache
-        self._fingerprint = KnownFingerprint()
+        self._fingerprint, self._fitting = KnownFingerprint(), Fitting("images")
 
     @abstractmethod
     def compute(self, images: Tensor) -> list[Tensor]:
@@ -71,9 +73,12 @@ class FeatureExtractor(nn.Module, ABC):
         """
         if not images.is_floating_point():
             raise ValueError(f"images must be floating-point numbers in [-1, 1], got {images.dtype}")
+        keep_freed_memory()
         if self.cache is None:
-            return self._rounded(images)
-        return self.cache.batch(self.identity(), images, self._rounded)
+            maps = self._pixels(images)
+        else:
+            maps = self.cache.batch(self.identity(), images, self._pixels)
+        return [one.movedim(-1, 1) for one in maps]
 
     def identity(self) -> str:
         """All that turns an image into maps, in one text: the network, its weights and the settings."""
@@ -89,10 +94,16 @@ class FeatureExtractor(nn.Module, ABC):
         finally:
             self.cache = before
 
-    def _rounded(self, images: Tensor) -> list[Tensor]:
-        with mixed_precision(images.device, self.precision):
-            maps = self.compute(images)
-        return [one.to(torch.bfloat16 if self.precision == "bfloat16" else torch.float32) for one in maps]
+    def _pixels(self, images: Tensor) -> list[Tensor]:
+        """The maps in the order that heads read them, channels last: ``[B, h_k, w_k, C_k]``."""
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+
+        def work(parts: list[slice]) -> list[Tensor]:
+            with mixed_precision(images.device, self.precision):
+                found = [[one.movedim(1, -1).to(dtype) for one in self.compute(images[part])] for part in parts]
+            return [torch.cat(several).contiguous() for several in zip(*found, strict=True)]
+
+        return self._fitting.run(work, len(images))
 
 
 class DiffusionFeatures(FeatureExtractor):
@@ -143,11 +154,13 @@ class DiffusionFeatures(FeatureExtractor):
         return torch.randn(1, *shape, generator=torch.Generator().manual_seed(self.noise_seed))
 
     def compute(self, images: Tensor) -> list[Tensor]:
-        noise = self.noise(images.shape[1:]).to(images.device)
-        images = images.to(memory_format=torch.channels_last)
-        by_step = []
-        for step in self.steps:
-            timesteps = torch.full((len(images),), step, device=images.device)
-            x_t = self.diffusion.add_noise(images, noise.expand_as(images), timesteps)
-            by_step.append(self.unet.decode(x_t, timesteps, self.blocks))
-        return [torch.cat(one, dim=1).contiguous() for one in zip(*by_step, strict=True)]
+        noise, count = self.noise(images.shape[1:]).to(images.device), len(images)
+        if on_cpu := images.device.type == "cpu":
+            images = images.to(memory_format=torch.channels_last)
+        found: list[tuple[Tensor, ...]] = []
+        # Small networks keep a GPU waiting for orders: all steps at once. A processor would only need more memory for it
+        for steps in torch.tensor(self.steps, device=images.device).split(1 if on_cpu else len(self.steps)):
+            timesteps = steps.repeat_interleave(count)
+            x_t = self.diffusion.add_noise(images.repeat(len(steps), 1, 1, 1), noise, timesteps)
+            found += zip(*(one.split(count) for one in self.unet.decode(x_t, timesteps, self.blocks)), strict=True)
+        return [torch.cat(one, dim=1) for one in zip(*found, strict=True)]

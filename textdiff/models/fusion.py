@@ -3,15 +3,39 @@
 The block of the authors' code (``src/transformer.py``, chunmeifeng/TextDiff @ cd7e79f): two cross-attentions and a linear
 layer, each with pre-normalisation and residual. The paper's equation 3 is one of these attentions. One class serves 2D and
 3D: spatial dimensions are flattened.
+
+Pixels are many and tokens few, so what depends on the sentence alone is computed once: queries are never made, since
+``(x W_q)(T W_k)^T = x (W_q (T W_k)^T)``, and neither are the heads' outputs, since ``(P V) W_out = P (V W_out)``. Pixels
+do not look at each other, and a map is read in pieces that stay in a processor's cache.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from textdiff.base.products import linear, linear_of_each
+from textdiff.models.maps import PositionEncoding
+from textdiff.models.pieces import in_pieces
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Captions as one attention reads them: products of their tokens with its projections, ready for any pixel.
+
+    keys, values: ``[B, heads * L, dim]``. hidden: ``[B, 1, heads * L]``, 0, or -inf where a token is not to be read.
+    """
+
+    keys: Tensor
+    values: Tensor
+    hidden: Tensor
+
+    def __getitem__(self, images: slice) -> Sentence:
+        return Sentence(self.keys[images], self.values[images], self.hidden[images])
 
 
 class CrossAttention(nn.Module):
@@ -26,22 +50,33 @@ class CrossAttention(nn.Module):
         self.to_v = nn.Linear(text_dim, inner, bias=False)
         self.to_out = nn.Sequential(nn.Linear(inner, dim), nn.LayerNorm(dim))
 
-    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        """``x [B, N, dim]``, ``tokens [B, L, text_dim]``, ``mask [B, L]`` (True = read it) -> ``[B, N, dim]``."""
-        q, k, v = (self._heads(part) for part in (self.to_q(x), self.to_k(tokens), self.to_v(tokens)))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None])
-        return self.to_out(out.transpose(1, 2).flatten(2))
-
-    def weights(self, x: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        """The attention of every pixel over the tokens, mean of the heads: ``[B, N, L]``, rows sum to one."""
-        q, k = self._heads(self.to_q(x)), self._heads(self.to_k(tokens))
-        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    def sentence(self, tokens: Tensor, mask: Tensor | None) -> Sentence:
+        """What pixels need of ``tokens [B, L, text_dim]``, of which ``mask [B, L]`` (True = read it) hides some."""
+        heads = (self.num_heads, -1)
+        with torch.autocast(tokens.device.type, enabled=False):  # few numbers: rounded once, after the products
+            tokens = tokens.to(self.to_k.weight.dtype)
+            k, v = (projection(tokens).unflatten(-1, heads) for projection in (self.to_k, self.to_v))
+            query, out = self.to_q.weight.unflatten(0, heads), self._projected.weight.unflatten(1, heads)
+            keys = torch.einsum("blhd,hdc->bhlc", k, query) / math.sqrt(k.shape[-1])
+            values = torch.einsum("blhd,chd->bhlc", v, out)
+        hidden = torch.zeros(tokens.shape[:2], device=tokens.device)
         if mask is not None:
-            scores = scores.masked_fill(~mask[:, None, None], -torch.inf)
-        return scores.softmax(dim=-1).mean(dim=1)
+            hidden = hidden.masked_fill(~mask, -torch.inf)
+        return Sentence(keys.flatten(1, 2), values.flatten(1, 2), hidden.repeat(1, self.num_heads)[:, None])
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+    def forward(self, x: Tensor, sentence: Sentence) -> Tensor:
+        """``x [B, N, dim]`` -> ``[B, N, dim]``."""
+        weights = self.weights(x, sentence).flatten(2)
+        return self.to_out[1](linear_of_each(weights, sentence.values.transpose(1, 2), self._projected.bias))
+
+    @property
+    def _projected(self) -> nn.Linear:
+        return self.to_out[0]  # type: ignore[return-value]  # a Sequential does not know its parts' types
+
+    def weights(self, x: Tensor, sentence: Sentence) -> Tensor:
+        """The attention of every pixel over the tokens: ``[B, N, heads, L]``, rows sum to one."""
+        scores = linear_of_each(x, sentence.keys)
+        return (scores + sentence.hidden.to(scores.dtype)).unflatten(-1, (self.num_heads, -1)).softmax(dim=-1)
 
 
 class CrossModalAttention(nn.Module):
@@ -78,18 +113,25 @@ class CrossModalAttention(nn.Module):
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """``x [B, dim, *space]``, ``tokens [B, L, text_dim]``, ``mask [B, L]`` bool or None -> ``[B, dim, *space]``."""
         h = self._flat(x, tokens, mask)
-        h = h + self.attn1(self.norm1(h), tokens, mask)
-        h = h + self.attn2(self.norm2(h), tokens, mask)
-        h = h + self.ff(F.gelu(self.norm3(h)))
+        h = in_pieces(self._read, h, *self._sentences(tokens, mask))
         return h.transpose(1, 2).unflatten(2, x.shape[2:])
 
     def attention(self, x: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Where each word is read, mean of both attentions: ``[B, L, *space]``; at every pixel the words sum to one."""
         h = self._flat(x, tokens, mask)
-        first = self.attn1.weights(self.norm1(h), tokens, mask)
-        h = h + self.attn1(self.norm1(h), tokens, mask)
-        second = self.attn2.weights(self.norm2(h), tokens, mask)
-        return ((first + second) / 2).transpose(1, 2).unflatten(2, x.shape[2:])
+        first, second = self._sentences(tokens, mask)
+        looked = [self.attn1.weights(self.norm1(h), first)]
+        h = h + self.attn1(self.norm1(h), first)
+        looked.append(self.attn2.weights(self.norm2(h), second))
+        return torch.stack(looked).mean(dim=(0, 3)).transpose(1, 2).unflatten(2, x.shape[2:])
+
+    def _read(self, h: Tensor, first: Sentence, second: Sentence) -> Tensor:
+        h = h + self.attn1(self.norm1(h), first)
+        h = h + self.attn2(self.norm2(h), second)
+        return h + linear(F.gelu(self.norm3(h)), self.ff.weight, self.ff.bias)
+
+    def _sentences(self, tokens: Tensor, mask: Tensor | None) -> tuple[Sentence, Sentence]:
+        return self.attn1.sentence(tokens, mask), self.attn2.sentence(tokens, mask)
 
     def _flat(self, x: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """The checked map as pixels that know their place, ``[B, N, dim]``."""
@@ -104,21 +146,3 @@ class CrossModalAttention(nn.Module):
         if self.place is not None:
             x = x + self.place(x.shape[2:], x.device)
         return x.flatten(2).transpose(1, 2)
-
-
-class PositionEncoding(nn.Module):
-    """Fourier features of the pixel's place, projected to ``dim`` channels; the same place at every scale and size."""
-
-    FREQUENCIES = (0.5, 1.0, 2.0, 4.0)  # periods of four, two, one and half an image
-
-    def __init__(self, spatial_dims: int, dim: int) -> None:
-        super().__init__()
-        self.project = nn.Linear(2 * spatial_dims * len(self.FREQUENCIES), dim)
-
-    def forward(self, space: torch.Size, device: torch.device) -> Tensor:
-        """``[1, dim, *space]`` for a map of that size."""
-        axes = [(torch.arange(size, device=device) + 0.5) / size * 2 - 1 for size in space]
-        grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-        angles = torch.cat([grid * math.pi * frequency for frequency in self.FREQUENCIES], dim=-1)
-        encoded = self.project(torch.cat([angles.sin(), angles.cos()], dim=-1))
-        return encoded.movedim(-1, 0)[None]

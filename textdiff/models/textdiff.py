@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from textdiff.base.checkpoints import load_strict
 from textdiff.base.precision import mixed_precision
+from textdiff.base.products import pixelwise
 from textdiff.data.images.transforms import ImageSpec
 from textdiff.models import inference
 from textdiff.models.features import FeatureExtractor
 from textdiff.models.fusion import CrossModalAttention
 from textdiff.models.losses import DiceCE
+from textdiff.models.maps import ResidualPair, conv_of_resized, normalised, resized
 from textdiff.models.store import Pretrained, from_official
 from textdiff.models.text import TextEncoder
 
@@ -133,17 +134,26 @@ class TextDiffHead(nn.Module):
         for k in self._reading(maps):
             fused[k] = self._fuse(fused[k], tokens, mask)
         if self.spec.merge == "concat":
-            return self.classifier(torch.cat([_resized(h, size) for h in fused], dim=1))
+            return self._classified(fused, size)
         merged, *finer = sorted(fused, key=lambda h: h.shape[-2] * h.shape[-1])
         if self.spec.merge == "sum":
             for h in finer:
-                merged = h + _resized(merged, h.shape[-2:])
-            return self.classifier(_resized(merged, size))
+                merged = h + resized(merged, h.shape[-2:])
+            return self._classified([merged], size)
         first, second, *others = self.ascent
         merged = second(first(merged))
         for h, pair in zip(finer, others, strict=True):
-            merged = pair(h + _resized(merged, h.shape[-2:]))
-        return _resized(self.classifier(merged), size)
+            merged = pair(h + resized(merged, h.shape[-2:]))
+        return resized(self.classifier(merged), size)
+
+    def _classified(self, fused: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """The classifier of all maps, up-sampled and stacked: the sum over the maps of its first convolution's shares."""
+        first: Any = self.classifier[0]
+        shares = first.weight.split(self.spec.dim, dim=1)
+        h, *others = (conv_of_resized(h, share, size) for h, share in zip(fused, shares, strict=True))
+        for other in others:
+            h = h + other
+        return self.classifier[1:](h + first.bias[:, None, None].to(h.dtype))
 
     def attention(
         self, maps: Sequence[Tensor], tokens: Tensor | None, mask: Tensor | None, size: tuple[int, int]
@@ -153,7 +163,7 @@ class TextDiffHead(nn.Module):
             raise ValueError(f"a head with fusion={self.spec.fusion!r} has no attention to show")
         projected = self._project(maps, tokens)
         looked = [self.cross.attention(projected[k], tokens, mask) for k in self._reading(maps)]
-        return torch.stack([_resized(one, size) for one in looked]).mean(dim=0)
+        return torch.stack([resized(one, size) for one in looked]).mean(dim=0)
 
     def _project(self, maps: Sequence[Tensor], tokens: Tensor | None) -> list[Tensor]:
         got = [h.shape[1] for h in maps]
@@ -162,8 +172,8 @@ class TextDiffHead(nn.Module):
         if tokens is None and self.spec.fusion != "none":
             raise ValueError(f"a head with fusion={self.spec.fusion!r} needs tokens")
         if self.spec.normalise:
-            maps = [_lean(F.layer_norm(h, h.shape[-2:])) for h in maps]
-        return [self.project[name](h) if name else h for name, h in zip(self._names, maps, strict=True)]
+            maps = [normalised(h) for h in maps]
+        return [pixelwise(self.project[name], h) if name else h for name, h in zip(self._names, maps, strict=True)]
 
     def _reading(self, maps: Sequence[Tensor]) -> list[int]:
         """Indices of the maps that read the text: the coarsest ``attend``."""
@@ -187,31 +197,6 @@ class TextDiffHead(nn.Module):
         if spec.fusion != "attention" or spec.merge != "concat" or spec.normalise or len(later) > 1:
             raise ValueError("the authors' weights fit the default head on three steps of four blocks only")
         load_strict(self, from_official(state, *later), source="the authors' code")
-
-
-class ResidualPair(nn.Module):
-    """``x + f(x)``, f twice group normalisation, ReLU and a 3x3 convolution; ``[B, dim, h, w]`` to the same."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        halves = [(nn.GroupNorm(min(8, dim), dim), nn.ReLU(), nn.Conv2d(dim, dim, 3, padding=1)) for _ in range(2)]
-        self.body = nn.Sequential(*halves[0], *halves[1])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
-
-
-def _resized(h: Tensor, size: Sequence[int]) -> Tensor:
-    if h.shape[-2:] == tuple(size):
-        return h
-    return F.interpolate(h, size=tuple(size), mode="bilinear", align_corners=False)
-
-
-def _lean(h: Tensor) -> Tensor:
-    """Channels last, in the dtype that autocast would round the projection's input to: a small head waits for memory."""
-    kind = h.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else h.dtype
-    return h.to(dtype, memory_format=torch.channels_last)
 
 
 def _initialise(module: nn.Module) -> None:

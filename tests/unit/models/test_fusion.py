@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from textdiff.models.fusion import CrossModalAttention, PositionEncoding
+from textdiff.models.fusion import CrossModalAttention
+from textdiff.models.maps import PositionEncoding
 
 
 def block(spatial_dims: int = 2, positions: bool = False, seed: int = 0) -> CrossModalAttention:
