@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from textdiff.base.precision import Precision, mixed_precision
 from textdiff.data.volumes.patches import DIVISOR, IMAGE_CHANNELS, Preprocessing
 from textdiff.models import inference
+from textdiff.models.denoiser import Denoiser, conv
 from textdiff.models.diffusion import STEPS, LatentDiffusion, NoiseSchedule, Sampling, Target
 from textdiff.models.fusion import CrossModalAttention
 from textdiff.models.losses import DiceCE
@@ -40,11 +41,24 @@ STRIDE = 4  # voxels per cell of the latent, along each axis
 OBJECTS = ("self", "__class__", "text", "class_names", "preprocessing", "criterion")
 
 
-def _block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
-    """Two 3 x 3 x 3 convolutions with a residual connection, instance norm and leaky ReLU (MONAI's, after nnU-Net)."""
-    from monai.networks.blocks.dynunet_block import UnetResBlock
+class ConvBlock(nn.Module):
+    """Two 3 x 3 x 3 convolutions with a residual connection, instance norm and leaky ReLU: MONAI's ``UnetResBlock``, after nnU-Net.
 
-    return UnetResBlock(3, in_channels, out_channels, 3, stride, "instance")
+    ``forward(x [B, in, X, Y, Z])`` gives ``[B, out, X/stride, Y/stride, Z/stride]``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = conv(in_channels, out_channels, 3, stride, bias=False)
+        self.conv2 = conv(out_channels, out_channels, 3, bias=False)
+        if in_channels != out_channels or stride != 1:
+            self.conv3 = conv(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.leaky_relu(F.instance_norm(self.conv1(x)), inplace=True)
+        h = F.instance_norm(self.conv2(h))
+        h += F.instance_norm(self.conv3(x)) if hasattr(self, "conv3") else x
+        return F.leaky_relu(h, inplace=True)
 
 
 class ImageEncoder(nn.Module):
@@ -55,8 +69,8 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.stages = nn.ModuleList([_block(IMAGE_CHANNELS, widths[0]), _block(widths[0], widths[1], stride=2)])
-        self.stages.append(nn.Sequential(_block(widths[1], widths[2], stride=2), _block(widths[2], widths[2])))
+        self.stages = nn.ModuleList([ConvBlock(IMAGE_CHANNELS, widths[0]), ConvBlock(widths[0], widths[1], stride=2)])
+        self.stages.append(nn.Sequential(ConvBlock(widths[1], widths[2], stride=2), ConvBlock(widths[2], widths[2])))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = []
@@ -87,8 +101,8 @@ class LabelEncoder(nn.Module):
     def __init__(self, structures: int, widths: Sequence[int], channels: int) -> None:
         super().__init__()
         self.blocks = nn.Sequential(
-            _block(2 * structures, widths[0], stride=2),
-            _block(widths[0], widths[1], stride=2),
+            ConvBlock(2 * structures, widths[0], stride=2),
+            ConvBlock(widths[0], widths[1], stride=2),
             nn.Conv3d(widths[1], channels, 1),
             nn.GroupNorm(1, channels, affine=False),
         )
@@ -112,9 +126,9 @@ class Decoder(nn.Module):
 
     def __init__(self, channels: int, widths: Sequence[int], num_classes: int, fine: bool) -> None:
         super().__init__()
-        self.enter = _block(channels + (widths[2] if fine else 0), widths[2])
+        self.enter = ConvBlock(channels + (widths[2] if fine else 0), widths[2])
         self.up = nn.ModuleList([nn.ConvTranspose3d(widths[k + 1], widths[k], 2, 2) for k in (1, 0)])
-        self.join = nn.ModuleList([_block(widths[k] * (2 if fine else 1), widths[k]) for k in (1, 0)])
+        self.join = nn.ModuleList([ConvBlock(widths[k] * (2 if fine else 1), widths[k]) for k in (1, 0)])
         self.classify = nn.Conv3d(widths[0], num_classes, 1)
 
     def forward(self, latent: Tensor, maps: Sequence[Tensor]) -> Tensor:
@@ -307,7 +321,9 @@ class TextDiffSeg(Pretrained):
 
 
 def _denoiser(channels: int, image_channels: int, widths: Sequence[int], text_dim: int | None) -> nn.Module:
-    """MONAI's diffusion UNet: noised latent and fused image latent in; reads the tokens again at its coarse level."""
+    """A diffusion UNet: noised latent and fused image latent in; reads the tokens again at its coarse level."""
+    if text_dim is not None:
+        return Denoiser(channels + image_channels, channels, widths, text_dim)
     from monai.networks.nets import DiffusionModelUNet
 
     return DiffusionModelUNet(
@@ -319,6 +335,4 @@ def _denoiser(channels: int, image_channels: int, widths: Sequence[int], text_di
         attention_levels=(False, True),
         norm_num_groups=16,
         num_head_channels=(0, 32),
-        with_conditioning=text_dim is not None,
-        cross_attention_dim=text_dim,
     )
