@@ -249,17 +249,43 @@ class TextDiffSeg(Pretrained):
         """
         return torch.stack(list(self.draws(images, prompts, sampling))).mean(dim=0)
 
-    @torch.no_grad()
     def draws(self, images: Tensor, prompts: Sequence[str], sampling: Sampling = Sampling()) -> Iterator[Tensor]:
         """One after another the probabilities of each sample (see :meth:`segment`); image and text are read once."""
         self._check(images, prompts)
+        yield from self._drawn(images, list(prompts), sampling, [sampling.seed])
+
+    def ask(
+        self, images: Tensor, texts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    ) -> Iterator[Tensor]:
+        """Every text asked about every image, ``[B, 4, X, Y, Z]``: sample after sample ``[texts, B, num_classes, X, Y, Z]``.
+
+        The same as :meth:`draws` with every text and the image's own seed of ``seeds`` in place of that of ``sampling``, but
+        images are read once for all texts.
+
+        Raises ValueError: as :meth:`segment`; seeds that are not one per image.
+        """
+        self._check(images, list(texts)[:1] * len(images))
+        if len(seeds) != len(images):
+            raise ValueError(f"{len(seeds)} seeds for {len(images)} images: give one each")
+        prompts = [text for text in texts for _ in images]
+        for sample in self._drawn(images, prompts, sampling, [*seeds] * len(texts)):
+            yield sample.unflatten(0, (len(texts), -1))
+
+    @torch.no_grad()
+    def _drawn(
+        self, images: Tensor, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    ) -> Iterator[Tensor]:
+        """Sample after sample the probabilities for all prompts: of every image the first, of every image the second, and so on.
+
+        ``seeds``: of the noise, one for each prompt or one for all.
+        """
         with mixed_precision(self.device, self.precision):
             maps, fused, tokens = self._read(images, prompts)
             shape = (self.latent_channels, *fused.shape[2:])
             denoise = partial(self._denoise, fused=fused, tokens=tokens)
             for k in range(sampling.samples):
-                generator = torch.Generator().manual_seed(sampling.seed * 1_000_003 + k)
-                latent = self.diffusion.sample(denoise, shape, len(images), sampling, generator, fused.device)
+                generators = [torch.Generator().manual_seed(seed * 1_000_003 + k) for seed in seeds]
+                latent = self.diffusion.sample(denoise, shape, len(fused), sampling, generators, fused.device)
                 yield self.decoder(latent, maps).float().softmax(dim=1)
 
     def autoencoded(self, labels: Tensor, distances: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -284,8 +310,10 @@ class TextDiffSeg(Pretrained):
         return self.label_encoder(onehot, distances).float()
 
     def _read(self, images: Tensor, prompts: Sequence[str]) -> tuple[list[Tensor], Tensor, Tensor | None]:
-        """Finer maps, the fused image latent and the tokens for the denoiser."""
+        """Finer maps, the fused image latent and the tokens for the denoiser, for every prompt (see :meth:`_drawn`)."""
         maps = self.image_encoder(images)
+        if len(prompts) > len(images):
+            maps = [part.repeat(len(prompts) // len(images), 1, 1, 1, 1) for part in maps]
         if self.fuse is None or self.text is None:
             return maps, maps[-1], None
         tokens, mask = (part.to(images.device) for part in self.text(list(prompts)))
