@@ -6,12 +6,14 @@ Everything that can be said of the input without a model is said first: a mask t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from textdiff.base import paths
+from textdiff.base.allocator import keep_freed_memory
 from textdiff.base.files import read_json
 from textdiff.base.outputs import LEAST_ROOM, as_private_as, check_output
 from textdiff.messages import during
@@ -38,6 +40,7 @@ def predict_picture(model: str, image: Path, text: str, out: Path, *, device: st
     from textdiff.base.precision import resolve_device
     from textdiff.data.images.masks import write_mask
 
+    keep_freed_memory()
     with during(f"reading the model {model}"):
         trained = TextDiff.from_pretrained(model, device=resolve_device(device))
     with during(f"segmenting {image}"):
@@ -70,9 +73,10 @@ def predict_solid(
     from textdiff import TextDiffSeg
     from textdiff.base.precision import resolve_device
     from textdiff.data.volumes import volume as volumes
-    from textdiff.models.diffusion import Sampling
+    from textdiff.models.inference import PREDICTING
 
-    settings = Sampling(**sampling)
+    settings = replace(PREDICTING, **sampling)
+    keep_freed_memory()
     with during(f"reading the model {model}"):
         trained = TextDiffSeg.from_pretrained(model, device=resolve_device(device))
     with during(f"segmenting {volume}"):
