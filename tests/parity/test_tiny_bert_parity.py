@@ -37,7 +37,9 @@ def test_pieces_and_tokens_are_those_of_transformers(both, caption, padding):
     assert pieces.convert_ids_to_tokens(one["input_ids"]) == tokenizer.convert_ids_to_tokens(one["input_ids"])
     ids, mask = (torch.tensor([one[name]]) for name in ("input_ids", "attention_mask"))
     with torch.no_grad():
-        found, expected = (model(input_ids=ids, attention_mask=mask).last_hidden_state for model in (ours.float(), theirs))
+        found, expected = (
+            model(input_ids=ids, attention_mask=mask).last_hidden_state for model in (ours.float(), theirs)
+        )
     assert torch.allclose(found, expected, atol=2e-5)
 
 

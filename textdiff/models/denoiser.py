@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -115,6 +116,10 @@ class SpatialTransformer(nn.Module):
 class Level(nn.Module):
     """Residual blocks of one size, each with a transformer behind it where ``text_dim`` is not 0."""
 
+    attentions: nn.ModuleList
+    downsampler: nn.Module
+    upsampler: nn.Module
+
     def __init__(self, inputs: Sequence[int], channels: int, time: int, text_dim: int) -> None:
         super().__init__()
         resnets, attentions = [], []
@@ -162,18 +167,19 @@ class Denoiser(nn.Module):
         self.time_embed = nn.Sequential(nn.Linear(fine, time), nn.SiLU(), nn.Linear(time, time))
         down = Level([fine], fine, time, 0)
         down.downsampler = nn.Sequential(OrderedDict(op=conv(fine, fine, stride=2)))
-        self.down_blocks = nn.ModuleList([down, Level([fine], coarse, time, text_dim)])
+        self.down_blocks: Any = nn.ModuleList([down, Level([fine], coarse, time, text_dim)])
         self.middle_block = Middle(coarse, time, text_dim)
         up = Level([2 * coarse, coarse + fine], coarse, time, text_dim)
         up.upsampler = nn.Sequential(OrderedDict(larger=nn.Upsample(scale_factor=2), postconv=conv(coarse, coarse)))
-        self.up_blocks = nn.ModuleList([up, Level([coarse + fine, 2 * fine], fine, time, 0)])
+        self.up_blocks: Any = nn.ModuleList([up, Level([coarse + fine, 2 * fine], fine, time, 0)])
         last = _zeroed(conv(fine, out_channels))
         self.out = nn.Sequential(nn.GroupNorm(GROUPS, fine, EPS), nn.SiLU(), last)
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
         """``x [B, in, X, Y, Z]`` with even sides, ``timesteps [B]``, tokens ``context [B, L, text_dim]`` -> ``[B, out, X, Y, Z]``."""
         time = self.time_embed(_waves(timesteps, self.fine).to(x.dtype))
-        first, second = self.down_blocks
+        first: Any = self.down_blocks[0]
+        second: Any = self.down_blocks[1]
         passed = [self.conv_in(x)]
         passed.append(first.block(0, passed[-1], time, context))
         passed.append(first.downsampler(passed[-1]))

@@ -416,7 +416,7 @@ def _layers(
     total, weights = torch.zeros(0), torch.zeros(*image.shape[:2], depth)
     at_once = max(1, TOGETHER // math.prod(window))
     for start, following in zip(starts[2], [*starts[2][1:], image.shape[2]], strict=True):
-        corners = [(*across, start) for across in product(*starts[:2])]
+        corners = [(a, b, start) for a, b in product(*starts[:2])]
         for some in (corners[k : k + at_once] for k in range(0, len(corners), at_once)):
             drawn = ask(torch.stack([image[a : a + x, b : b + y, c : c + depth] for a, b, c in some]), some)
             if not total.numel():
@@ -463,7 +463,9 @@ class _Drawing:
                 self.drawn()
         drawn = torch.stack(samples, dim=1)
         if not torch.isfinite(drawn).all():
-            broken = next(corner for corner, one in zip(corners, drawn.unbind(2), strict=True) if not one.isfinite().all())
+            broken = next(
+                corner for corner, one in zip(corners, drawn.unbind(2), strict=True) if not one.isfinite().all()
+            )
             raise FloatingPointError(f"the model gives nan or infinity at voxel {broken} of its grid")
         return drawn
 
@@ -483,7 +485,9 @@ class _Drawing:
     def _told(self, images: Tensor, text: str, seeds: Sequence[int]) -> Iterator[Tensor]:
         """Sample after sample, ``[B, K+1, x, y, z]``, of a model that is asked one thing about one window at a time."""
         draws = getattr(self.model, "draws", lambda *given: [self.model.segment(*given)])
-        every = [draws(one[None], [text], replace(self.sampling, seed=seed)) for one, seed in zip(images, seeds, strict=True)]
+        every = [
+            draws(one[None], [text], replace(self.sampling, seed=seed)) for one, seed in zip(images, seeds, strict=True)
+        ]
         return map(torch.cat, zip(*every, strict=True))
 
 

@@ -254,9 +254,7 @@ class TextDiffSeg(Pretrained):
         self._check(images, prompts)
         yield from self._drawn(images, list(prompts), sampling, [sampling.seed])
 
-    def ask(
-        self, images: Tensor, texts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
-    ) -> Iterator[Tensor]:
+    def ask(self, images: Tensor, texts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> Iterator[Tensor]:
         """Every text asked about every image, ``[B, 4, X, Y, Z]``: sample after sample ``[texts, B, num_classes, X, Y, Z]``.
 
         The same as :meth:`draws` with every text and the image's own seed of ``seeds`` in place of that of ``sampling``, but

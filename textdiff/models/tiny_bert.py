@@ -67,7 +67,8 @@ class TinyBert(nn.Module):
         parts, places = self.embeddings, torch.arange(input_ids.shape[1], device=input_ids.device)
         x = parts["word_embeddings"](input_ids) + parts["position_embeddings"](places)
         x = parts["LayerNorm"](x + parts["token_type_embeddings"](torch.zeros_like(input_ids)))
-        for layer in self.encoder["layer"]:  # type: ignore[union-attr]
+        layers: Any = self.encoder["layer"]
+        for layer in layers:
             x = layer(x, attention_mask.bool())
         return SimpleNamespace(last_hidden_state=x)
 

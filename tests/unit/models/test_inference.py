@@ -227,7 +227,10 @@ def test_layers_blend_as_over_the_whole_volume():
         return torch.cat([patch * 0 + patch.mean() * 10, patch], dim=1)
 
     def ask(windows, corners):
-        assert all(torch.equal(w, image[x : x + 16, y : y + 16, z : z + 16]) for w, (x, y, z) in zip(windows, corners, strict=True))
+        assert all(
+            torch.equal(w, image[x : x + 16, y : y + 16, z : z + 16])
+            for w, (x, y, z) in zip(windows, corners, strict=True)
+        )
         return torch.cat([drawn(window[None, None]) for window in windows])[None, None]
 
     line = torch.exp(-((torch.arange(16) - 7.5) ** 2) / 8).clamp_min(1e-3)
@@ -472,7 +475,9 @@ class Smooth(Sides):
     """Smooth probabilities of its own for every sentence, with the classes side by side."""
 
     def segment(self, images, prompts, sampling):
-        waves = [torch.sin(images[:, 1] * k + images[:, 2] * 2 * k + images[:, 3] + k + len(prompts[0])) for k in range(3)]
+        waves = [
+            torch.sin(images[:, 1] * k + images[:, 2] * 2 * k + images[:, 3] + k + len(prompts[0])) for k in range(3)
+        ]
         return (torch.stack(waves, dim=1) * 2 + images[:, :1].clamp(0, 1)).softmax(dim=1)
 
 
