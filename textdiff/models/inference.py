@@ -178,7 +178,7 @@ def predict_volume(
         only_named: structures that the sentence does not ask for become background (and are reported); where it names
             nothing that is known, all that was found stays.
         ask_again: ask the model a second time, in the plain names of what was asked for; where the two outlines of a structure
-            differ (Dice below 0.8), the mask follows the plain names, and that is said. The image is read once for both.
+            differ (Dice below 0.8), the mask follows the plain names, and that is said. The image encoder runs once for both.
         strict: refuse what would be warned of before the work begins.
 
     Warns, before: of words that name nothing the model knows, a part of a structure or a slip of the pen, and of a volume unlike
