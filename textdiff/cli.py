@@ -146,7 +146,9 @@ def predict(
     ] = True,
     as_written: Annotated[
         bool,
-        typer.Option("--as-written", help="Volumes: do not ask a second time, in plain names (two thirds of the time)."),
+        typer.Option(
+            "--as-written", help="Volumes: do not ask a second time, in plain names (two thirds of the time)."
+        ),
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,

@@ -84,7 +84,7 @@ def predict_solid(
         found = trained.predict(image, text, settings, uncertainty=uncertainty is not None, progress=True, **options)
     with as_private_as(volume), during(f"writing {out}"):
         if uncertainty is not None and found.uncertainty is not None:
-            volumes.write_image(uncertainty, found.uncertainty)
+            volumes.write_image(uncertainty, _rounded(found.uncertainty))
         _write_volume_labels(out, found.labels, found.class_names, volume, reading)
     for number, name in enumerate(found.class_names[1:], start=1):
         typer.echo(f"{number} {name}: {_amounts(found.volumes_ml[name])}", err=True)
@@ -122,6 +122,12 @@ def _check_dicom(volume: Path, out: Path) -> None:
     if volume.is_dir() and volume.resolve() in out.resolve().parents:
         raise ValueError(f"--out {out} would lie among the slices of {volume}: choose another folder")
     need_highdicom(out)
+
+
+def _rounded(uncertainty: Volume) -> Volume:
+    """To whole 4096ths, float32: the further digits say nothing, and make the file seven times as large and as long to write."""
+    array = uncertainty.array * 4096
+    return replace(uncertainty, array=array.round(out=array) / 4096)
 
 
 def _write_volume_labels(
