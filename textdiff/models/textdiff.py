@@ -150,9 +150,8 @@ class TextDiffHead(nn.Module):
     def _classified(self, fused: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """The classifier of all maps, up-sampled and stacked: the sum over the maps of its first convolution's shares."""
         first: Any = self.classifier[0]
-        shares = first.weight.split(self.spec.dim, dim=1)
-        parts = (conv_of_resized(h, share, size) for h, share in zip(fused, shares, strict=True))
-        h = reduce(torch.add, parts)
+        shares = zip(fused, first.weight.split(self.spec.dim, dim=1), strict=True)
+        h = reduce(torch.add, (conv_of_resized(h, share, size) for h, share in shares))
         return self.classifier[1:](h + first.bias[:, None, None].to(h.dtype))
 
     def attention(
