@@ -192,9 +192,8 @@ class _Run:
         """One optimiser step on the mean loss of the next ``accumulate`` numbered batches, one graph in memory at a time."""
         taken = [next(batches) for _ in range(self.how.accumulate)]
         found = self.fitting.run(lambda parts: self._gradients(taken, parts), self.how.batch_size)
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
-        if self.how.lr_schedule == "cosine":
-            nn.utils.clip_grads_with_norm_(self.parameters.values(), 1.0, norm)
+        limit = 1.0 if self.how.lr_schedule == "cosine" else math.inf  # the latter only measures
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), limit)
         named = [pair for losses in found for pair in losses.items()]
         self.unread.append(_Figures(self.step, [name for name, _ in named], [*(value for _, value in named), norm]))
         if self.late:
