@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from textdiff.data import registry
 from textdiff.base import paths
+from textdiff.data import registry
 from textdiff.experiments.grids import GRIDS, LARGE, LARGE_WEIGHTS, SEEDS, grid
 from textdiff.experiments.sweep import plan
 from textdiff.experiments.volumes import TextDiffSegConfig

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from textdiff.experiments import publish as publishing
 from textdiff.data import registry
+from textdiff.experiments import publish as publishing
 from textdiff.experiments.images import TextDiffConfig
 from textdiff.experiments.pages import BlocksConfig
 from textdiff.experiments.publish import publish
