@@ -35,7 +35,7 @@ def answering(config: TextDiffConfig) -> Callable[[], Tensor]:
     return torch.inference_mode()(partial(model, image, [SENTENCE]))
 
 
-def live_choices(dataset: str, device: str = "auto") -> dict[str, TextDiffConfig]:
+def live_choices(dataset: str, device: str = "auto", seed: int = 0) -> dict[str, TextDiffConfig]:
     """The small configurations of a synthetic data set that the notebook measures: one choice changed at a time."""
     changes: dict[str, dict[str, Any]] = {
         "start": {},
@@ -45,7 +45,8 @@ def live_choices(dataset: str, device: str = "auto") -> dict[str, TextDiffConfig
         "authors' head": {"head": "official"},
     }
     return {
-        label: TextDiffConfig.from_params(dataset=dataset, device=device, **change) for label, change in changes.items()
+        label: TextDiffConfig.from_params(dataset=dataset, device=device, seed=seed, **change)
+        for label, change in changes.items()
     }
 
 

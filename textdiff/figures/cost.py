@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from textdiff.figures.style import FALSE_ALARM, HIT, SERIES, described, figure, findings, looks, say_not_run, wrapped
 
@@ -105,9 +107,20 @@ def size_curves(sizes: pd.DataFrame) -> Figure:
             panel.plot(one["size"], one["value"], **look)
             panel.set(xscale="log", yscale="log", title=f"slope {slope:.2f}")
             _decade(panel, one["value"])
+            ends = sorted({one["size"].iloc[0], one["size"].iloc[-1]})
+            panel.set_xticks(ends, [f"{end:,.0f}" for end in ends])
+            panel.xaxis.set_minor_formatter(NullFormatter())
+            _plain(panel.yaxis)
             said.append(f"{label} against {kind}: slope {slope:.2f}")
     caption = "Seconds and peak memory of one prediction by size; slope 1 is proportional, 0 does not grow."
     return described(fig, findings("Seconds and peak memory against size, logarithmic", said), caption)
+
+
+def _plain(axis: Axis) -> None:
+    """Numbers as they are said at 1, 2 and 5 of every decade of a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _decade(axis: Axes, values: pd.Series) -> None:
@@ -137,6 +150,7 @@ def dice_against_cost(choices: pd.DataFrame, unit: str = "seconds a picture") ->
             said.append(f"{one.choice}: {100 * one.dice:.1f} % at {one.cost:.3g}")
         axis.plot(group["cost"], 100 * group["dice"], markersize=8, ls="", label=group["kind"].iloc[0], **plain)
     axis.set_xscale("log")
+    _plain(axis.xaxis)
     low, high = known["cost"].min(), known["cost"].max()
     axis.set_xlim(low / 1.3, high * (high / low) ** 0.45 * 1.6)  # room for the words on the right
     for one, height in zip(known.itertuples(), _apart(100 * known["dice"].to_numpy(), axis), strict=True):

@@ -72,7 +72,7 @@ def cost_rows(found: Sequence[pd.Series]) -> pd.DataFrame:
 def machines(found: Sequence[pd.Series]) -> str:
     """On what the records were made, and how much of it was measured."""
     said = [
-        f"{one['env/gpu'] or one['env/processor']}, {one['threads']} threads, {one['extent']}, {one['env/date']}: {one['run_id']}"
+        f"{one['env/gpu'] or one['env/processor']}, {one['threads']:.0f} threads, {one['extent']}, {one['env/date']}: {one['run_id']}"
         for one in found
     ]
     missing = [] if any(one["env/gpu"] for one in found) else [f"graphics card: {NOT_HERE}"]
@@ -155,6 +155,14 @@ def pieces_of(rows: pd.DataFrame, device: str = "cpu") -> pd.DataFrame:
         for work, side in zip(table["work"], table["side"], strict=True)
     ]
     return table.assign(share=table["rate"] / np.array(top, float)).dropna(subset=["rate"]).reset_index(drop=True)
+
+
+def drawn_pieces(pieces: pd.DataFrame) -> pd.DataFrame:
+    """Those of `pieces_of` that are drawn under the roof, with sides that are of one kind under one name."""
+    kinds = {"compact": "lighter heads", "decoder": "lighter heads", "openai_256": "ours bfloat16"}
+    shown = pieces[~pieces["work"].str.startswith(("choices", "live")) & pieces["intensity"].notna()]
+    known = shown["side"].str.startswith(("reference", "ours")) | shown["side"].isin(list(kinds))
+    return shown.assign(side=shown["side"].replace(kinds).where(known, "small backbones"))
 
 
 def roofs_of(rows: pd.DataFrame, device: str = "cpu") -> dict[str, float]:
@@ -257,6 +265,21 @@ def choices_table(choices: pd.DataFrame) -> Table:
     )
     columns = ["choice", "changes", "ms a picture", "times the cost", "draws", "Dice", f"above “{base}”"]
     return Table(text_frame(lines, columns), caption)
+
+
+def advice(choices: pd.DataFrame) -> str:
+    """Of each choice of `choices_of` whether it is cheaper, and whether the interval of the difference says better, worse, or neither."""
+    first, lines = choices.iloc[0], []
+    for one in choices.iloc[1:].itertuples():
+        difference, times = one.against, one.cost / first["cost"]
+        price = NOT_HERE if pd.isna(times) else f"{times:.2f} times the time"
+        if not difference["cases"]:
+            lines.append(f"{one.choice}: {NOT_RUN}")
+            continue
+        above, below = difference["low"] > 0, difference["high"] < 0
+        worth = "better" if above else "worse" if below else "no clear difference"
+        lines.append(f"{one.choice}: {price}, {worth} in Dice ({points(difference)} points)")
+    return "\n".join([f"Against {first['choice']}:", *lines])
 
 
 # --- tables of the book -------------------------------------------------------------------------------------------
