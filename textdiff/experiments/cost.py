@@ -58,7 +58,8 @@ def measured_live(choices: Mapping[str, TextDiffConfig], repeats: int = 3) -> pd
     keep_freed_memory()  # as prediction does
     device = resolve_device(next(iter(choices.values())).device)
     works = {label: answering(config) for label, config in choices.items()}
-    counts, times = {}, {}
+    counts: dict[str, float] = {}
+    times: dict[str, list[tuple[float, float]]] = {}
     for label, work in works.items():
         with FlopCounterMode(display=False) as flops:
             work()

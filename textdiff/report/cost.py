@@ -142,12 +142,9 @@ def pieces_of(rows: pd.DataFrame, device: str = "cpu") -> pd.DataFrame:
         (rows["device"] == device) & rows["quantity"].isin(list(quantities)) & rows["work"].str.startswith(PIECES)
     ]
     keys = own[["work", "side"]].drop_duplicates()
-    table = keys.assign(
-        **{
-            name: [value_of(rows, *key, quantity, device) for key in keys.itertuples(index=False)]
-            for quantity, name in quantities.items()
-        }
-    )
+    table = keys.copy()
+    for quantity, name in quantities.items():
+        table[name] = [value_of(rows, one.work, one.side, quantity, device) for one in keys.itertuples()]
     roofs = roofs_of(rows, device)
     table["rate"], table["intensity"] = table["gflop"] / table["seconds"], table["gflop"] / table["moved"]
     top = [
