@@ -128,36 +128,28 @@ def precision_of(work: str, side: str) -> str:
     return "bfloat16" if "bfloat16" in side or (lighter and "float32" not in side) else "float32"
 
 
-def pieces_of(rows: pd.DataFrame, device: str = "cpu") -> pd.DataFrame:
-    """Pieces of work with known operations: `work`, `side`, `seconds`, `processor`, `gflop`, `rate` (GFLOP/s), `intensity` (GFLOP
-    a GB moved), `share` (of the ceiling of its precision, measured in the same run) and `peak` (MB)."""
-    quantities = {
-        "wall s": "seconds",
-        "processor s": "processor",
-        "GFLOP": "gflop",
-        "GB moved": "moved",
-        "peak MB": "peak",
-    }
-    own = rows[
-        (rows["device"] == device) & rows["quantity"].isin(list(quantities)) & rows["work"].str.startswith(PIECES)
+def pieces_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Pieces of work with known operations on each device: `work`, `side`, `device`, `seconds`, `gflop`, `peak` (MB of the device's memory), `rate`
+    (GFLOP/s), `intensity` (GFLOP a GB moved) and `share` (of the ceiling of its precision, measured in the same run)."""
+    quantities = {"seconds": "wall s", "gflop": "GFLOP", "moved": "GB moved"}
+    own = rows[(rows["quantity"] == "GFLOP") & rows["work"].str.startswith(PIECES)]
+    table = own[["work", "side", "device"]].reset_index(drop=True)
+    for name, quantity in quantities.items():
+        table[name] = [value_of(rows, one.work, one.side, quantity, one.device) for one in table.itertuples()]
+    peaks = {"cpu": "peak MB", "cuda": "device peak MB"}
+    table["peak"] = [
+        value_of(rows, one.work, one.side, peaks.get(one.device, ""), one.device) for one in table.itertuples()
     ]
-    keys = own[["work", "side"]].drop_duplicates()
-    table = keys.copy()
-    for quantity, name in quantities.items():
-        table[name] = [value_of(rows, one.work, one.side, quantity, device) for one in keys.itertuples()]
-    roofs = roofs_of(rows, device)
+    tops = [roofs_of(rows, one.device).get(precision_of(one.work, one.side)) for one in table.itertuples()]
     table["rate"], table["intensity"] = table["gflop"] / table["seconds"], table["gflop"] / table["moved"]
-    top = [
-        roofs.get(precision_of(work, side), float("nan"))
-        for work, side in zip(table["work"], table["side"], strict=True)
-    ]
-    return table.assign(share=table["rate"] / np.array(top, float)).dropna(subset=["rate"]).reset_index(drop=True)
+    return table.assign(share=table["rate"] / np.array(tops, float)).dropna(subset=["rate"])
 
 
-def drawn_pieces(pieces: pd.DataFrame) -> pd.DataFrame:
+def drawn_pieces(pieces: pd.DataFrame, device: str = "cpu") -> pd.DataFrame:
     """Those of `pieces_of` that are drawn under the roof, with sides that are of one kind under one name."""
     kinds = {"compact": "lighter heads", "decoder": "lighter heads", "openai_256": "ours bfloat16"}
-    shown = pieces[~pieces["work"].str.startswith(("choices", "live")) & pieces["intensity"].notna()]
+    whole = ~pieces["work"].str.startswith(("choices", "live")) & pieces["intensity"].notna()
+    shown = pieces[whole & (pieces["device"] == device)]
     known = shown["side"].str.startswith(("reference", "ours")) | shown["side"].isin(list(kinds))
     return shown.assign(side=shown["side"].replace(kinds).where(known, "small backbones"))
 
@@ -169,13 +161,15 @@ def roofs_of(rows: pd.DataFrame, device: str = "cpu") -> dict[str, float]:
 
 
 def where_table(pieces: pd.DataFrame) -> Table:
-    """`pieces_of` as a table, the longest first within each piece of work."""
+    """`pieces_of` as a table."""
     lines = []
     for one in pieces.itertuples():
         share = NOT_GIVEN if pd.isna(one.share) else f"{one.share:.0%}"
         peak = NOT_GIVEN if pd.isna(one.peak) else f"{one.peak:,.0f}"
-        lines.append([one.work, one.side, _short(one.seconds), f"{one.gflop:,.1f}", f"{one.rate:,.0f}", share, peak])
-    columns = ["work", "side", "seconds", "GFLOP", "GFLOP/s", "of the ceiling", "peak MB"]
+        lines.append(
+            [one.work, one.side, one.device, _short(one.seconds), f"{one.gflop:,.1f}", f"{one.rate:,.0f}", share, peak]
+        )
+    columns = ["work", "side", "device", "seconds", "GFLOP", "GFLOP/s", "of the ceiling", "peak MB"]
     caption = (
         "Seconds of one time (the best of the repeats), its operations, and how much of what the same machine can do in that "
         "precision was reached. Peak memory is above what the process held before."
@@ -288,7 +282,7 @@ def book_costs(records: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     `table`, `dataset`, `runs` (asked for), `recorded`; of runs on processors: `hours` of all runs (a row of the table without a record counts as the mean of
     those with one), `longest` (hours of one run), `memory` (GB, the largest); `gpu_hours` of runs on a graphics card; `disk`
     (GB of data and cached features). In the paper's own setting, extrapolated from `rows`: `paper_runs` (rows with frozen features
-    only), `paper_hours` by the reference, `ours_hours` by this package.
+    only), `paper_hours` by the reference, `ours_hours` by this package, `ours_gpu_hours` on a graphics card.
     """
     found = []
     for dataset, names in TABLES.items():
@@ -366,19 +360,25 @@ def _values(backbone: str, blocks: str, noise_steps: str, side: int) -> int:
     return sum(c * (side // s) ** 2 for c, s in zip(features.channels, features.strides, strict=True))
 
 
+PAPERS_WAYS = (
+    ("paper_hours", "reference", "cpu"),
+    ("ours_hours", "ours bfloat16", "cpu"),
+    ("ours_gpu_hours", "ours bfloat16", "cuda"),
+)
+
+
 def _paper(table: Grid, tested: float, rows: pd.DataFrame) -> dict[str, float]:
-    """Hours of a table's runs in the paper's own setting, extrapolated from steps and single images; none of volumes and of drawn pictures."""
+    """Hours of a table's runs in the paper's own setting, extrapolated from steps and single images; none of volumes, of drawn pictures and of the small runs
+    of cost against Dice, which are not the paper's."""
     kept = [one for one in table.all() if isinstance(one, TextDiffConfig) and not one.from_scratch]
-    configs: list[Any] = [one for one in kept if not one.entry.synthetic]
-    if not configs:
-        return {"paper_runs": 0, "paper_hours": float("nan"), "ours_hours": float("nan")}
-    labelled = sum(one.n_labels for one in configs)
-    hours = {}
-    for name, side in (("paper_hours", "reference"), ("ours_hours", "ours bfloat16")):
-        step, fill = (value_of(rows, "training", side, f"wall s {what}") for what in ("a step", "filling"))
-        answer = value_of(rows, "inference", side, "wall s")
+    configs: list[Any] = [one for one in kept if not one.entry.synthetic and one.max_test == "all"]
+    labelled, hours = sum(one.n_labels for one in configs), {}
+    for name, side, device in PAPERS_WAYS:
+        step, fill = (value_of(rows, "training", side, f"wall s {what}", device) for what in ("a step", "filling"))
+        answer = value_of(rows, "inference", side, "wall s", device)
         once = 0.0 if side == "reference" else fill  # the reference computes features anew in every step
-        hours[name] = (labelled * (EPOCHS * step + once) + len(configs) * tested * answer) / 3600
+        seconds = labelled * (EPOCHS * step + once) + len(configs) * tested * answer
+        hours[name] = seconds / 3600 if configs else float("nan")
     return {"paper_runs": len(configs), **hours}
 
 
@@ -390,11 +390,11 @@ def book_table(costs: pd.DataFrame) -> Table:
         if one.recorded == 0:
             laptop = [NOT_RUN, "", "", _number(one.disk)]
         gpu = NOT_HERE if pd.isna(one.gpu_hours) else _hours(one.gpu_hours)
-        paper = [NOT_HERE if pd.isna(value) else _hours(value) for value in (one.paper_hours, one.ours_hours)]
-        paper = paper if one.paper_runs else [NOT_GIVEN, NOT_GIVEN]
+        ways = [getattr(one, name) for name, *_ in PAPERS_WAYS]
+        paper = [(NOT_HERE if pd.isna(value) else _hours(value)) if one.paper_runs else NOT_GIVEN for value in ways]
         lines.append([one.table, one.dataset, f"{one.recorded} of {one.runs}", *laptop, gpu, *paper])
     columns = ["table", "data", "runs with a record", "laptop", "longest run", "memory (GB)", "disk (GB)"]
-    columns += ["one GPU", "the paper's setting, its way", "the paper's setting, our way"]
+    columns += ["one GPU", "paper's setting, its way", "paper's setting, our way", "the same, one GPU"]
     caption = (
         "Laptop: two cores, the small backbones; time of all runs of the table, of which a row without a record counts as the mean "
         "of those with one. Memory: the most that a run held. Disk: data, and at most this of features kept (beyond 20 GB the oldest "

@@ -179,14 +179,28 @@ def test_hours_of_the_book_are_those_of_its_records(rows):
     assert told["paper_hours"] == pytest.approx(whole) and told["ours_hours"] == pytest.approx(ours)
     assert costs.loc["hippocampus", "paper_runs"].eq(0).all() and costs.loc["chest_phantoms", "paper_runs"].eq(0).all()
     said = cost.book_table(costs.reset_index()).frame.set_index(["data", "table"]).loc[("qata", "ablation")]
-    assert said["one GPU"] == "not measured here" and said["the paper's setting, its way"] == f"{whole / 24:,.0f} days"
+    assert said["one GPU"] == "not measured here" and said["paper's setting, its way"] == f"{whole / 24:,.0f} days"
+
+
+def test_a_graphics_card_has_numbers_where_a_record_is_of_one(rows, measured):
+    card = rows.assign(device="cuda", value=rows["value"] / 100)
+    both = pd.concat([rows, card.assign(quantity=card["quantity"].replace("peak MB", "device peak MB"))])
+    assert set(cost.pieces_of(both)["device"]) == {"cpu", "cuda"}
+    assert set(cost.drawn_pieces(cost.pieces_of(both), "cuda")["device"]) == {"cuda"}
+    records = load_records(published_dir())
+    processor, gpu = (cost.book_costs(records, one).set_index(["dataset", "table"]) for one in (rows, both))
+    one, other = (costs.loc[("monuseg", "comparison")] for costs in (processor, gpu))
+    assert math.isnan(one["ours_gpu_hours"]) and other["ours_gpu_hours"] == pytest.approx(other["ours_hours"] / 100)
+    on_card = records.assign(**{"env/gpu": "a card"})
+    told = cost.book_costs(on_card, rows).set_index(["dataset", "table"]).loc[("monuseg", "comparison")]
+    assert told["gpu_hours"] == pytest.approx(one["hours"]) and math.isnan(told["hours"])
 
 
 def test_without_records_nothing_is_guessed(none):
     costs = cost.book_costs(none, cost.cost_rows([]))
     said = cost.book_table(costs).frame
     assert (said["laptop"] == "not run yet").all() and (said["one GPU"] == "not measured here").all()
-    assert set(said["the paper's setting, our way"]) == {"not measured here", "–"}
+    assert set(said["paper's setting, our way"]) == {"not measured here", "–"}
 
 
 def test_features_that_runs_share_are_kept_once():
