@@ -157,7 +157,7 @@ _DATASETS = (
             },
             "cost": {
                 **{"n_labels": 20, "views": 8, "iterations": 200, "validate_every": 50},
-                **{"max_val": 40, "max_test": 60},
+                **{"max_val": 40, "max_test": 60, "batch_size": 4},
             },
         },
         pretraining={"image_size": 128, "scales": "0.5,0.75,1", "symmetries": "0,4"},
