@@ -15,6 +15,8 @@ traceback, too.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 from pathlib import Path
@@ -48,6 +50,7 @@ def main(
     ] = False,
 ) -> None:
     """Text-guided diffusion models for medical image segmentation."""
+    atexit.register(gc.freeze)  # what was imported need not be looked through once more for garbage at the end
     if debug:
         context.default_map = {name: {"debug": True} for name in context.command.commands}  # type: ignore[attr-defined]
 
@@ -121,7 +124,7 @@ def predict(
         Path | None, typer.Option(help="Volumes: .nii or .nii.gz for how unsure the model is, 0 to 1.")
     ] = None,
     sampling_steps: Annotated[
-        int | None, typer.Option("--sampling-steps", "--steps", help="Volumes: denoising steps (default: 5).")
+        int | None, typer.Option("--sampling-steps", "--steps", help="Volumes: denoising steps (default: 2).")
     ] = None,
     sampler: Annotated[str | None, typer.Option(help="Volumes: ddim (default) or ddpm.")] = None,
     samples: Annotated[int | None, typer.Option(help="Volumes: how many times to draw (default: 1).")] = None,
@@ -143,7 +146,9 @@ def predict(
     ] = True,
     as_written: Annotated[
         bool,
-        typer.Option("--as-written", help="Volumes: do not ask a second time, in plain names (half the time)."),
+        typer.Option(
+            "--as-written", help="Volumes: do not ask a second time, in plain names (two thirds of the time)."
+        ),
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,

@@ -6,12 +6,14 @@ Everything that can be said of the input without a model is said first: a mask t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from textdiff.base import paths
+from textdiff.base.allocator import keep_freed_memory
 from textdiff.base.files import read_json
 from textdiff.base.outputs import LEAST_ROOM, as_private_as, check_output
 from textdiff.messages import during
@@ -38,6 +40,7 @@ def predict_picture(model: str, image: Path, text: str, out: Path, *, device: st
     from textdiff.base.precision import resolve_device
     from textdiff.data.images.masks import write_mask
 
+    keep_freed_memory()
     with during(f"reading the model {model}"):
         trained = TextDiff.from_pretrained(model, device=resolve_device(device))
     with during(f"segmenting {image}"):
@@ -70,9 +73,10 @@ def predict_solid(
     from textdiff import TextDiffSeg
     from textdiff.base.precision import resolve_device
     from textdiff.data.volumes import volume as volumes
-    from textdiff.models.diffusion import Sampling
+    from textdiff.models.inference import PREDICTING
 
-    settings = Sampling(**sampling)
+    settings = replace(PREDICTING, **sampling)
+    keep_freed_memory()
     with during(f"reading the model {model}"):
         trained = TextDiffSeg.from_pretrained(model, device=resolve_device(device))
     with during(f"segmenting {volume}"):
@@ -80,7 +84,7 @@ def predict_solid(
         found = trained.predict(image, text, settings, uncertainty=uncertainty is not None, progress=True, **options)
     with as_private_as(volume), during(f"writing {out}"):
         if uncertainty is not None and found.uncertainty is not None:
-            volumes.write_image(uncertainty, found.uncertainty)
+            volumes.write_image(uncertainty, _rounded(found.uncertainty))
         _write_volume_labels(out, found.labels, found.class_names, volume, reading)
     for number, name in enumerate(found.class_names[1:], start=1):
         typer.echo(f"{number} {name}: {_amounts(found.volumes_ml[name])}", err=True)
@@ -118,6 +122,12 @@ def _check_dicom(volume: Path, out: Path) -> None:
     if volume.is_dir() and volume.resolve() in out.resolve().parents:
         raise ValueError(f"--out {out} would lie among the slices of {volume}: choose another folder")
     need_highdicom(out)
+
+
+def _rounded(uncertainty: Volume) -> Volume:
+    """To whole 4096ths, float32: the further digits say nothing, and make the file seven times as large and as long to write."""
+    array = uncertainty.array * 4096
+    return replace(uncertainty, array=array.round(out=array) / 4096)
 
 
 def _write_volume_labels(

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from textdiff import cli
 from textdiff.data.images.phantoms import chest_phantoms
 from textdiff.data.volumes.phantoms import abdomen_phantoms
-from textdiff.data.volumes.volume import read_labels, write_image
+from textdiff.data.volumes.volume import Volume, read_labels, write_image
+from textdiff.predicting import _rounded
 
 LIVER, LEFT, RIGHT = 1, 2, 3
 START = 20_000_000  # phantoms that no training, validation or test uses
@@ -124,3 +125,10 @@ def test_a_model_that_lacks_a_setting_is_one_line(volume, tmp_path):
     result = predict("--model", folder, "--volume", volume, "--text", "liver", "--out", tmp_path / "m.nii.gz")
     lines = [line for line in result.stderr.splitlines() if line]
     assert result.exit_code == 2 and len(lines) == 1 and "class_names" in lines[0]
+
+
+def test_a_written_uncertainty_is_rounded_to_what_it_says():
+    sure = Volume(np.random.default_rng(0).random((5, 6, 7), dtype=np.float32), np.eye(4))
+    kept, rounded = sure.array.copy(), _rounded(sure).array
+    assert rounded.dtype == np.float32 and np.array_equal(sure.array, kept)
+    assert np.abs(rounded - kept).max() <= 1 / 8192 and np.array_equal(rounded * 4096, np.rint(rounded * 4096))

@@ -242,22 +242,26 @@ class LatentDiffusion(_Noising):
         shape: Sequence[int],
         batch: int,
         sampling: Sampling,
-        generator: torch.Generator,
+        generators: Sequence[torch.Generator],
         device: str | torch.device = "cpu",
     ) -> Tensor:
         """Latents float32 ``[batch, *shape]`` from noise; every step moves to the level of the next one visited.
 
-        Every latent of the batch gets the same noise, drawn on the CPU: an answer depends neither on what else is in the
-        batch nor on the device. ``denoise(latent, timesteps [batch])`` is the network.
+        The noise is that of each latent's own generator, or of a single one the same for all; it is drawn on the CPU: an answer
+        depends neither on what else is in the batch nor on the device. ``denoise(latent, timesteps [batch])`` is the network.
 
         Raises ValueError: more steps than the schedule has.
         """
         eta, steps = ETA[sampling.sampler], self.visited(sampling.sampling_steps)
-        latent = torch.randn(1, *shape, generator=generator).to(device).expand(batch, *shape)
+
+        def noise() -> Tensor:
+            drawn = torch.stack([torch.randn(*shape, generator=one) for one in generators])
+            return drawn.to(device).expand(batch, *shape)
+
+        latent = noise()
         for t, following in zip(steps, [*steps[1:], None], strict=True):
             timesteps = torch.full((batch,), t, device=device)
             clean = self.clean(denoise(latent, timesteps).float(), latent, timesteps)
             abar_next = 1.0 if following is None else float(self._abar[following])
-            noise = torch.randn(1, *shape, generator=generator).to(device) if eta else 0.0
-            latent = ddim_step(clean, latent, float(self._abar[t]), abar_next, noise, eta)
+            latent = ddim_step(clean, latent, float(self._abar[t]), abar_next, noise() if eta else 0.0, eta)
         return latent

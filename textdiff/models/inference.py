@@ -1,10 +1,10 @@
 """A model at work: a picture or a whole volume and a sentence in, a label map on its own grid out.
 
 A picture is brought to the model's size, and the logits to the picture's. A volume is brought to the model's grid and cut
-into overlapping windows, and every window is segmented with the sentence (``model.segment``); MONAI blends the windows of
-one layer, layers are blended from foot to head. Where no later window reaches, the probabilities are read off at the
-volume's own voxels and reduced to labels at once: memory is that of a few layers of probabilities, however many slices
-there are, and borders are as smooth as the volume's voxels allow.
+into overlapping windows, a few of which are segmented at a time, with all sentences that are to be asked; windows are blended
+from foot to head. Where no later window reaches, the probabilities are read off at the volume's own voxels and reduced to
+labels at once: memory is that of a few layers of probabilities, however many slices there are, and borders are as smooth
+as the volume's voxels allow.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,7 +38,8 @@ logger = logging.getLogger(__name__)
 
 NO_DOMAIN = "the model does not say what its training was like: values, voxel sizes and amounts are not compared"
 AGREED = 0.8  # Dice of two outlines of one structure that count as the same
-CHUNK = 8  # planes of the image that are reduced at a time
+PREDICTING = Sampling(sampling_steps=2)  # as validation draws; more steps have not made better masks of trained models
+TOGETHER = 400_000  # voxels of the windows that are segmented at a time: more make nothing faster, and need more memory
 
 
 # --- pictures --------------------------------------------------------------------------------------------
@@ -113,7 +114,8 @@ def _as_rgb(image: str | Path | np.ndarray) -> np.ndarray:
 class Segmenter(Protocol):
     """What is run over a volume: TextDiffSeg, or a 3D baseline.
 
-    Only a model that draws has also ``draws``, which gives one after another the probabilities of each sample.
+    Only a model that draws has also ``draws``, which gives one after another the probabilities of each sample; only one that
+    answers several sentences about several windows at once has ``ask`` (:meth:`textdiff.models.textdiffseg.TextDiffSeg.ask`).
     """
 
     class_names: tuple[str, ...]
@@ -155,7 +157,7 @@ def predict_volume(
     model: Segmenter,
     volume: Volume | str | Path,
     text: str,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = PREDICTING,
     *,
     overlap: float = 0.5,
     uncertainty: bool = False,
@@ -176,7 +178,7 @@ def predict_volume(
         only_named: structures that the sentence does not ask for become background (and are reported); where it names
             nothing that is known, all that was found stays.
         ask_again: ask the model a second time, in the plain names of what was asked for; where the two outlines of a structure
-            differ (Dice below 0.8), the mask follows the plain names, and that is said. Takes twice the time.
+            differ (Dice below 0.8), the mask follows the plain names, and that is said. The image encoder runs once for both.
         strict: refuse what would be warned of before the work begins.
 
     Warns, before: of words that name nothing the model knows, a part of a structure or a slip of the pen, and of a volume unlike
@@ -209,12 +211,13 @@ def predict_volume(
         logger.info("asked for: %s%s", ", ".join(request.asked) or "nothing", ruled_out)
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=2)
-    ready, how = _ready(model, volume, grid), (sampling, overlap, uncertainty, probabilities, progress)
+    ready = _ready(model, volume, grid)
     del volume, grid
-    found = _segmented(model, ready, text, *how)
     plainly = prompt("class", request.asked) if request.asked else text
-    if ask_again and plainly != text:
-        said, found = _second_opinion(found, _segmented(model, ready, plainly, *how), request, plainly)
+    texts = [text, plainly] if ask_again and plainly != text else [text]
+    found, *again = _segmented(model, ready, texts, sampling, overlap, uncertainty, probabilities, progress)
+    for plain in again:
+        said, found = _second_opinion(found, plain, request, plainly)
         for one in said:
             warnings.warn(one, stacklevel=2)
         doubts += said
@@ -241,7 +244,7 @@ def segment_volume(
     """
     _check_options(model, sampling, overlap)
     ready = _ready(model, volume, model.preprocessing.image(volume))
-    return _segmented(model, ready, text, sampling, overlap, uncertainty, probabilities, progress)
+    return _segmented(model, ready, [text], sampling, overlap, uncertainty, probabilities, progress)[0]
 
 
 def _check_options(model: Segmenter, sampling: Sampling, overlap: float) -> None:
@@ -279,26 +282,27 @@ def _ready(model: Segmenter, volume: Volume, grid: Volume) -> _Ready:
 def _segmented(
     model: Segmenter,
     ready: _Ready,
-    text: str,
+    texts: Sequence[str],
     sampling: Sampling,
     overlap: float,
     uncertainty: bool,
     probabilities: bool,
     progress: bool,
-) -> Prediction:
-    """Windows of the model's grid, blended and read off at the voxels of the image."""
-    grid, padded, before, window = ready.grid, ready.padded, ready.before, ready.window
-    result = _Result(ready.frame, grid, len(model.class_names), sampling.samples, uncertainty, probabilities)
-    # Each axis of data.volumes.patches.place_channels, going on evenly over the padding
-    axes = zip(grid.shape, before, padded.shape, strict=True)
-    places = [(torch.arange(wide) - margin + 0.5) / size * 2 - 1 for size, margin, wide in axes]
-    windows = math.prod(len(_starts(size, side, overlap)) for size, side in zip(padded.shape, window, strict=True))
+) -> list[Prediction]:
+    """Windows of the model's grid, blended and read off at the voxels of the image: one prediction for each of the texts."""
+    grid, before = ready.grid, ready.before
+    how = (len(model.class_names), sampling.samples, uncertainty, probabilities)
+    results = [_Result(ready.frame, grid, *how) for _ in texts]
+    starts = [_starts(*sizes, overlap) for sizes in zip(ready.padded.shape, ready.window, strict=True)]
+    windows = math.prod(map(len, starts))
     unit = "windows" if sampling.samples == 1 else "samples of windows"
-    about = _about(grid, window, windows, sampling)
+    about = _about(grid, ready.window, windows, sampling)
     with torch.no_grad(), Progress(windows * sampling.samples, unit, about, shown=progress) as told:
-        for first, drawn in _layers(padded, places, window, overlap, _Drawing(model, text, sampling, told.step)):
-            result.add(drawn, first, before)
-    return result.prediction(model.class_names)
+        drawing = _Drawing(model, texts, sampling, ready, told.step)
+        for first, drawn in _layers(ready.padded, starts, ready.window, drawing):
+            for result, planes in zip(results, drawn, strict=True):
+                result.add(planes, first, before)
+    return [result.prediction(model.class_names) for result in results]
 
 
 def _on_request(text: str, request: Request, known: Sequence[str]) -> Iterator[str]:
@@ -335,15 +339,16 @@ def _alike(one: Prediction, other: Prediction, name: str) -> float:
     """Dice of a structure in two predictions of one volume; 1 where neither has it."""
     number = one.class_names.index(name)
     first, second = one.labels.array == number, other.labels.array == number
-    both = int(first.sum() + second.sum())
-    return 2 * int((first & second).sum()) / both if both else 1.0
+    both = np.count_nonzero(first) + np.count_nonzero(second)
+    return 2 * np.count_nonzero(first & second) / both if both else 1.0
 
 
 def _answered(found: Prediction, request: Request, domain: Domain | None, only_named: bool) -> Prediction:
     """The prediction compared with the request: what is missing and what is too much, said and (``only_named``) left out."""
     # Of the labels, which the mean of the samples decides: a structure of one sample alone need not be among them
     marked, names = found.labels.array, found.class_names[1:]
-    amounts = {name: float((marked == k).sum() * found.labels.voxel_ml) for k, name in enumerate(names, start=1)}
+    voxel = found.labels.voxel_ml
+    amounts = {name: float(np.count_nonzero(marked == k) * voxel) for k, name in enumerate(names, start=1)}
     said = [f"{name} was asked for, and none was found" for name in request.asked if not amounts[name]]
     if domain is not None:
         said += filter(None, (domain.remark_on_amount(name, amounts[name]) for name in request.asked))
@@ -394,81 +399,102 @@ def _padded(grid: Volume, patch: Sequence[int]) -> tuple[Tensor, list[int]]:
     return F.pad(image, margins, value=float(image.min())), before
 
 
+Ask = Callable[[Tensor, Sequence[tuple[int, int, int]]], Tensor]
+
+
 def _layers(
-    image: Tensor, places: Sequence[Tensor], patch: Sequence[int], overlap: float, drawing: _Drawing
+    image: Tensor, starts: Sequence[Sequence[int]], window: Sequence[int], ask: Ask
 ) -> Iterator[tuple[int, Tensor]]:
-    """Finished planes from foot to head: number of the first, and samples' probabilities ``[S, K+1, X, Y, planes]``.
+    """Finished planes from foot to head: number of the first, and probabilities ``[T, S, K+1, X, Y, planes]`` of T texts' S samples.
 
-    The Gaussian weight of a window is a product over the axes. MONAI averages the windows that start at one height by
-    the first two factors, and their averages are averaged here by the third: the same as over the whole volume at once.
+    ``ask(windows [B, x, y, z], corners)`` gives those of a few windows, ``[T, S, B, K+1, x, y, z]``. They are averaged with
+    weights that fall off from a window's middle as a Gaussian of an eighth of its side does.
     """
-    from monai.data.utils import compute_importance_map
-    from monai.inferers import sliding_window_inference
-
-    depth = patch[2]
-    starts = _starts(image.shape[2], depth, overlap)
-    factors = [compute_importance_map((side,), mode="gaussian") for side in patch]
-    weight, flat = factors[2], factors[0][:, None, None] * factors[1][:, None].expand(-1, depth)
-    total, weights = torch.zeros(1), torch.zeros(depth)
-    for start, following in zip(starts, [*starts[1:], image.shape[2]], strict=True):
-        layer = sliding_window_inference(
-            image[None, None, :, :, start : start + depth],
-            tuple(patch),
-            sw_batch_size=1,  # a window's noise then owes nothing to its neighbours
-            predictor=partial(drawing, places=places, height=start),
-            overlap=overlap,
-            roi_weight_map=flat,
-            sw_device=drawing.model.device,
-            device="cpu",
-            with_coord=True,
-        )[0]
-        total, weights = layer.mul_(weight).add_(total), weights + weight
+    x, y, depth = window
+    lines = [_fading(side) for side in window]
+    weight = lines[0][:, None, None] * lines[1][:, None] * lines[2]
+    total, weights = torch.zeros(0), torch.zeros(*image.shape[:2], depth)
+    at_once = max(1, TOGETHER // math.prod(window))
+    for start, following in zip(starts[2], [*starts[2][1:], image.shape[2]], strict=True):
+        corners = [(a, b, start) for a, b in product(*starts[:2])]
+        for some in (corners[k : k + at_once] for k in range(0, len(corners), at_once)):
+            drawn = ask(torch.stack([image[a : a + x, b : b + y, c : c + depth] for a, b, c in some]), some)
+            if not total.numel():
+                total = torch.zeros(*drawn.shape[:2], drawn.shape[3], *weights.shape)
+            for k, (a, b, _) in enumerate(some):
+                total[..., a : a + x, b : b + y, :].addcmul_(drawn[:, :, k], weight)
+                weights[a : a + x, b : b + y] += weight
         done = following - start
-        yield start, (total[..., :done] / weights[:done]).unflatten(0, (drawing.sampling.samples, -1))
+        yield start, total[..., :done] / weights[..., :done]
         # the finished planes leave, as many of zeros come in behind
         total, weights = (F.pad(part[..., done:], (0, done)) for part in (total, weights))
 
 
-def _starts(size: int, window: int, overlap: float) -> list[int]:
-    """Where the windows along one axis start; as MONAI puts them."""
-    from monai.data.utils import dense_patch_slices
+def _fading(side: int) -> Tensor:
+    """Weights along one axis of a window, as MONAI's sliding windows have them."""
+    away = torch.arange(side) - (side - 1) / 2
+    return torch.exp(away**2 / (-2 * (side / 8) ** 2)).clamp_min(1e-3)
 
-    step = window if size == window else max(1, int(window * (1 - overlap)))
-    return [window.start for (window,) in dense_patch_slices((size,), (window,), (step,))]
+
+def _starts(size: int, window: int, overlap: float) -> list[int]:
+    """Where the windows along one axis start: at even steps, the last moved back so that it ends with the axis."""
+    step = max(1, int(window * (1 - overlap)))
+    return [*range(0, size - window, step), size - window]
 
 
 @dataclass(frozen=True)
 class _Drawing:
-    """All samples of a window; ``drawn`` is called after each."""
+    """All samples of a few windows, for all texts; ``drawn`` is called after each."""
 
     model: Segmenter
-    text: str
+    texts: Sequence[str]
     sampling: Sampling
+    ready: _Ready
     drawn: Callable[[], None]
 
-    def __call__(self, image: Tensor, corners: list, places: Sequence[Tensor], height: int) -> Tensor:
-        """``image [1, 1, x, y, z]`` on the model's device -> ``[1, samples * (K+1), x, y, z]``; MONAI's ``corners``."""
-        across = [(axis.start, axis.stop) for axis in corners[0][2:4]]
-        ends = [*across, (height, height + image.shape[-1])]
-        where = torch.meshgrid(*(line[slice(*pair)] for line, pair in zip(places, ends, strict=True)), indexing="ij")
-        images = torch.cat([image, torch.stack(where)[None].to(image)], dim=1)
-        corner = [first for first, _ in ends]
-        sampling = replace(self.sampling, seed=window_seed(self.sampling.seed, corner))
-        draws = getattr(self.model, "draws", lambda *given: [self.model.segment(*given)])
+    def __call__(self, windows: Tensor, corners: Sequence[tuple[int, int, int]]) -> Tensor:
+        """``windows [B, x, y, z]`` -> ``[texts, samples, B, K+1, x, y, z]``, on the CPU."""
+        images = torch.stack([torch.stack([one, *self._places(at)]) for one, at in zip(windows, corners, strict=True)])
+        seeds = [window_seed(self.sampling.seed, corner) for corner in corners]
         samples = []
-        for sample in draws(images, [self.text], sampling):
-            samples.append(sample)
-            self.drawn()
-        drawn = torch.cat(samples, dim=1).float()  # a copy, for MONAI writes into it
+        for sample in self._asked(images.to(self.model.device), seeds):
+            samples.append(sample.float().cpu())
+            for _ in corners:
+                self.drawn()
+        drawn = torch.stack(samples, dim=1)
         if not torch.isfinite(drawn).all():
-            raise FloatingPointError(f"the model gives nan or infinity at voxel {tuple(corner)} of its grid")
+            broken = next(
+                corner for corner, one in zip(corners, drawn.unbind(2), strict=True) if not one.isfinite().all()
+            )
+            raise FloatingPointError(f"the model gives nan or infinity at voxel {broken} of its grid")
         return drawn
+
+    def _places(self, corner: tuple[int, int, int]) -> Sequence[Tensor]:
+        """The three channels of data.volumes.patches.place_channels, going on evenly over the padding."""
+        ready, lines = self.ready, []
+        for first, side, size, margin in zip(corner, ready.window, ready.grid.shape, ready.before, strict=True):
+            lines.append((torch.arange(first, first + side) - margin + 0.5) / size * 2 - 1)
+        return torch.meshgrid(*lines, indexing="ij")
+
+    def _asked(self, images: Tensor, seeds: Sequence[int]) -> Iterable[Tensor]:
+        """Sample after sample, ``[texts, B, K+1, x, y, z]``."""
+        if hasattr(self.model, "ask"):
+            return self.model.ask(images, self.texts, self.sampling, seeds)
+        return map(torch.stack, zip(*(self._told(images, text, seeds) for text in self.texts), strict=True))
+
+    def _told(self, images: Tensor, text: str, seeds: Sequence[int]) -> Iterator[Tensor]:
+        """Sample after sample, ``[B, K+1, x, y, z]``, of a model that is asked one thing about one window at a time."""
+        draws = getattr(self.model, "draws", lambda *given: [self.model.segment(*given)])
+        every = [
+            draws(one[None], [text], replace(self.sampling, seed=seed)) for one, seed in zip(images, seeds, strict=True)
+        ]
+        return map(torch.cat, zip(*every, strict=True))
 
 
 class _Result:
-    """The maps, filled layer by layer: probabilities are read off linearly at the image's own voxels, then reduced.
+    """The maps, filled plane by plane: probabilities are read off linearly at the image's own voxels, then reduced.
 
-    ``frame`` is the place of the image, ``grid`` the model's. Arrays here have RAS axes and the image's voxels.
+    ``frame`` is the place of the image, ``grid`` the model's. Arrays here have RAS axes, foot to head first, and the image's voxels.
     """
 
     def __init__(self, frame: Volume, grid: Volume, classes: int, samples: int, uncertainty: bool, probabilities: bool):
@@ -478,43 +504,65 @@ class _Result:
         self.turn = io_orientation(frame.affine)
         shape = tuple(int(frame.shape[axis]) for axis in np.argsort(self.turn[:, 0]))
         to_grid = np.linalg.inv(grid.affine) @ frame.affine @ inv_ornt_aff(self.turn, frame.shape)
-        self.positions = [torch.arange(n) * to_grid[k, k] + to_grid[k, 3] for k, n in enumerate(shape)]
+        places = [torch.arange(n) * to_grid[k, k] + to_grid[k, 3] for k, n in enumerate(shape)]
+        self.positions = [place.clamp(0, n - 1) for place, n in zip(places, grid.shape, strict=True)]
         self.counts = torch.zeros(samples, classes, dtype=torch.long)
         self.held: Tensor | None = None  # the last plane of the layer before
         self.done = 0  # planes
-        self.maps: dict[str, np.ndarray] = {"labels": np.zeros(shape, np.min_scalar_type(classes - 1))}
+        self.maps: dict[str, np.ndarray] = {"labels": np.zeros(shape[::-1], np.min_scalar_type(classes - 1))}
         if uncertainty:
-            self.maps["uncertainty"] = np.zeros(shape, np.float32)
+            self.maps["uncertainty"] = np.zeros(shape[::-1], np.float32)
         if probabilities:
-            self.maps["probabilities"] = np.zeros((classes, *shape), np.float32)
+            self.maps["probabilities"] = np.zeros((classes, *shape[::-1]), np.float32)
 
     def add(self, drawn: Tensor, first: int, before: Sequence[int]) -> None:
         """Take in ``drawn [S, K+1, X, Y, planes]`` of the padded grid, planes from ``first`` on."""
         first -= before[2]
         inside = [slice(b, b + n) for b, n in zip(before, self.grid_shape, strict=True)]
-        drawn = drawn[:, :, inside[0], inside[1], max(0, -first) : self.grid_shape[2] - first]
+        drawn = drawn[:, :, inside[0], inside[1], max(0, -first) : self.grid_shape[2] - first].permute(4, 0, 1, 3, 2)
         start = max(0, first)
         if self.held is not None:
-            drawn, start = torch.cat([self.held, drawn], dim=-1), start - 1
-        stop, heights = start + drawn.shape[-1], self.positions[2]
-        self.held = drawn[..., -1:].clone()
+            drawn, start = torch.cat([self.held, drawn]), start - 1
+        stop, heights = start + len(drawn), self.positions[2]
+        self.held = drawn[-1:].clone()
         ready = len(heights) if stop == self.grid_shape[2] else int((heights <= stop - 1).sum())
-        for low in range(self.done, ready, CHUNK):
-            high = min(low + CHUNK, ready)
-            planes = _read_off(drawn, 4, heights[low:high] - start)
-            self._fill(_read_off(_read_off(planes, 3, self.positions[1]), 2, self.positions[0]), slice(low, high))
+        drawn = drawn.contiguous()
+        for number in range(self.done, ready):
+            self._fill(_read_off(drawn, 0, heights[number : number + 1] - start)[0], number)
         self.done = ready
 
-    def _fill(self, drawn: Tensor, planes: slice) -> None:
-        """Reduce ``drawn [S, K+1, X, Y, planes]`` of the image's voxels to the maps."""
+    def _fill(self, plane: Tensor, number: int) -> None:
+        """Reduce ``plane [S, K+1, Y, X]`` of the model's grid to that plane of the maps."""
+        ys, xs = self._where(plane) if len(self.maps) == 1 else (slice(None), slice(None))
+        # columns first: there are fewer rows as yet, and whole rows are quickly copied
+        drawn = _read_off(_read_off(plane, 3, self.positions[0][xs]), 2, self.positions[1][ys])
+        if not drawn.numel():
+            return
         single = len(drawn) == 1  # most often: nothing to average then
         chosen, mean = _most(drawn, 1), drawn[0] if single else drawn.mean(dim=0)
         self.counts += torch.stack([torch.bincount(labels.flatten(), minlength=self.classes) for labels in chosen])
         found = {"labels": chosen[0] if single else _most(mean, 0), "probabilities": mean}
         if "uncertainty" in self.maps:
-            found["uncertainty"] = torch.special.entr(mean).sum(dim=0).div(np.log(self.classes)).clamp(0, 1)
+            found["uncertainty"] = torch.special.entr(mean).sum(dim=0).div_(np.log(self.classes)).clamp_(0, 1)
         for name in self.maps:
-            self.maps[name][..., planes] = found[name].numpy()
+            self.maps[name][..., number, ys, xs] = found[name].numpy()
+
+    def _where(self, plane: Tensor) -> tuple[slice, slice]:
+        """Rows and columns of the image between which a label other than background can be.
+
+        What lies between four cells of which background is the most probable class is background: there, the mean of its
+        probabilities is above the mean of any other's.
+        """
+        there = (_most(plane, 1) > 0).any(dim=0) | (_most(plane.mean(dim=0), 0) > 0)
+        if not there.any():
+            return slice(0), slice(0)
+        found = []
+        for axis, positions in ((1, self.positions[1]), (0, self.positions[0])):
+            (cells,) = there.any(dim=axis).nonzero(as_tuple=True)
+            near = (positions > cells[0] - 1) & (positions < cells[-1] + 1)
+            (voxels,) = near.nonzero(as_tuple=True)
+            found.append(slice(int(voxels[0]), int(voxels[-1]) + 1) if len(voxels) else slice(0))
+        return found[0], found[1]
 
     def prediction(self, class_names: Sequence[str]) -> Prediction:
         amounts = (self.counts.double() * self.frame.voxel_ml).T.tolist()
@@ -529,8 +577,8 @@ class _Result:
         back = ornt_transform(io_orientation(np.eye(4)), self.turn)
         values = self.maps.pop(name)
         if name == "probabilities":
-            return np.stack([apply_orientation(channel, back) for channel in values])
-        return replace(self.frame, array=np.ascontiguousarray(apply_orientation(values, back)))
+            return np.stack([apply_orientation(channel.T, back) for channel in values])
+        return replace(self.frame, array=apply_orientation(values.T, back))
 
 
 def _most(values: Tensor, dim: int) -> Tensor:
@@ -539,9 +587,11 @@ def _most(values: Tensor, dim: int) -> Tensor:
 
 
 def _read_off(values: Tensor, dim: int, positions: Tensor) -> Tensor:
-    """``values`` at fractional indices along one dimension, linearly; beyond the ends the end's value."""
-    positions = positions.clamp(0, values.shape[dim] - 1)
+    """``values`` at fractional indices within one dimension, linearly."""
     low = positions.floor().long().clamp(max=max(0, values.shape[dim] - 2))
+    share = (positions - low).to(values.dtype)
+    if not share.any():  # on the voxels themselves
+        return values.index_select(dim, low)
     high = (low + 1).clamp(max=values.shape[dim] - 1)
-    share = (positions - low).to(values.dtype).reshape([-1 if axis == dim else 1 for axis in range(values.ndim)])
-    return torch.lerp(values.index_select(dim, low), values.index_select(dim, high), share)
+    share = share.reshape([-1 if axis == dim else 1 for axis in range(values.ndim)])
+    return values.index_select(dim, low).lerp_(values.index_select(dim, high), share)

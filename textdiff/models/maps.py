@@ -1,8 +1,9 @@
-"""What a head does to feature maps, as fast as it can be done. In: maps. Out: normalised, resized, convolved ones; layers of theirs.
+"""What a head does to feature maps, as fast as it can be done. In: maps. Out: normalised, resized, convolved ones; layers.
 
-A convolution of an up-sampled map needs no up-sampled map: bilinear up-sampling acts on every channel alone, a 3x3 convolution is nine 1x1 products, each shifted by a pixel. The
-products can thus be taken first, on the small map, and what up-samples and shifts is one matrix for the rows and one for the
-columns. The numbers are the same to rounding; up-sampled maps of many channels, and their concatenation, are never made.
+A convolution of an up-sampled map needs no up-sampled map: bilinear up-sampling acts on every channel alone, a 3x3
+convolution is nine 1x1 products, each shifted by a pixel. The products can thus be taken first, on the small map, and what
+up-samples and shifts is one matrix for the rows and one for the columns. The numbers are the same to rounding; up-sampled
+maps of many channels, and their concatenation, are never made.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def normalised(h: Tensor) -> Tensor:
 
 def _shifted(small: int, large: int, like: Tensor) -> Tensor:
     """``[3, large, small]``: up-sampling of one axis, seen one pixel before, at, and one after each; zeros beyond the ends."""
-    identity = torch.eye(small, device=like.device)[None]
+    identity = torch.eye(small, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))[None]
     up = F.interpolate(identity, size=large, mode="linear", align_corners=False)[0].T
     padded = F.pad(up, (0, 0, 1, 1))
     return torch.stack([padded[k : k + large] for k in range(3)])

@@ -1,7 +1,7 @@
 """Captions in, tokens and an attention mask out: a frozen Hugging Face text encoder that remembers what it has read.
 
 Any encoder will do, by hub id or by folder; the paper's is `emilyalsentzer/Bio_ClinicalBERT`. A small encoder
-that needs no network ships with the package (`textdiff/assets/tiny_bert`) and is loaded by the same code.
+that needs no network ships with the package (`textdiff/assets/tiny_bert`) and gives the same with or without transformers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from textdiff.base.paths import assets_dir
+from textdiff.models.tiny_bert import load_tiny
 
 logger = logging.getLogger(__name__)
 
@@ -239,6 +240,9 @@ def _load(folder: Path) -> tuple[nn.Module, Any]:
     """The encoder and the tokenizer of a folder, without network and without running code found in it."""
     if missing := _missing_files(folder):
         raise FileNotFoundError(f"{folder} is not a text encoder: it lacks {' and '.join(missing)}")
+    if folder == find_encoder(TINY):
+        with torch.random.fork_rng(devices=[]):
+            return load_tiny(folder)
     from transformers import AutoModel, AutoTokenizer
 
     options = {"local_files_only": True, "trust_remote_code": False}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
@@ -149,10 +150,8 @@ class TextDiffHead(nn.Module):
     def _classified(self, fused: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """The classifier of all maps, up-sampled and stacked: the sum over the maps of its first convolution's shares."""
         first: Any = self.classifier[0]
-        shares = first.weight.split(self.spec.dim, dim=1)
-        h, *others = (conv_of_resized(h, share, size) for h, share in zip(fused, shares, strict=True))
-        for other in others:
-            h = h + other
+        shares = zip(fused, first.weight.split(self.spec.dim, dim=1), strict=True)
+        h = reduce(torch.add, (conv_of_resized(h, share, size) for h, share in shares))
         return self.classifier[1:](h + first.bias[:, None, None].to(h.dtype))
 
     def attention(

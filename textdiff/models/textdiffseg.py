@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from textdiff.base.precision import Precision, mixed_precision
 from textdiff.data.volumes.patches import DIVISOR, IMAGE_CHANNELS, Preprocessing
 from textdiff.models import inference
+from textdiff.models.denoiser import Denoiser, conv
 from textdiff.models.diffusion import STEPS, LatentDiffusion, NoiseSchedule, Sampling, Target
 from textdiff.models.fusion import CrossModalAttention
 from textdiff.models.losses import DiceCE
@@ -40,11 +41,24 @@ STRIDE = 4  # voxels per cell of the latent, along each axis
 OBJECTS = ("self", "__class__", "text", "class_names", "preprocessing", "criterion")
 
 
-def _block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
-    """Two 3 x 3 x 3 convolutions with a residual connection, instance norm and leaky ReLU (MONAI's, after nnU-Net)."""
-    from monai.networks.blocks.dynunet_block import UnetResBlock
+class ConvBlock(nn.Module):
+    """Two 3 x 3 x 3 convolutions with a residual connection, instance norm and leaky ReLU: MONAI's ``UnetResBlock``, after nnU-Net.
 
-    return UnetResBlock(3, in_channels, out_channels, 3, stride, "instance")
+    ``forward(x [B, in, X, Y, Z])`` gives ``[B, out, X/stride, Y/stride, Z/stride]``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = conv(in_channels, out_channels, 3, stride, bias=False)
+        self.conv2 = conv(out_channels, out_channels, 3, bias=False)
+        if in_channels != out_channels or stride != 1:
+            self.conv3 = conv(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.leaky_relu(F.instance_norm(self.conv1(x)), inplace=True)
+        h = F.instance_norm(self.conv2(h))
+        h += F.instance_norm(self.conv3(x)) if hasattr(self, "conv3") else x
+        return F.leaky_relu(h, inplace=True)
 
 
 class ImageEncoder(nn.Module):
@@ -55,8 +69,8 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.stages = nn.ModuleList([_block(IMAGE_CHANNELS, widths[0]), _block(widths[0], widths[1], stride=2)])
-        self.stages.append(nn.Sequential(_block(widths[1], widths[2], stride=2), _block(widths[2], widths[2])))
+        self.stages = nn.ModuleList([ConvBlock(IMAGE_CHANNELS, widths[0]), ConvBlock(widths[0], widths[1], stride=2)])
+        self.stages.append(nn.Sequential(ConvBlock(widths[1], widths[2], stride=2), ConvBlock(widths[2], widths[2])))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = []
@@ -87,8 +101,8 @@ class LabelEncoder(nn.Module):
     def __init__(self, structures: int, widths: Sequence[int], channels: int) -> None:
         super().__init__()
         self.blocks = nn.Sequential(
-            _block(2 * structures, widths[0], stride=2),
-            _block(widths[0], widths[1], stride=2),
+            ConvBlock(2 * structures, widths[0], stride=2),
+            ConvBlock(widths[0], widths[1], stride=2),
             nn.Conv3d(widths[1], channels, 1),
             nn.GroupNorm(1, channels, affine=False),
         )
@@ -112,9 +126,9 @@ class Decoder(nn.Module):
 
     def __init__(self, channels: int, widths: Sequence[int], num_classes: int, fine: bool) -> None:
         super().__init__()
-        self.enter = _block(channels + (widths[2] if fine else 0), widths[2])
+        self.enter = ConvBlock(channels + (widths[2] if fine else 0), widths[2])
         self.up = nn.ModuleList([nn.ConvTranspose3d(widths[k + 1], widths[k], 2, 2) for k in (1, 0)])
-        self.join = nn.ModuleList([_block(widths[k] * (2 if fine else 1), widths[k]) for k in (1, 0)])
+        self.join = nn.ModuleList([ConvBlock(widths[k] * (2 if fine else 1), widths[k]) for k in (1, 0)])
         self.classify = nn.Conv3d(widths[0], num_classes, 1)
 
     def forward(self, latent: Tensor, maps: Sequence[Tensor]) -> Tensor:
@@ -235,17 +249,41 @@ class TextDiffSeg(Pretrained):
         """
         return torch.stack(list(self.draws(images, prompts, sampling))).mean(dim=0)
 
-    @torch.no_grad()
     def draws(self, images: Tensor, prompts: Sequence[str], sampling: Sampling = Sampling()) -> Iterator[Tensor]:
         """One after another the probabilities of each sample (see :meth:`segment`); image and text are read once."""
         self._check(images, prompts)
+        yield from self._drawn(images, list(prompts), sampling, [sampling.seed])
+
+    def ask(self, images: Tensor, texts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> Iterator[Tensor]:
+        """Every text asked about every image, ``[B, 4, X, Y, Z]``: sample after sample ``[texts, B, num_classes, X, Y, Z]``.
+
+        The same as :meth:`draws` with every text and the image's own seed of ``seeds`` in place of that of ``sampling``, but
+        images are read once for all texts.
+
+        Raises ValueError: as :meth:`segment`; seeds that are not one per image.
+        """
+        self._check(images, list(texts)[:1] * len(images))
+        if len(seeds) != len(images):
+            raise ValueError(f"{len(seeds)} seeds for {len(images)} images: give one each")
+        prompts = [text for text in texts for _ in images]
+        for sample in self._drawn(images, prompts, sampling, [*seeds] * len(texts)):
+            yield sample.unflatten(0, (len(texts), -1))
+
+    @torch.no_grad()
+    def _drawn(
+        self, images: Tensor, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    ) -> Iterator[Tensor]:
+        """Sample after sample the probabilities for all prompts: of every image the first, of every image the second, and so on.
+
+        ``seeds``: of the noise, one for each prompt or one for all.
+        """
         with mixed_precision(self.device, self.precision):
             maps, fused, tokens = self._read(images, prompts)
             shape = (self.latent_channels, *fused.shape[2:])
             denoise = partial(self._denoise, fused=fused, tokens=tokens)
             for k in range(sampling.samples):
-                generator = torch.Generator().manual_seed(sampling.seed * 1_000_003 + k)
-                latent = self.diffusion.sample(denoise, shape, len(images), sampling, generator, fused.device)
+                generators = [torch.Generator().manual_seed(seed * 1_000_003 + k) for seed in seeds]
+                latent = self.diffusion.sample(denoise, shape, len(fused), sampling, generators, fused.device)
                 yield self.decoder(latent, maps).float().softmax(dim=1)
 
     def autoencoded(self, labels: Tensor, distances: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -270,8 +308,10 @@ class TextDiffSeg(Pretrained):
         return self.label_encoder(onehot, distances).float()
 
     def _read(self, images: Tensor, prompts: Sequence[str]) -> tuple[list[Tensor], Tensor, Tensor | None]:
-        """Finer maps, the fused image latent and the tokens for the denoiser."""
+        """Finer maps, the fused image latent and the tokens for the denoiser, for every prompt (see :meth:`_drawn`)."""
         maps = self.image_encoder(images)
+        if len(prompts) > len(images):
+            maps = [part.repeat(len(prompts) // len(images), 1, 1, 1, 1) for part in maps]
         if self.fuse is None or self.text is None:
             return maps, maps[-1], None
         tokens, mask = (part.to(images.device) for part in self.text(list(prompts)))
@@ -307,7 +347,9 @@ class TextDiffSeg(Pretrained):
 
 
 def _denoiser(channels: int, image_channels: int, widths: Sequence[int], text_dim: int | None) -> nn.Module:
-    """MONAI's diffusion UNet: noised latent and fused image latent in; reads the tokens again at its coarse level."""
+    """A diffusion UNet: noised latent and fused image latent in; reads the tokens again at its coarse level."""
+    if text_dim is not None:
+        return Denoiser(channels + image_channels, channels, widths, text_dim)
     from monai.networks.nets import DiffusionModelUNet
 
     return DiffusionModelUNet(
@@ -319,6 +361,4 @@ def _denoiser(channels: int, image_channels: int, widths: Sequence[int], text_di
         attention_levels=(False, True),
         norm_num_groups=16,
         num_head_channels=(0, 32),
-        with_conditioning=text_dim is not None,
-        cross_attention_dim=text_dim,
     )

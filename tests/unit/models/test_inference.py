@@ -223,16 +223,23 @@ def test_layers_blend_as_over_the_whole_volume():
 
     image = torch.randn(24, 20, 40, generator=torch.Generator().manual_seed(0))
 
-    def drawn(patch, *args, **kwargs):  # another answer in every window
+    def drawn(patch):  # another answer in every window
         return torch.cat([patch * 0 + patch.mean() * 10, patch], dim=1)
 
-    drawn.model, drawn.sampling = Sides(), Sampling()
+    def ask(windows, corners):
+        assert all(
+            torch.equal(w, image[x : x + 16, y : y + 16, z : z + 16])
+            for w, (x, y, z) in zip(windows, corners, strict=True)
+        )
+        return torch.cat([drawn(window[None, None]) for window in windows])[None, None]
+
     line = torch.exp(-((torch.arange(16) - 7.5) ** 2) / 8).clamp_min(1e-3)
     weights = line[:, None, None] * line[:, None] * line
     whole = sliding_window_inference(image[None, None], (16, 16, 16), 1, drawn, 0.5, roi_weight_map=weights)[0]
     layers = torch.zeros_like(whole)
-    for first, planes in _layers(image, None, (16, 16, 16), 0.5, drawn):
-        layers[..., first : first + planes.shape[-1]] = planes[0]
+    starts = [_starts(size, 16, 0.5) for size in image.shape]
+    for first, planes in _layers(image, starts, (16, 16, 16), ask):
+        layers[..., first : first + planes.shape[-1]] = planes[0, 0]
     assert whole[0].std() > 0.1 and torch.allclose(layers[1], image, atol=1e-5)
     assert torch.allclose(layers, whole, atol=1e-5)
 
@@ -459,6 +466,56 @@ def test_a_volume_unlike_those_of_the_training_is_named_and_refused_if_strict():
 def test_wrong_settings_are_named_before_anything_is_read(options, said):
     with pytest.raises(ValueError, match=said):
         quiet(Sides(), "no/such/file.nii.gz", **options)
+
+
+# --- as it was done before --------------------------------------------------------------------------------
+
+
+class Smooth(Sides):
+    """Smooth probabilities of its own for every sentence, with the classes side by side."""
+
+    def segment(self, images, prompts, sampling):
+        waves = [
+            torch.sin(images[:, 1] * k + images[:, 2] * 2 * k + images[:, 3] + k + len(prompts[0])) for k in range(3)
+        ]
+        return (torch.stack(waves, dim=1) * 2 + images[:, :1].clamp(0, 1)).softmax(dim=1)
+
+
+class Lonely(Smooth):
+    """Background in most of the volume, and two structures that touch."""
+
+    def segment(self, images, prompts, sampling):
+        found = super().segment(images, prompts, sampling)
+        inside = ((images[:, 1:] - 0.3).abs() < 0.25).all(dim=1)
+        return torch.where(inside[:, None], found, torch.tensor([0.9, 0.06, 0.04]).reshape(1, 3, 1, 1, 1))
+
+
+@pytest.mark.parametrize("kind", [Smooth, Lonely])
+@pytest.mark.parametrize("spacing", [None, (2.0, 2.0, 2.0), (0.9, 1.3, 3.0)])
+def test_labels_are_the_most_probable_class_at_every_voxel(kind, spacing):
+    """Read off in part or everywhere, they differ from those of all probabilities only where two nearly tie."""
+    volume = blobs((31, 26, 22), turned_affine((1, 0, 2), (-1, 1, -1), 0, (0.9, 1.3, 1.7), (3, 5, -7)))
+    labels = quiet(kind(spacing=spacing), volume).labels.array
+    everything = quiet(kind(spacing=spacing), volume, probabilities=True)
+    highest, second = np.sort(everything.probabilities, axis=0)[[-1, -2]]
+    differ = labels != everything.probabilities.argmax(axis=0)
+    assert len(np.unique(labels)) == 3 and (highest - second)[differ].max(initial=0) < 1e-4
+    assert np.array_equal(labels, everything.labels.array)
+    assert quiet(kind(spacing=spacing), volume).volumes_ml == everything.volumes_ml
+
+
+def test_predicting_from_a_shipped_model_imports_neither_monai_nor_transformers(tmp_path):
+    write_image(tmp_path / "v.nii.gz", blobs((40, 40, 36)))
+    code = (
+        "import sys, textdiff; from textdiff.models.inference import segment_volume; from textdiff.data.volumes.volume import "
+        "read_image; m = textdiff.TextDiffSeg.from_pretrained('hippocampus_small'); "
+        f"m.predict(read_image({str(tmp_path / 'v.nii.gz')!r}), 'both', progress=False); "
+        "print([name for name in ('monai', 'transformers', 'pandas', 'matplotlib') if name in sys.modules])"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3], timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
 
 
 # --- memory ---------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def test_any_number_of_steps_moves_by_the_steps_that_it_visits(noise_schedule, s
         asked.append(int(timesteps[0]))
         return clean.expand_as(noised)
 
-    found = diffusion.sample(perfect, clean.shape[1:], 2, Sampling(steps), seeded(seed))
+    found = diffusion.sample(perfect, clean.shape[1:], 2, Sampling(steps), [seeded(seed)])
     torch.testing.assert_close(found, clean.expand_as(found), rtol=0, atol=1e-5)
     assert asked == diffusion.visited(steps) and len(asked) == steps and asked[0] == 999
     gaps = {before - after for before, after in zip(asked, [*asked[1:], -1], strict=True)}
@@ -77,7 +77,7 @@ def test_where_the_number_divides_the_schedule_monai_takes_the_same_steps(steps,
     latent = torch.randn(1, 2, 3, 3, 3, generator=generator)
     for t in theirs.timesteps.tolist():
         latent = theirs.step(latent.tanh(), t, latent, eta=float(sampler == "ddpm"), generator=generator)[0]
-    ours = diffusion.sample(lambda x, t: x.tanh(), (2, 3, 3, 3), 1, Sampling(steps, sampler), seeded(3))
+    ours = diffusion.sample(lambda x, t: x.tanh(), (2, 3, 3, 3), 1, Sampling(steps, sampler), [seeded(3)])
     torch.testing.assert_close(ours, latent, rtol=1e-4, atol=1e-4)
 
 
@@ -90,13 +90,13 @@ def test_for_a_gaussian_latent_both_samplers_give_its_variance():
         return noised * abar.sqrt() * spread**2 / (abar * spread**2 + 1 - abar)
 
     for sampler in ("ddim", "ddpm"):
-        found = diffusion.sample(best_guess, (1, 24, 24, 24), 1, Sampling(200, sampler), seeded(3))
+        found = diffusion.sample(best_guess, (1, 24, 24, 24), 1, Sampling(200, sampler), [seeded(3)])
         assert float(found.std()) == pytest.approx(spread, rel=0.05), sampler
 
 
 def test_every_latent_of_a_batch_starts_from_the_same_noise():
     diffusion = LatentDiffusion()
-    found = diffusion.sample(lambda x, t: 0.5 * x, (2, 2, 2, 2), 3, Sampling(4, "ddpm"), seeded())
+    found = diffusion.sample(lambda x, t: 0.5 * x, (2, 2, 2, 2), 3, Sampling(4, "ddpm"), [seeded()])
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 

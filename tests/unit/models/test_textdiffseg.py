@@ -210,3 +210,18 @@ def test_on_a_gpu_it_says_what_it_says_on_the_processor():
     expected = model.segment(data.images, data.prompts, sampling)
     found = model.cuda().segment(data.images.cuda(), data.prompts, sampling).cpu()
     assert torch.allclose(found, expected, atol=1e-2)
+
+
+def test_what_is_asked_of_many_at_once_is_answered_as_one_by_one():
+    model, data = build().eval(), batch()
+    torch.nn.init.normal_(model.denoiser.out[-1].conv.weight, std=0.1)
+    texts, sampling = ["liver", "the left kidney, please", "nothing"], Sampling(2, "ddpm", samples=2)
+    found = torch.stack(list(model.ask(data.images, texts, sampling, [5, 6])))
+    assert found.shape[:3] == (2, 3, 2)
+    for t, text in enumerate(texts):
+        for k, seed in enumerate((5, 6)):
+            alone = model.draws(data.images[k : k + 1], [text], replace(sampling, seed=seed))
+            for sample, (one,) in enumerate(alone):
+                assert torch.allclose(found[sample, t, k], one, atol=1e-4)
+    with pytest.raises(ValueError, match="1 seeds for 2 images"):
+        next(model.ask(data.images, texts, sampling, [5]))

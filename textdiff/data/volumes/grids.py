@@ -189,9 +189,9 @@ def to_grid(volume: Volume, spacing: tuple[float, float, float] | None, kind: st
     if spacing is not None and (len(spacing) != 3 or not all(0 < step < np.inf for step in spacing)):
         raise ValueError(f"spacing must be three positive numbers (mm), got {spacing!r}")
     volume = turned(volume)
-    array = np.ascontiguousarray(volume.array, np.float32 if kind == "image" else volume.array.dtype)
+    array = np.asarray(volume.array, np.float32 if kind == "image" else None)
     if spacing is None or np.allclose(spacing, volume.spacing, rtol=1e-4):
-        return replace(volume, array=array)
+        return replace(volume, array=np.ascontiguousarray(array))
     size, scale = np.array(volume.shape), np.array(spacing) / volume.spacing
     new_size = np.maximum(1, np.rint(size / scale)).astype(int)
     if np.prod(new_size, dtype=float) > MOST_VOXELS:

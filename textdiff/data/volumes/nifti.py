@@ -390,8 +390,9 @@ def write_nifti(path: Path, volume: Volume) -> None:
             if path.suffix.lower() != ".gz":
                 image.to_stream(file)
                 return
-            # No time and no name inside: same voxels, same bytes
-            with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
+            # Fractions hardly shrink, however long one tries. No time and no name inside: same voxels, same bytes
+            level = 1 if volume.array.dtype.kind == "f" else 6
+            with gzip.GzipFile(filename="", mode="wb", compresslevel=level, fileobj=file, mtime=0) as packed:
                 image.to_stream(packed)
 
     write_atomically(path, write)
