@@ -259,7 +259,10 @@ def choices_table(choices: pd.DataFrame) -> Table:
 
 
 def advice(choices: pd.DataFrame) -> str:
-    """Of each choice of `choices_of` whether it is cheaper, and whether the interval of the difference says better, worse, or neither."""
+    """Of each choice of `choices_of` whether it is cheaper, and whether it is better, worse, or neither.
+
+    Better and worse: the interval of the difference is clear of zero, and so is every draw.
+    """
     first, lines = choices.iloc[0], []
     for one in choices.iloc[1:].itertuples():
         difference, times = one.against, one.cost / first["cost"]
@@ -267,7 +270,8 @@ def advice(choices: pd.DataFrame) -> str:
         if not difference["cases"]:
             lines.append(f"{one.choice}: {NOT_RUN}")
             continue
-        above, below = difference["low"] > 0, difference["high"] < 0
+        above = difference["low"] > 0 and min(difference["draws"]) > 0
+        below = difference["high"] < 0 and max(difference["draws"]) < 0
         worth = "better" if above else "worse" if below else "no clear difference"
         lines.append(f"{one.choice}: {price}, {worth} in Dice ({points(difference)} points)")
     return "\n".join([f"Against {first['choice']}:", *lines])

@@ -148,7 +148,24 @@ def test_choices_have_their_price_and_their_worth(rows, tmp_path):
     assert shown[2] == ["not measured here", "not measured here", "0 of 2", "not run yet", ""]
     assert "three noise steps: 2.50 times the time, better in Dice" in cost.advice(choices)
     assert "one block: not run yet" in cost.advice(choices)
-    assert "of no test images" in cost.choices_table(cost.choices_of(three, records.iloc[:0], rows)).caption
+    made += [(steps[1], 0.59)]  # now the draws do not agree
+    records = pd.DataFrame([little.image_record(tmp_path, one, {"001": dice, "002": dice}) for one, dice in made])
+    choices = cost.choices_of(three, records.assign(experiment="textdiff2d"), rows)
+    assert choices.loc[1, "against"]["low"] > 0 and "no clear difference" in cost.advice(choices)
+    nothing = records.iloc[:0]
+    assert "of no test images" in cost.choices_table(cost.choices_of(three, nothing, rows)).caption
+
+
+def test_the_published_choices_are_whole_and_say_what_the_page_makes_of_them():
+    table = grid("cost", "qata", cost.DRAWS["cost"])
+    choices = cost.choices_of(table, load_records(published_dir()), cost.cost_rows([]))
+    assert (choices["draws"].map(len) == 2).all() and (choices["n"] == 60).all()
+    said = dict(line.split(": ", 1) for line in cost.advice(choices).splitlines()[1:])
+    clear = {choice: re.search(r"better|worse|no clear", words)[0] for choice, words in said.items()}
+    dear = {"chest_64": "better", "chest_32 with random weights": "worse", "chest_32 with redrawn weights": "worse"}
+    assert dear.items() <= clear.items()
+    assert clear["float32"] != "better"
+    assert {clear[one] for one in ("three noise steps", "one block", "two blocks", "four blocks")} == {"no clear"}
 
 
 # --- tables of the book ------------------------------------------------------------------------------------
