@@ -58,13 +58,17 @@ TINY_UNET = HE_32 | {"channel_mult": (1, 2), "num_res_blocks": 1, "attention_res
 TINY = Setting(TINY_UNET, (0, 2), (50, 250), 16, HeadSpec(16, (8, 8), 2, 8), "tiny")
 
 
-def new_unet(architecture: Mapping[str, Any], seed: int = 0) -> UNet:
-    """A UNet of which no branch is zero, as some are in a fresh one."""
+def new_unet(architecture: Mapping[str, Any], seed: int = 0, rounded: bool = False) -> UNet:
+    """A UNet of which no branch is zero, as some are in a fresh one; layer by layer, as weights come from a file."""
     torch.manual_seed(seed)
-    unet = UNet(**architecture)
+    with torch.device("meta"):
+        unet = UNet(**architecture)
     for module in unet.modules():
-        if isinstance(module, (nn.Conv1d, nn.Conv2d)) and not module.weight.any():
-            module.reset_parameters()
+        if list(module.parameters(recurse=False)):
+            drawn: Any = module.to_empty(device="cpu", recurse=False)
+            drawn.reset_parameters()
+            if rounded and not isinstance(module, nn.GroupNorm):
+                module.to(torch.bfloat16)
     return unet.eval().requires_grad_(False)
 
 
@@ -107,7 +111,11 @@ def our_model(setting: Setting, device: str, precision: str, cache: FeatureCache
     """TextDiff under the official protocol, in a process that keeps freed memory as training and prediction do."""
     keep_freed_memory()
     features = DiffusionFeatures(
-        new_unet(setting.unet), setting.blocks, setting.steps, precision=precision, cache=cache
+        new_unet(setting.unet, rounded=precision == "bfloat16"),
+        setting.blocks,
+        setting.steps,
+        precision=precision,
+        cache=cache,
     )
     text = new_text(setting.text)
     model = TextDiff(features, text, head=setting.head, text_mask=False, criterion=OFFICIAL_LOSS)

@@ -268,7 +268,8 @@ def reference_tokens(text: TextEncoder, caption: str, device: torch.device) -> T
         caption, truncation=True, padding="max_length", max_length=text.max_length, return_tensors="pt"
     )
     with torch.no_grad():
-        hidden = text.backbone(input_ids=pieces["input_ids"], attention_mask=pieces["attention_mask"]).last_hidden_state
+        ids, mask = (torch.as_tensor(pieces[name]).reshape(1, -1) for name in ("input_ids", "attention_mask"))
+        hidden = text.backbone(input_ids=ids, attention_mask=mask).last_hidden_state
     return hidden.to(device)
 
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from textdiff.models.denoiser import Denoiser
-from textdiff.models.textdiffseg import ConvBlock
+from textdiff.models.denoiser import ConvBlock, Denoiser
 
 
 def told(module: nn.Module) -> nn.Module:

@@ -54,14 +54,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str, ignored: tuple[str, ...] = ()) -> None:
-    """Copies ``state`` into ``module``; every key must be there, none too many, every shape equal, every number finite.
+    """Copies ``state`` into ``module``, which may be on the meta device; every key must be there, none too many, every shape
+    equal, every number finite.
 
     ``ignored``: beginnings of keys of ``module`` that ``state`` leaves as they are. Raises ValueError that lists the missing,
     unexpected and mis-shaped keys, and those with numbers that are none (the first ten of each).
     """
     check_fit(module, state, source, ignored)
     own = module.state_dict()
-    module.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=False)
+    empty = any(own[key].is_meta for key in state)  # then the tensors themselves are taken, without a second copy
+    module.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=False, assign=empty)
 
 
 def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: str, ignored: tuple[str, ...] = ()) -> None:

@@ -72,7 +72,9 @@ class _Compiled:
         states = _random_states()
         try:
             # the backward pass too is compiled here, where its failure can still be answered
-            with torch._functorch.config.patch(force_non_lazy_backward_lowering=True):
+            from torch._functorch import config  # slow to import
+
+            with config.patch(force_non_lazy_backward_lowering=True):
                 result = self.fast(*args, **kwargs)
         except torch.OutOfMemoryError:
             raise

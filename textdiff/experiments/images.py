@@ -297,9 +297,8 @@ def build_features(config: TextDiffConfig) -> DiffusionFeatures:
     from textdiff.models.features import DiffusionFeatures
     from textdiff.models.store import load_backbone
 
-    unet = load_backbone(config.backbone, config.seed)
     return DiffusionFeatures(
-        unet.rounded() if config.precision == "bfloat16" else unet,
+        load_backbone(config.backbone, config.seed, rounded=config.precision == "bfloat16"),
         blocks=numbers(config.blocks),
         steps=numbers(config.noise_steps),
         noise_seed=config.noise_seed,
@@ -387,7 +386,7 @@ def train(model: nn.Module, config: TextDiffConfig, data: Dataset, cases: Sequen
     device = resolve_device(config.device)
     workers = workers_for(device) if config.workers == AUTO else config.workers
     # Views that never come twice would only fill the cache; validation images come again and again
-    with _caching(features, cache if images.distinct_views else None):
+    with _caching(features, cache if images.come_again else None):
         return fit(
             model,
             images,

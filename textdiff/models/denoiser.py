@@ -1,6 +1,6 @@
-"""TextDiffSeg's denoiser: a noised label latent with the fused image latent, a time and a sentence's tokens in, the clean latent out.
+"""TextDiffSeg's blocks and its denoiser: a noised label latent with the fused image latent, a time and tokens in, the clean latent out.
 
-The network is MONAI's ``DiffusionModelUNet`` in the one form that is used here (two levels, one residual block each, attention at
+The denoiser is MONAI's ``DiffusionModelUNet`` in the one form that is used here (two levels, one residual block each, attention at
 the coarse one), under the same names of weights, with the same numbers. It stands here because MONAI alone takes longer to import
 than a volume to segment; the products of its attention are PyTorch's fused ones.
 """
@@ -24,6 +24,26 @@ def conv(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, 
     """A convolution that keeps the size, or divides it by ``stride``; its weights are called ``conv.*``, as MONAI's are."""
     padding = (kernel - stride + 1) // 2 if kernel > 1 else 0
     return nn.Sequential(OrderedDict(conv=nn.Conv3d(in_channels, out_channels, kernel, stride, padding, bias=bias)))
+
+
+class ConvBlock(nn.Module):
+    """Two 3 x 3 x 3 convolutions with a residual connection, instance norm and leaky ReLU: MONAI's ``UnetResBlock``, after nnU-Net.
+
+    ``forward(x [B, in, X, Y, Z])`` gives ``[B, out, X/stride, Y/stride, Z/stride]``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = conv(in_channels, out_channels, 3, stride, bias=False)
+        self.conv2 = conv(out_channels, out_channels, 3, bias=False)
+        if in_channels != out_channels or stride != 1:
+            self.conv3 = conv(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.leaky_relu(F.instance_norm(self.conv1(x)), inplace=True)
+        h = F.instance_norm(self.conv2(h))
+        h += F.instance_norm(self.conv3(x)) if hasattr(self, "conv3") else x
+        return F.leaky_relu(h, inplace=True)
 
 
 def _zeroed(module: nn.Module) -> nn.Module:

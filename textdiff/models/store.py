@@ -126,8 +126,8 @@ def architecture_of(backbone: str) -> str:
     return backbone.removeprefix(RANDOM).removeprefix(REDRAWN)
 
 
-def load_backbone(name: str, seed: int = 0) -> UNet:
-    """A backbone by its name in the registry or its folder, in eval mode.
+def load_backbone(name: str, seed: int = 0, rounded: bool = False) -> UNet:
+    """A backbone by its name in the registry or its folder, in eval mode; ``rounded`` as of :meth:`UNet.rounded`.
 
     "random:" before it leaves the weights as guided-diffusion initialises them: the last layer of every residual and
     attention branch is zero, so that the network does little more than convolve and resample its input. "redrawn:" draws
@@ -141,12 +141,10 @@ def load_backbone(name: str, seed: int = 0) -> UNet:
             unet = UNet(**_architecture(architecture_of(name)))
             if name.startswith(REDRAWN):
                 unet.apply(_redraw_if_zero)
-            return unet.eval()
+            return (unet.rounded() if rounded else unet).eval()
     if name != "openai_256":
-        return UNet.from_pretrained(_backbone_folder(name))
-    path, unet = _openai_file(), UNet(**OPENAI_256)
-    load_strict(unet, read_checkpoint(path), source=str(path))
-    return unet.eval()
+        return UNet.from_pretrained(_backbone_folder(name), rounded)
+    return UNet.with_weights(OPENAI_256, _openai_file(), rounded)
 
 
 def check_backbone(name: str) -> None:
@@ -372,7 +370,8 @@ def _save_features(features: FeatureExtractor, folder: Path) -> None:
 def _load_features(about: Mapping[str, Any], folder: Path) -> FeatureExtractor:
     settings = dict(about)
     if settings.pop("kind") == DiffusionFeatures.__name__:
-        return DiffusionFeatures(UNet.from_pretrained(folder / "unet"), **settings)
+        rounded = settings["precision"] == "bfloat16"
+        return DiffusionFeatures(UNet.from_pretrained(folder / "unet", rounded), **settings)
     from textdiff.models.timm_features import TimmFeatures
 
     features = TimmFeatures(**settings)

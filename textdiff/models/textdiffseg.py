@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from textdiff.base.precision import Precision, mixed_precision
 from textdiff.data.volumes.patches import DIVISOR, IMAGE_CHANNELS, Preprocessing
 from textdiff.models import inference
-from textdiff.models.denoiser import Denoiser, conv
+from textdiff.models.denoiser import ConvBlock, Denoiser
 from textdiff.models.diffusion import STEPS, LatentDiffusion, NoiseSchedule, Sampling, Target
 from textdiff.models.fusion import CrossModalAttention
 from textdiff.models.losses import DiceCE
@@ -39,26 +39,6 @@ if TYPE_CHECKING:
 STRIDE = 4  # voxels per cell of the latent, along each axis
 # What the constructor is given that is stored apart from the model's other settings
 OBJECTS = ("self", "__class__", "text", "class_names", "preprocessing", "criterion")
-
-
-class ConvBlock(nn.Module):
-    """Two 3 x 3 x 3 convolutions with a residual connection, instance norm and leaky ReLU: MONAI's ``UnetResBlock``, after nnU-Net.
-
-    ``forward(x [B, in, X, Y, Z])`` gives ``[B, out, X/stride, Y/stride, Z/stride]``.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = conv(in_channels, out_channels, 3, stride, bias=False)
-        self.conv2 = conv(out_channels, out_channels, 3, bias=False)
-        if in_channels != out_channels or stride != 1:
-            self.conv3 = conv(in_channels, out_channels, 1, stride, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = F.leaky_relu(F.instance_norm(self.conv1(x)), inplace=True)
-        h = F.instance_norm(self.conv2(h))
-        h += F.instance_norm(self.conv3(x)) if hasattr(self, "conv3") else x
-        return F.leaky_relu(h, inplace=True)
 
 
 class ImageEncoder(nn.Module):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -307,13 +308,20 @@ class UNet(nn.Module):
         write_text(Path(folder) / "config.json", json.dumps(self.config, indent=2) + "\n")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> UNet:
-        """The network that :meth:`save_pretrained` wrote, in float32 and eval mode."""
+    def from_pretrained(cls, folder: str | Path, rounded: bool = False) -> UNet:
+        """The network that :meth:`save_pretrained` wrote, in float32 (or as :meth:`rounded`) and eval mode."""
         config = Path(folder) / "config.json"
         if not config.is_file():
             raise FileNotFoundError(f"no UNet in {folder}: config.json is missing (and model.safetensors beside it)")
-        unet = cls(**read_json(config))
-        weights = config.with_name("model.safetensors")
+        return cls.with_weights(read_json(config), config.with_name("model.safetensors"), rounded)
+
+    @classmethod
+    def with_weights(cls, config: Mapping[str, Any], weights: Path, rounded: bool = False) -> UNet:
+        """The network of these settings and this file's weights, in eval mode; only one copy of them is ever made."""
+        with torch.device("meta"):
+            unet = cls(**config)
+        if rounded:
+            unet.rounded()
         load_strict(unet, read_checkpoint(weights), source=str(weights))
         return unet.eval()
 

@@ -118,6 +118,11 @@ class TrainingImages:
         turned = [len(turns) for turns in self.turns]
         return sum(min(self.views, n) if self.views else n for n in turned)
 
+    @property
+    def come_again(self) -> bool:
+        """Whether inputs come again, so that it is worth keeping their features; of "official" three quarters do."""
+        return self.distinct_views > 0 or self.augmentation == "official"
+
     def _turns(self, caption: str) -> list[int]:
         if self.augmentation in FOLLOWED:
             return [k for k in range(8) if dihedral_caption(caption, k) is not None]
