@@ -32,7 +32,7 @@ demo: env
 	TEXTDIFF_RESULTS=_build/demo $(BIN)/textdiff run 13 -p mode demo --out _build/demo/13_textdiff.ipynb --force
 
 bench: env
-	$(BIN)/python -m benchmarks $(if $(FULL),--full) $(if $(BACKBONES),--backbones $(BACKBONES))
+	$(BIN)/python -m benchmarks $(if $(FULL),--full) $(if $(BACKBONES),--backbones $(BACKBONES)) $(if $(BEFORE),--before $(BEFORE))
 
 lint: env
 	$(BIN)/ruff check .

@@ -1,8 +1,7 @@
 """From the command to the mask: `textdiff predict` on volumes of several sizes, in processes of its own, ours and an older version's.
 
-    python -m benchmarks.bench_predict                      # ours alone
-    python -m benchmarks.bench_predict --before FOLDER      # beside a checkout of an older version, in turns
-    python -m benchmarks.bench_predict --full
+    python -m benchmarks predict                                    # ours alone
+    git worktree add FOLDER 047658b && python -m benchmarks predict --before FOLDER      # and the version before it was made fast
 
 Seconds hold everything: the start of Python, imports, reading, windows, writing. Peak memory is that of the whole process. The
 volumes are phantoms, enlarged and with noise, int16 and packed; what is marked in them does not matter.
@@ -10,7 +9,6 @@ volumes are phantoms, enlarged and with noise, int16 and packed; what is marked 
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import subprocess
@@ -43,15 +41,15 @@ class Work:
 
 
 CT = ("abdomen_small", (512, 512, 100), (0.8, 0.8, 5.0))
-QUICK = (Work("predict 512 x 512 x 100", *CT), Work("predict 512 x 512 x 20", CT[0], (512, 512, 20), CT[2]))
+QUICK = (Work("predict", *CT), Work("predict, 20 slices", CT[0], (512, 512, 20), CT[2]))
 FULL = (
     *QUICK,
-    Work("predict 512 x 512 x 100, --as-written", *CT, ("--as-written",)),
-    Work("predict 512 x 512 x 100, --uncertainty", *CT, ("--uncertainty", "u.nii.gz")),
-    Work("predict 512 x 512 x 400", CT[0], (512, 512, 400), (0.8, 0.8, 1.25)),
-    Work("predict MR 192 x 192 x 100", "hippocampus_small", (192, 192, 100), (1.0, 1.0, 1.0)),
+    Work("predict, --as-written", *CT, ("--as-written",)),
+    Work("predict, --uncertainty", *CT, ("--uncertainty", "u.nii.gz")),
+    Work("predict, 400 slices", CT[0], (512, 512, 400), (0.8, 0.8, 1.25)),
+    Work("predict, MR 192 x 192 x 100", "hippocampus_small", (192, 192, 100), (1.0, 1.0, 1.0)),
 )
-TINY = (Work("predict 48 x 48 x 40", CT[0], (48, 48, 40), (6.0, 6.0, 6.0)),)
+TINY = (Work("predict", CT[0], (48, 48, 40), (6.0, 6.0, 6.0)),)
 
 
 def write_phantom(path: Path, shape: Sequence[int], spacing: Sequence[float]) -> None:
@@ -84,12 +82,17 @@ def run(folder: Path, version: Path, work: Work) -> tuple[float, float, float]:
 
 
 def measure(
-    quick: bool = True, device: str = "cpu", works: Sequence[Work] = (), before: Path | None = None, repeats: int = 3
+    quick: bool = True,
+    device: str = "cpu",
+    sizes: Sequence[Work] = (),
+    before: Path | None = None,
 ) -> list[Row]:
-    """Rows of every command, of both versions in turns where ``before`` is given. Only on the CPU."""
-    sides: Mapping[str, Path] = ({"before": before} if before else {}) | {"ours": ROOT}
+    """Rows of every command; beside ``before``, a checkout of an older version, which is called the reference. Only on a CPU."""
+    sides: Mapping[str, Path] = ({"reference": before} if before else {}) | {"ours": ROOT}
+    works = sizes or (QUICK if quick else FULL) if device == "cpu" else ()
+    repeats = 1 if sizes else 3
     rows = []
-    for work in works or (QUICK if quick else FULL):
+    for work in works:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             # In a process of its own: a command's peak begins with what its parent holds
@@ -109,17 +112,3 @@ def measure(
                 spread = (float(column.min()), float(column.max()))
                 rows.append(Row(work.name, side, quantity, spread[0], unit, repeats, spread, "cpu"))
     return rows
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--before", type=Path, help="folder of a checkout of an older version")
-    parser.add_argument("--full", action="store_true", help="more sizes and options")
-    parser.add_argument("--repeats", type=int, default=3)
-    asked = parser.parse_args()
-    for row in measure(not asked.full, before=asked.before, repeats=asked.repeats):
-        print(f"{row.work:42} {row.side:8} {row.quantity:12} {row.value:9.2f}")
-
-
-if __name__ == "__main__":
-    main()

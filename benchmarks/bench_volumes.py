@@ -1,23 +1,24 @@
 """Seconds a volume in 3D: TextDiffSeg beside MONAI's networks with sliding windows, on the same crops, windows and overlap.
 
-    python -m benchmarks.bench_volumes
-    python -m benchmarks.bench_volumes --full
+    python -m benchmarks volumes
 
-Both begin with the volume in memory and end with its labels. TextDiffSeg is `hippocampus_small` at several numbers of sampling
-steps; the networks have random weights, which do not change the time: those of this package's comparison, and SwinUNETR in the
-widths that MONAI's own pages use. The crops are drawn, of the size of those of the hippocampus in MSD.
+Both begin with the volume in memory and end with its labels. TextDiffSeg is `hippocampus_small` with the two sampling steps of
+`textdiff predict`, and with others; the networks have random weights, which do not change the time: SwinUNETR as MONAI makes it
+(of its two precisions the faster one here is the one that counts), and those of this package's comparison. The crops are
+drawn, of the size of those of the hippocampus in MSD; then larger ones, for the cost against voxels.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
-from benchmarks.measuring import Row
+from benchmarks.measuring import Row, slope
 from textdiff import TextDiffSeg
 from textdiff.base.allocator import keep_freed_memory
 from textdiff.base.precision import Precision
@@ -26,10 +27,22 @@ from textdiff.models.baselines import BASELINES_3D, Baseline, build_baseline_3d
 from textdiff.models.diffusion import Sampling
 from textdiff.models.inference import segment_volume
 
-WORK = "a hippocampus volume"
-SHAPE = (36, 50, 35)  # voxels of 1 mm: the middle of the 195 volumes
-SWIN = (24, 48)  # feature_size
+SWIN = {"SwinUNETR": 24, "SwinUNETR 48": 48}  # feature_size; 24 is the default
 Side = Callable[[Volume], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """``shape``: voxels of 1 mm, by default those of the middle one of MSD's volumes; ``larger``: cubes of these sides."""
+
+    shape: tuple[int, int, int] = (36, 50, 35)
+    larger: tuple[int, ...] = (64, 96, 128)
+    networks: bool = False
+    repeats: int = 3
+
+
+QUICK, FULL = Sizes(), Sizes(larger=(64, 96, 128, 192), networks=True, repeats=5)
+TINY = Sizes((32, 32, 32), (40, 48), repeats=1)
 
 
 def ours(device: str, steps: int) -> Side:
@@ -53,48 +66,56 @@ def theirs(model: TextDiffSeg, net: torch.nn.Module) -> Side:
     return labels
 
 
-def sides(device: str, quick: bool) -> Mapping[str, Side]:
+def sides(device: str, networks: bool) -> Mapping[str, Side]:
     """All that is compared, by name."""
     from monai.networks.nets import SwinUNETR
 
-    found = {f"TextDiffSeg, {steps} step{'s' * (steps > 1)}": ours(device, steps) for steps in (1, 2, 5)}
+    names = {"TextDiffSeg": 2, "TextDiffSeg, 1 step": 1, "TextDiffSeg, 5 steps": 5}
+    found = {name: ours(device, steps) for name, steps in names.items()}
     model = TextDiffSeg.from_pretrained("hippocampus_small", device)
-    precisions: tuple[Precision, ...] = ("bfloat16",) if quick else ("float32", "bfloat16")
-    for precision in precisions:
-        for name in ("swin_unetr",) if quick else BASELINES_3D:
-            found[f"{name}, {precision}"] = theirs(model, build_baseline_3d(name, 3, precision=precision))
-        for width in SWIN[:1] if quick else SWIN:
+    precisions: dict[str, Precision] = {"": "bfloat16", **({", float32": "float32"} if networks else {})}
+    for said, precision in precisions.items():
+        for name in BASELINES_3D if networks else ("swin_unetr",):
+            found[f"{name}{said}"] = theirs(model, build_baseline_3d(name, 3, precision=precision))
+        for name, width in SWIN.items() if networks else list(SWIN.items())[:1]:
             net = SwinUNETR(in_channels=4, out_channels=3, feature_size=width)
-            found[f"SwinUNETR {width}, {precision}"] = theirs(model, Baseline(net, 32, precision, spatial_dims=3))
+            found[f"{name}{said}"] = theirs(model, Baseline(net, 32, precision, spatial_dims=3))
     return found
 
 
-def measure(quick: bool = True, device: str = "cpu", repeats: int = 3) -> list[Row]:
-    """Rows of seconds a volume, all sides in turns."""
-    keep_freed_memory()
-    volume = Volume(np.random.default_rng(0).random(SHAPE, dtype=np.float32) * 1000, np.eye(4))
-    compared = sides(device, quick)
+def drawn(shape: tuple[int, ...]) -> Volume:
+    return Volume(np.random.default_rng(0).random(shape, dtype=np.float32) * 1000, np.eye(4))
+
+
+def in_turns(compared: Mapping[str, Callable[[], object]], work: str, device: str, repeats: int) -> list[Row]:
+    """Rows of wall and processor seconds, the best of ``repeats`` after a first one."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in compared}
     for number in range(repeats + 1):
         for name, side in compared.items():
             wall, processor = time.perf_counter(), time.process_time()
-            side(volume)
-            if number:  # the first time warms up
+            side()
+            if number:
                 found[name].append((time.perf_counter() - wall, time.process_time() - processor))
     rows = []
     for name, times in found.items():
         for quantity, column in zip(("wall s", "processor s"), zip(*times, strict=True), strict=True):
             spread = (min(column), max(column))
-            rows.append(Row(WORK, name, quantity, spread[0], "s", repeats, spread, device))
+            rows.append(Row(work, name, quantity, spread[0], "s", repeats, spread, device))
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="all networks, both precisions")
-    for row in measure(not parser.parse_args().full):
-        print(f"{row.side:32} {row.quantity:12} {row.value:8.3f}")
-
-
-if __name__ == "__main__":
-    main()
+def measure(quick: bool = True, device: str = "cpu", sizes: Sizes | None = None) -> list[Row]:
+    """Rows of "volumes" and of "size: voxels"."""
+    sizes = sizes or (QUICK if quick else FULL)
+    keep_freed_memory()
+    volume = drawn(sizes.shape)
+    compared = {name: partial(side, volume) for name, side in sides(device, sizes.networks).items()}
+    rows = in_turns(compared, "volumes", device, sizes.repeats)
+    segment = ours(device, 2)
+    cubes = {str(side**3): partial(segment, drawn((side, side, side))) for side in sizes.larger}
+    voxels = in_turns(cubes, "size: voxels", device, 1)
+    for quantity in ("wall s", "processor s"):
+        of = [row for row in voxels if row.quantity == quantity]
+        value = slope([float(row.side) for row in of], [row.value for row in of])
+        voxels.append(Row("size: voxels", "slope", quantity, value, "", device=device, note="of the logarithms"))
+    return rows + voxels

@@ -37,6 +37,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--demo", action="store_true", help="tiny sizes: shows the machinery, measures nothing")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--backbones", default=BACKBONES, help="small backbones, by name or folder")
+    parser.add_argument("--before", type=Path, help="checkout of an older version, for `textdiff predict`")
     given = parser.parse_args(words)
     unknown = sorted(set(given.questions) - set(questions()))
     if unknown:
@@ -51,7 +52,7 @@ def main(words: Sequence[str] | None = None) -> int:
         device=device,
     )
     run = Run.open(config)
-    rows = measured(config, given.questions or questions(), given.backbones)
+    rows = measured(config, given.questions or questions(), given.backbones, given.before)
     verdicts = judge(rows)
     print("\n".join(told(verdicts)))
     if not given.questions:
@@ -68,13 +69,16 @@ def machine(device: str) -> str:
     return str(about["gpu"] if device == "cuda" else about["processor"])
 
 
-def measured(config: CostConfig, names: Sequence[str], backbones: str = BACKBONES) -> list[Row]:
+def measured(
+    config: CostConfig, names: Sequence[str], backbones: str = BACKBONES, before: Path | None = None
+) -> list[Row]:
     """The rows of all these questions, printed as they come. A question that fails leaves a row that says so."""
     demo = config.mode == "demo"
     rows = shown(ceiling(config.device, side=256 if demo else 2048, apart=not demo))
     for name in names:
         module: Any = importlib.import_module(f"benchmarks.bench_{name}")
-        options: dict[str, Any] = {"backbones": backbones} if name == "backbones" else {}
+        known: dict[str, dict[str, Any]] = {"backbones": {"backbones": backbones}, "predict": {"before": before}}
+        options = dict(known.get(name, {}))
         if demo:
             if not hasattr(module, "TINY"):
                 continue

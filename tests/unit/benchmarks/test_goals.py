@@ -10,6 +10,7 @@ from benchmarks.measuring import Row
 # What was set, as (work, quantity, side, goal on a CPU, goal on a GPU); None where there is none
 SET = [
     ("training", "wall s", "ours bfloat16", 10, 10),
+    ("training views", "wall s", "ours bfloat16", 10, 10),
     ("training", "loss difference", "ours bfloat16", 1, 1),
     ("training small", "final loss difference", "ours bfloat16", 1, 1),
     ("inference", "wall s", "ours", 1.5, 3),
@@ -23,6 +24,8 @@ SET = [
     ("head step monuseg", "device peak MB", "ours", None, 3),
     ("inference", "peak MB", "ours", 3, None),
     ("inference", "device peak MB", "ours", None, 3),
+    ("head step monuseg", "peak MB", "ours bfloat16", 3, None),
+    ("inference", "peak MB", "ours bfloat16", 3, None),
     ("backbones", "images/s", "he_32", 20, 20),
     ("backbones", "images/s", "chest_32", 20, 20),
     ("pretraining", "steps/s", "ours", None, 3),

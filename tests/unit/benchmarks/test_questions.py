@@ -16,8 +16,8 @@ from textdiff.experiments.pages import CostConfig
 from textdiff.experiments.publish import refusal
 from textdiff.experiments.records import load_records, read_table
 
-# These need a card, sides in processes of their own, or another version of the package
-ELSEWHERE = ("volumes", "predict", "size: voxels")
+# This needs another version of the package
+ELSEWHERE = ("predict",)
 
 
 def modules():
