@@ -59,7 +59,8 @@ class DatasetEntry:
     says), "manifest" (in data/manifests), "hash" (of the case name), "drawn" (phantoms). backbone: the small one that demo
     mode reads. n_labels: how many labelled cases a run draws unless told otherwise; label_counts: those of the
     label-efficiency figure. model: the shipped one that was trained on it. runs: parameters of a run notebook that this
-    data set changes, under "demo" and "full"; under "grid" those that all runs of its tables share. pretraining: likewise.
+    data set changes, under "demo" and "full"; under "grid" those that all runs of its tables share, under "cost" what the small
+    runs of cost against Dice change of them. pretraining: likewise.
 
     Volumes only: labels: value in the file -> our label, by default 1..K in order; a value mapped to 0 is known and not
     asked for, one not listed is an error. window: HU, None for MR. spacing: mm of the grid to work on, None for the file's
@@ -211,7 +212,7 @@ def _check_choice(where: str, name: str, value: object, allowed: Iterable[object
 # --- out of JSON ---------------------------------------------------------------------------------------
 
 Entry = TypeVar("Entry", DatasetEntry, Backbone)
-RUNS = ("demo", "full", "grid")
+RUNS = ("demo", "full", "grid", "cost")
 REQUIRED = {DatasetEntry: ("kind", "layout", "class_names", "licence"), Backbone: ("image_size", "blocks")}
 # Facts that only the package itself can state
 CLOSED = {"name", "split", "manifest", "source", "model", "packaged", "address", "tensors", "parameters"}

@@ -155,6 +155,10 @@ _DATASETS = (
                 **{"text_encoder": "tiny", "image_size": 96, "noise_steps": "50", "iterations": 1500, "batch_size": 8},
                 **{"validate_every": 250, "learning_rate": 2e-3, "views": 24},
             },
+            "cost": {
+                **{"n_labels": 20, "views": 8, "iterations": 200, "validate_every": 50},
+                **{"max_val": 40, "max_test": 60, "batch_size": 4},
+            },
         },
         pretraining={"image_size": 128, "scales": "0.5,0.75,1", "symmetries": "0,4"},
     ),

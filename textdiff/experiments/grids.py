@@ -19,7 +19,7 @@ from textdiff.experiments.config import Config
 from textdiff.experiments.images import TextDiffConfig
 from textdiff.experiments.records import load_records, published_dir
 from textdiff.experiments.volumes import TextDiffSegConfig
-from textdiff.models.store import RANDOM, REDRAWN
+from textdiff.models.store import RANDOM, REDRAWN, decoder_blocks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # Networks trained from scratch draw new views all the time
 FROM_SCRATCH: dict[str, Any] = {"learning_rate": 1e-3, "views": 0}
 SEEDS = (0, 1, 2)
+# A backbone of 64 channels that does not ship, and what stands for its weights where they are not here
+LARGE, LARGE_WEIGHTS = "chest_64", "bbf4a31ac1f33564"
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class Grid:
     kind: type[Config] = TextDiffConfig
 
     def configs(self, row: Row) -> list[Config]:
-        """The row's configurations, one per seed."""
-        return [self.kind.from_params(**{**self.common, **row.fields, "seed": seed}) for seed in self.seeds]
+        """The row's configurations, one per seed; whether this machine has what they name is asked when they are to be run."""
+        return [self.kind.resolved(**{**self.common, **row.fields, "seed": seed}) for seed in self.seeds]
 
     def all(self) -> list[Config]:
         """The configurations of all rows, each once, the first seed of every row first."""
@@ -98,12 +100,15 @@ def grid(name: str, dataset: str, seeds: Sequence[int] | None = None) -> Grid:
     if (entry.kind == "volumes") != volumes:
         raise ValueError(f"grid {name} is about {'volumes' if volumes else 'images'}, and {dataset} holds {entry.kind}")
     common = {"mode": "full", "dataset": dataset, "text_encoder": "tiny", **entry.runs.get("grid", {})}
+    if name == "cost":
+        common |= entry.runs.get("cost", {})
     if not volumes:
         common["backbone"] = entry.backbone
     draws = tuple(seeds) if seeds is not None else SEEDS[: 1 if entry.synthetic else 3]
     wanted = tuple(rows(entry))
     if not wanted:
-        raise ValueError(f"grid {name} has no rows for {dataset}: the entry of the registry names no label_counts")
+        lacking = "runs for 'cost'" if name == "cost" else "label_counts"
+        raise ValueError(f"grid {name} has no rows for {dataset}: the entry of the registry names no {lacking}")
     return Grid(name, question, wanted, common, draws, kind)
 
 
@@ -186,6 +191,26 @@ def _encoders(entry: registry.DatasetEntry) -> list[Row]:
     return rows
 
 
+def _cost(entry: registry.DatasetEntry) -> list[Row]:
+    """One choice changed at a time, for data sets whose small runs are set."""
+    if "cost" not in entry.runs:
+        return []
+    backbone = entry.backbone
+    large: dict[str, Any] = {"backbone": LARGE, "blocks": "1,4,7", "head": "decoder"}
+    here = decoder_blocks(LARGE) is not None
+    return [
+        Row(backbone, {}),
+        Row(LARGE, large if here else large | {"backbone_weights": LARGE_WEIGHTS}),
+        Row(f"{backbone} with random weights", {"backbone": RANDOM + backbone}),
+        Row(f"{backbone} with redrawn weights", {"backbone": REDRAWN + backbone}),
+        Row("three noise steps", {"noise_steps": "50,150,250"}),
+        Row("one block", {"blocks": "4"}),
+        Row("two blocks", {"blocks": "4,7"}),
+        Row("four blocks", {"blocks": "1,4,7,10"}),
+        Row("float32", {"precision": "float32"}),
+    ]
+
+
 # --- volumes -------------------------------------------------------------------------------------------
 
 NETWORKS = {
@@ -246,6 +271,7 @@ GRIDS: dict[str, tuple[str, type[Config], Rows]] = {
     "audit": ("What is each quirk of the authors' code worth?", IMAGES, _audit),
     "reading": ("What makes the model read?", IMAGES, _reading),
     "encoders": ("Does the text encoder matter?", IMAGES, _encoders),
+    "cost": ("What does a cheaper or dearer choice change in the Dice?", IMAGES, _cost),
     "comparison3d": ("Is TextDiffSeg better than what a reader would use instead?", VOLUMES, _comparison_3d),
     "ablation3d": ("Which of the paper's modules matter?", VOLUMES, _ablation_3d),
     "label_efficiency3d": ("How many labelled volumes does it take?", VOLUMES, _label_efficiency_3d),

@@ -333,7 +333,9 @@ def build_model(config: TextDiffConfig, data: Dataset) -> nn.Module:
         return build_baseline(config.model, classes, precision=config.precision, text=text, criterion=criterion).to(
             device
         )
-    head = replace(HEADS[config.head], fusion=FUSION[config.model], positions=config.positions == "on")
+    spec = HEADS[config.head]
+    attend = spec.attend and min(spec.attend, len(features.channels))  # of few blocks all read the text
+    head = replace(spec, fusion=FUSION[config.model], positions=config.positions == "on", attend=attend)
     return TextDiff(
         features,
         text,

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -92,9 +93,7 @@ def refusal(run_id: str, folder: Path, allow_dirty: bool = False) -> str:
         return "it is stale: its parameters mean something else in this version, run it again"
     if config["mode"] == "demo":
         return "it is of a demo run, which shows the machinery and measures nothing"
-    # Of synthetic cases as many are drawn as the tables ask for
-    whole = ("all", registry.dataset(config["dataset"]).runs.get("grid", {}).get("max_test", "all"))
-    if config["experiment"] in WHOLE_TESTS and config["max_test"] not in whole:
+    if config["experiment"] in WHOLE_TESTS and config["max_test"] not in _whole(config["dataset"]):
         return f"it was tested on {config['max_test']} cases only: a published run is tested on all of them (max_test='all')"
     if allow_dirty:
         return ""
@@ -106,6 +105,13 @@ def refusal(run_id: str, folder: Path, allow_dirty: bool = False) -> str:
             "commit and run it again (--allow-dirty publishes it all the same)"
         )
     return ""
+
+
+def _whole(dataset: str) -> tuple[Any, ...]:
+    """Numbers of test cases that make a whole test: all; of synthetic cases as many as the tables ask for; and as many as the
+    small runs of cost against Dice have, which no other table takes."""
+    presets = registry.dataset(dataset).runs
+    return ("all", *(presets[kind]["max_test"] for kind in ("grid", "cost") if "max_test" in presets.get(kind, {})))
 
 
 def publishable(folder: Path) -> dict[str, bytes]:

@@ -64,7 +64,11 @@ def plan(grid: Grid) -> list[Planned]:
     for row in grid.rows:
         for config in grid.configs(row):
             labels.setdefault(config.run_id, row.label)
-    return [Planned(config, labels[config.run_id], state_of(config)) for config in grid.all()]
+    planned = [Planned(config, labels[config.run_id], state_of(config)) for config in grid.all()]
+    for one in planned:
+        if one.state == TO_RUN:
+            type(one.config).from_params(**one.config.to_dict())  # raises where this machine lacks what it names
+    return planned
 
 
 def split_labels(text: str, grid: Grid) -> list[str]:

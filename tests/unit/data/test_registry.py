@@ -54,7 +54,7 @@ def test_entries_of_data_sets_are_consistent(name):
     assert entry.name == name and entry.licence and entry.title != name
     assert entry.backbone in BACKBONES and (entry.model == "" or MODELS[entry.model].dataset == name)
     assert entry.synthetic == (entry.split == "drawn") and (entry.source is None or entry.citation)
-    assert set(entry.runs) <= {"demo", "full", "grid"}
+    assert set(entry.runs) <= {"demo", "full", "grid", "cost"}
     for fact, value in PINNED.get(name, {}).items():
         assert getattr(entry, fact) == value
 

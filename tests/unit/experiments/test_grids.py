@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
+from textdiff.base import paths
 from textdiff.data import registry
-from textdiff.experiments.grids import GRIDS, SEEDS, grid
+from textdiff.experiments.grids import GRIDS, LARGE, LARGE_WEIGHTS, SEEDS, grid
+from textdiff.experiments.sweep import plan
 from textdiff.experiments.volumes import TextDiffSegConfig
 
 
 def datasets(name: str) -> list[str]:
     found = registry.names("volumes" if GRIDS[name][1] is TextDiffSegConfig else "images")
+    if name == "cost":
+        return [one for one in found if "cost" in registry.dataset(one).runs]
     return [one for one in found if registry.dataset(one).label_counts or "efficiency" not in name]
 
 
@@ -26,7 +31,8 @@ def test_every_row_is_a_valid_and_distinct_experiment(name, dataset):
         assert [config.seed for config in configs] == list(table.seeds)
         assert all(type(config) is table.kind and config.mode == "full" for config in configs)
         # Else none of them could be published: of drawn cases any number is whole
-        assert all(config.max_test == "all" or config.entry.synthetic for config in configs)
+        whole = ("all", registry.dataset(dataset).runs["cost"]["max_test"] if name == "cost" else "all")
+        assert all(config.max_test in whole or config.entry.synthetic for config in configs)
     everything = table.all()
     assert len({config.run_id for config in everything}) == len(everything) == len(table.rows) * len(table.seeds)
     assert [config.seed for config in everything] == sorted(config.seed for config in everything)
@@ -48,6 +54,22 @@ def test_the_audit_changes_one_thing_per_row(dataset):
     assert all(row.fields and "protocol" not in row.fields for row in quirks)
 
 
+def test_a_backbone_that_is_not_here_can_be_shown_but_not_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEXTDIFF_WEIGHTS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    # A draw of which there is no record
+    large = grid("cost", "qata", (90,)).only([LARGE])
+    (shown,) = large.all()
+    assert shown.backbone_weights == LARGE_WEIGHTS
+    with pytest.raises(ValueError, match="backbone='chest_64': neither a folder with config.json here"):
+        plan(large)
+    # Other weights of that name are another run
+    shutil.copytree(paths.shipped("weights") / "chest_32", tmp_path / LARGE)
+    (other,) = grid("cost", "qata", (90,)).only([LARGE]).all()
+    assert other.run_id != shown.run_id
+    assert [one.state for one in plan(grid("cost", "qata", (90,)).only([LARGE]))] == ["to run"]
+
+
 def test_rows_seeds_and_parameters_may_be_chosen():
     table = grid("comparison", "qata", seeds=(4,))
     assert {config.seed for config in table.all()} == {4}
@@ -67,6 +89,7 @@ def test_rows_seeds_and_parameters_may_be_chosen():
         (("audit", "hippocampus"), "grid audit is about images, and hippocampus holds volumes"),
         (("ablation3d", "qata"), "grid ablation3d is about volumes, and qata holds images"),
         (("label_efficiency3d", "btcv"), "no rows for btcv: the entry of the registry names no label_counts"),
+        (("cost", "monuseg"), "no rows for monuseg: the entry of the registry names no runs for 'cost'"),
         (("audit", "qata", (-1,)), "seed=-1"),
     ],
 )

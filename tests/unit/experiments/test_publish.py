@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from textdiff.data import registry
 from textdiff.experiments import publish as publishing
 from textdiff.experiments.images import TextDiffConfig
 from textdiff.experiments.pages import BlocksConfig
@@ -114,6 +115,10 @@ def test_what_others_could_not_make_again_or_would_mislead_is_refused(places, pa
     assert verdict.state == "refused" and reason in verdict.reason and not published.exists()
     assert state(publish([run_id], allow_dirty=True)) == ["published" if about else "refused"]
     assert state(publish([record(runs, kind=BlocksConfig, max_test=4)])) == ["published"]  # makes no table
+    small = registry.dataset("qata").runs["cost"]["max_test"]  # of a table that says that it is of so many
+    qata = {"dataset": "qata", "backbone": "chest_32", "text_encoder": "tiny"}
+    assert state(publish([record(runs, **qata, max_test=small)])) == ["published"]
+    assert "cases only" in publish([record(runs, **qata, max_test=small + 1)])[0].reason
 
 
 @pytest.mark.parametrize("change", [{"seed": 2}, {"forgotten_field": 1}, {"experiment": "features"}])
