@@ -109,7 +109,6 @@ def reference_model(setting: Setting, device: str, torso: str = "float32") -> Re
 
 def our_model(setting: Setting, device: str, precision: str, cache: FeatureCache | None = None) -> TextDiff:
     """TextDiff under the official protocol, in a process that keeps freed memory as training and prediction do."""
-    keep_freed_memory()
     features = DiffusionFeatures(
         new_unet(setting.unet, rounded=precision == "bfloat16"),
         setting.blocks,
@@ -120,6 +119,7 @@ def our_model(setting: Setting, device: str, precision: str, cache: FeatureCache
     text = new_text(setting.text)
     model = TextDiff(features, text, head=setting.head, text_mask=False, criterion=OFFICIAL_LOSS)
     model.head = new_head(features.channels, text.dim, setting.head)
+    keep_freed_memory()
     return model.to(device)
 
 

@@ -40,7 +40,6 @@ def predict_picture(model: str, image: Path, text: str, out: Path, *, device: st
     from textdiff.base.precision import resolve_device
     from textdiff.data.images.masks import write_mask
 
-    keep_freed_memory()
     with during(f"reading the model {model}"):
         trained = TextDiff.from_pretrained(model, device=resolve_device(device))
     with during(f"segmenting {image}"):

@@ -100,8 +100,8 @@ class FeatureExtractor(nn.Module, ABC):
 
         def work(parts: list[slice]) -> list[Tensor]:
             with mixed_precision(images.device, self.precision):
-                found = [[one.movedim(1, -1).to(dtype) for one in self.compute(images[part])] for part in parts]
-            return [torch.cat(several).contiguous() for several in zip(*found, strict=True)]
+                found = [[one.movedim(1, -1).to(dtype).contiguous() for one in self.compute(images[p])] for p in parts]
+            return found[0] if len(found) == 1 else [torch.cat(several) for several in zip(*found, strict=True)]
 
         return self._fitting.run(work, len(images))
 

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from textdiff.base.memory import Fitting
 from textdiff.base.progress import Progress
 from textdiff.data.images.pictures import read_picture, rgb_array
 from textdiff.data.volumes.prompts import prompt
@@ -414,11 +415,16 @@ def _layers(
     lines = [_fading(side) for side in window]
     weight = lines[0][:, None, None] * lines[1][:, None] * lines[2]
     total, weights = torch.zeros(0), torch.zeros(*image.shape[:2], depth)
-    at_once = max(1, TOGETHER // math.prod(window))
+    at_once, fitting = max(1, TOGETHER // math.prod(window)), Fitting("windows")
+
+    def asked(some: Sequence[tuple[int, int, int]]) -> Tensor:
+        windows = torch.stack([image[a : a + x, b : b + y, c : c + depth] for a, b, c in some])
+        return fitting.run(lambda parts: torch.cat([ask(windows[p], some[p]) for p in parts], dim=2), len(some))
+
     for start, following in zip(starts[2], [*starts[2][1:], image.shape[2]], strict=True):
         corners = [(a, b, start) for a, b in product(*starts[:2])]
         for some in (corners[k : k + at_once] for k in range(0, len(corners), at_once)):
-            drawn = ask(torch.stack([image[a : a + x, b : b + y, c : c + depth] for a, b, c in some]), some)
+            drawn = asked(some)
             if not total.numel():
                 total = torch.zeros(*drawn.shape[:2], drawn.shape[3], *weights.shape)
             for k, (a, b, _) in enumerate(some):

@@ -244,6 +244,29 @@ def test_layers_blend_as_over_the_whole_volume():
     assert torch.allclose(layers, whole, atol=1e-5)
 
 
+def test_windows_that_do_not_fit_go_in_smaller_parts(caplog):
+    """A card takes two windows at a time: the answer is the same, and one line says so for all that follow."""
+    image = torch.randn(32, 32, 40, generator=torch.Generator().manual_seed(0))
+    starts, counts = [_starts(size, 16, 0.5) for size in image.shape], []
+
+    def blended(most):
+        def ask(windows, corners):
+            counts.append(len(windows))
+            if len(windows) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return windows[None, None, :, None]
+
+        return list(_layers(image, starts, (16, 16, 16), ask))
+
+    for (first, planes), (again, same) in zip(blended(100), blended(2), strict=True):
+        assert first == again and torch.equal(planes, same)
+    assert max(counts) == 9 and counts[-1] <= 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "out of memory with 9 windows at once, going on with 4",
+        "out of memory with 4 windows at once, going on with 2",
+    ]
+
+
 def test_the_noise_of_a_window_follows_from_its_place_alone():
     short, long = Noise(), Noise()
     quiet(short, blobs((20, 18, 24)), seed=3)
