@@ -30,10 +30,12 @@ class Widths:
     text_dim: int = 768
     spec: HeadSpec = HEADS["official"]
 
-    def maps(self, device: str, dtype: torch.dtype) -> list[Tensor]:
+    def maps(
+        self, device: str, dtype: torch.dtype, layout: torch.memory_format = torch.contiguous_format
+    ) -> list[Tensor]:
         generator = torch.Generator().manual_seed(4)
         pairs = zip(self.channels, self.sides, strict=True)
-        return [torch.randn(1, c, s, s, generator=generator).to(device, dtype) for c, s in pairs]
+        return [torch.randn(1, c, s, s, generator=generator).to(device, dtype, memory_format=layout) for c, s in pairs]
 
     def tokens(self, device: str) -> Tensor:
         return torch.randn(1, 10, self.text_dim, generator=torch.Generator().manual_seed(5)).to(device)
@@ -85,7 +87,9 @@ def ours(widths: Widths, train: bool, device: str, precision: str, kind: str = "
     keep_freed_memory()  # as training and prediction do
     spec = HEADS[kind] if kind else widths.spec
     head = new_head(widths.channels, widths.text_dim, spec).to(device).train(train)
-    maps, tokens, target = widths.maps(device, getattr(torch, precision)), widths.tokens(device), widths.target(device)
+    # Laid out as each side's own features are
+    maps = widths.maps(device, getattr(torch, precision), torch.channels_last)
+    tokens, target = widths.tokens(device), widths.target(device)
 
     def forward() -> Tensor:
         with mixed_precision(device, precision):

@@ -102,9 +102,10 @@ def measure(
             maker.start()
             maker.join()
             found = {side: np.zeros((0, 3)) for side in sides}
-            for _ in range(repeats):
-                for side, version in sides.items():
-                    found[side] = np.vstack([found[side], run(folder, version, work)])
+            with multiprocessing.get_context("spawn").Pool(1) as small:  # likewise
+                for _ in range(repeats):
+                    for side, version in sides.items():
+                        found[side] = np.vstack([found[side], small.apply(run, (folder, version, work))])
         for side, numbers in found.items():
             for quantity, unit, column in zip(
                 ("wall s", "processor s", "peak MB"), "s s MB".split(), numbers.T, strict=True
