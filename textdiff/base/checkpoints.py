@@ -17,6 +17,8 @@ from textdiff.base.files import read_json as read_json
 from textdiff.base.files import write_atomically as write_atomically
 from textdiff.base.files import write_text as write_text
 
+ALIGNED = 64  # bytes; products with numbers that lie otherwise round otherwise, and a file's do
+
 
 def write_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] = {}) -> None:
     """Writes named tensors as a safetensors file, atomically. Raises OSError where the disk is full, read-only, ..."""
@@ -62,8 +64,11 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str, ign
     """
     check_fit(module, state, source, ignored)
     own = module.state_dict()
+    fitting = {key: value.to(own[key].dtype) for key, value in state.items()}
     empty = any(own[key].is_meta for key in state)  # then the tensors themselves are taken, without a second copy
-    module.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=False, assign=empty)
+    if empty:
+        fitting = {key: value if value.data_ptr() % ALIGNED == 0 else value.clone() for key, value in fitting.items()}
+    module.load_state_dict(fitting, strict=False, assign=empty)
 
 
 def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: str, ignored: tuple[str, ...] = ()) -> None:

@@ -152,7 +152,7 @@ def test_an_interrupted_training_goes_on(monkeypatch):
     assert [row["step"] for row in history] == [1, 2, 3, 4] and same(continued.head, expected.head)
 
 
-@pytest.mark.parametrize(("augmentation", "count"), [("official", 1), ("none", 6)])
+@pytest.mark.parametrize(("augmentation", "count"), [("affine", 1), ("official", 9), ("none", 6)])
 def test_views_that_never_come_twice_are_not_cached(tmp_path, augmentation, count):
     """The validation image is cached, training views only where they come again."""
     config = of_images(augmentation=augmentation, views=0, iterations=4)
