@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+from benchmarks import bench_training
 from tests.unit.report import little
 from textdiff.data import registry
 from textdiff.experiments.grids import GRIDS, grid
@@ -258,7 +259,7 @@ def test_what_the_page_says_of_the_papers_network_is_so():
     with torch.device("meta"):
         count = sum(one.numel() for one in UNet(**OPENAI_256).parameters())
     assert f"{count / 1e6:.0f} million parameters" in text and f"{4 * count / 1e9:.1f} GB" in text
-    assert f"{cost.EPOCHS} epochs" in text
+    assert f"{bench_training.EPOCHS} epochs" in text and bench_training.IMAGES == cost.IMAGES
 
 
 def test_every_table_of_the_results_pages_is_told():
