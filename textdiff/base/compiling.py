@@ -1,6 +1,6 @@
 """``torch.compile`` where it pays. In: a module that is trained. Out: the same module, its steps compiled or as they were.
 
-A choice of the place, not of the result: it changes the last digits of a step as another processor would, and nothing that
+A choice of the place, not of the result: it changes the last digits of a step as another processor would, and nothing else
 that is recorded. TEXTDIFF_COMPILE is "on", "off" or "auto" (the default).
 
 On a processor it hardly pays: convolutions are library calls either way. Measured on one core, seconds of the processor: a

@@ -7,7 +7,6 @@ than a volume to segment; the products of its attention are PyTorch's fused ones
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from textdiff.models.unet import timestep_embedding, zeroed
 
 GROUPS, EPS = 16, 1e-6  # of the group norms
 HEAD = 32  # channels of an attention head
@@ -46,12 +47,6 @@ class ConvBlock(nn.Module):
         return F.leaky_relu(h, inplace=True)
 
 
-def _zeroed(module: nn.Module) -> nn.Module:
-    for parameter in module.parameters():
-        nn.init.zeros_(parameter)
-    return module
-
-
 class ResBlock(nn.Module):
     """Two convolutions that are told the time, and a residual connection."""
 
@@ -61,7 +56,7 @@ class ResBlock(nn.Module):
         self.conv1 = conv(in_channels, out_channels)
         self.time_emb_proj = nn.Linear(time, out_channels)
         self.norm2 = nn.GroupNorm(GROUPS, out_channels, EPS)
-        self.conv2 = _zeroed(conv(out_channels, out_channels))
+        self.conv2 = zeroed(conv(out_channels, out_channels))
         same = in_channels == out_channels
         self.skip_connection = nn.Identity() if same else conv(in_channels, out_channels, 1)
 
@@ -124,7 +119,7 @@ class SpatialTransformer(nn.Module):
         self.norm = nn.GroupNorm(GROUPS, channels, EPS)
         self.proj_in = conv(channels, inner, 1)
         self.transformer_blocks = nn.ModuleList([TransformerBlock(inner, text_dim)])
-        self.proj_out = _zeroed(conv(inner, channels, 1))
+        self.proj_out = zeroed(conv(inner, channels, 1))
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
         h = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)
@@ -192,12 +187,12 @@ class Denoiser(nn.Module):
         up = Level([2 * coarse, coarse + fine], coarse, time, text_dim)
         up.upsampler = nn.Sequential(OrderedDict(larger=nn.Upsample(scale_factor=2), postconv=conv(coarse, coarse)))
         self.up_blocks: Any = nn.ModuleList([up, Level([coarse + fine, 2 * fine], fine, time, 0)])
-        last = _zeroed(conv(fine, out_channels))
+        last = zeroed(conv(fine, out_channels))
         self.out = nn.Sequential(nn.GroupNorm(GROUPS, fine, EPS), nn.SiLU(), last)
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
         """``x [B, in, X, Y, Z]`` with even sides, ``timesteps [B]``, tokens ``context [B, L, text_dim]`` -> ``[B, out, X, Y, Z]``."""
-        time = self.time_embed(_waves(timesteps, self.fine).to(x.dtype))
+        time = self.time_embed(timestep_embedding(timesteps, self.fine).to(x.dtype))
         first: Any = self.down_blocks[0]
         second: Any = self.down_blocks[1]
         passed = [self.conv_in(x)]
@@ -210,11 +205,3 @@ class Denoiser(nn.Module):
                 h = level.block(k, torch.cat([h, passed.pop()], dim=1), time, context)
             h = level.upsampler(h) if hasattr(level, "upsampler") else h
         return self.out(h)
-
-
-def _waves(timesteps: Tensor, channels: int) -> Tensor:
-    """Cosines and sines of the times at frequencies from 1 to nearly 1/10000, float32 ``[B, channels]``."""
-    half = channels // 2
-    exponents = -math.log(10_000) * torch.arange(half, dtype=torch.float32, device=timesteps.device)
-    angles = timesteps[:, None].float() * torch.exp(exponents / half)[None]
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)

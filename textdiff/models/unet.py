@@ -95,7 +95,7 @@ class ResBlock(nn.Module):
             GroupNorm32(out_channels),
             nn.SiLU(),
             nn.Dropout(dropout),
-            _zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
+            zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
         )
         same = out_channels == channels
         self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
@@ -126,7 +126,7 @@ class AttentionBlock(nn.Module):
         self.num_heads, self.use_new_attention_order = num_heads, use_new_attention_order
         self.norm = GroupNorm32(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
-        self.proj_out = _zeroed(nn.Conv1d(channels, channels, 1))
+        self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         order = (3, self.num_heads) if self.use_new_attention_order else (self.num_heads, 3)
@@ -238,7 +238,7 @@ class UNet(nn.Module):
                 self.block_strides.append(stride)
 
         self.out = nn.Sequential(
-            GroupNorm32(channels), nn.SiLU(), _zeroed(nn.Conv2d(channels, out_channels, 3, padding=1))
+            GroupNorm32(channels), nn.SiLU(), zeroed(nn.Conv2d(channels, out_channels, 3, padding=1))
         )
 
     @property
@@ -351,7 +351,7 @@ def _check_arguments(widths: list[int], attention: Sequence[int], num_heads: int
         raise ValueError(f"{name}={share} does not divide the attention widths {with_attention} (from channel_mult)")
 
 
-def _zeroed(module: nn.Module) -> nn.Module:
+def zeroed(module: nn.Module) -> nn.Module:
     """Residual branches start as the identity."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
