@@ -14,6 +14,7 @@ SMALL = sorted(folder.name for folder in Path(__file__).with_name("weights").glo
 SHIPPED = {
     **{f"weights/{name}": f"shipped/weights/{name}" for name in SMALL},
     "weights/chest_32/config.json": "shipped/weights/chest_32/config.json",
+    "weights/chest_64/config.json": "shipped/weights/chest_64/config.json",
     "weights/he_32/config.json": "shipped/weights/he_32/config.json",
     "results/published": "shipped/published",
     "notebooks": "shipped/notebooks",

@@ -334,6 +334,16 @@ _BACKBONES = (
         licence="CC BY-NC-SA 3.0 IGO, as the images",
     ),
     Backbone(
+        name="chest_64",
+        image_size=128,
+        blocks={"": "1,4,7"},
+        trained_on="training images of QaTa-COV19, without masks",
+        sha256="05cfae7247dd61a5b885b9705843ad1e70a5b716c072ee63b23523428f2b170b",
+        config_sha256="f5e1637eca38cef758161400c0668c77bce72bff4c34675325fcfb7a765cec61",
+        size=48_786_158,
+        licence="CC BY-NC-SA 3.0 IGO, as the images",
+    ),
+    Backbone(
         name="phantoms_32",
         image_size=96,
         blocks={"": "0,2,4"},

@@ -209,6 +209,8 @@ class Config:
     notebook: ClassVar[str] = ""
     renamed: ClassVar[Mapping[str, str]] = {}  # names of earlier versions
     derived: ClassVar[Mapping[str, str]] = {}  # field: the field whose weights it stands for
+    # Fields that came later, with the value that records of before stand for; with it they do not enter the run's id
+    added: ClassVar[Mapping[str, Any]] = {}
     reads_data: ClassVar[bool] = False  # whether the notebook reads the data set's files
 
     mode: Mode = "demo"
@@ -264,7 +266,8 @@ class Config:
     @property
     def hash(self) -> str:
         """Eight hexadecimal digits of what determines the result: every parameter but where it runs and is written."""
-        values = {k: v for k, v in self.to_record().items() if k not in NOT_HASHED}
+        unsaid = self.added.items()
+        values = {k: v for k, v in self.to_record().items() if k not in NOT_HASHED and (k, v) not in unsaid}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
     @property

@@ -19,7 +19,7 @@ from textdiff.experiments.config import Config
 from textdiff.experiments.images import TextDiffConfig
 from textdiff.experiments.records import load_records, published_dir
 from textdiff.experiments.volumes import TextDiffSegConfig
-from textdiff.models.store import RANDOM, REDRAWN, decoder_blocks
+from textdiff.models.store import RANDOM, REDRAWN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 # Networks trained from scratch draw new views all the time
 FROM_SCRATCH: dict[str, Any] = {"learning_rate": 1e-3, "views": 0}
 SEEDS = (0, 1, 2)
-# A backbone of 64 channels that does not ship, and what stands for its weights where they are not here
-LARGE, LARGE_WEIGHTS = "chest_64", "bbf4a31ac1f33564"
+LARGE = "chest_64"  # the larger of the two backbones for chest X-rays
 
 
 @dataclass(frozen=True)
@@ -196,11 +195,9 @@ def _cost(entry: registry.DatasetEntry) -> list[Row]:
     if "cost" not in entry.runs:
         return []
     backbone = entry.backbone
-    large: dict[str, Any] = {"backbone": LARGE, "blocks": "1,4,7", "head": "decoder"}
-    here = decoder_blocks(LARGE) is not None
     return [
         Row(backbone, {}),
-        Row(LARGE, large if here else large | {"backbone_weights": LARGE_WEIGHTS}),
+        Row(LARGE, {"backbone": LARGE}),
         Row(f"{backbone} with random weights", {"backbone": RANDOM + backbone}),
         Row(f"{backbone} with redrawn weights", {"backbone": REDRAWN + backbone}),
         Row("three noise steps", {"noise_steps": "50,150,250"}),

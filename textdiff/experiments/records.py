@@ -266,8 +266,11 @@ def _record_folders(root: Path) -> list[tuple[str, str, Path]]:
 
 
 def _row(root: Path, experiment: str, run_id: str, folder: Path) -> dict[str, Any]:
-    config = read_json(folder / "config.json")
-    about = read_json(folder / "env.json")
+    from textdiff.experiments.catalogue import BY_EXPERIMENT
+
+    config, about = read_json(folder / "config.json"), read_json(folder / "env.json")
+    if config.get("experiment") in BY_EXPERIMENT:
+        config = {**BY_EXPERIMENT[config["experiment"]].added, **config}
     place = {"run_id": run_id, "experiment": experiment, "folder": folder, "source": root.name}
     env = {f"env/{name}": value for name, value in about.items() if name != "versions"}
     return config | read_json(folder / "metrics.json") | env | place | {"stale": _is_stale(config, run_id)}

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
-from textdiff.base import paths
 from textdiff.data import registry
-from textdiff.experiments.grids import GRIDS, LARGE, LARGE_WEIGHTS, SEEDS, grid
-from textdiff.experiments.sweep import plan
+from textdiff.experiments.grids import GRIDS, SEEDS, grid
 from textdiff.experiments.volumes import TextDiffSegConfig
 
 
@@ -52,22 +49,6 @@ def test_the_audit_changes_one_thing_per_row(dataset):
     base, *quirks, official = grid("audit", dataset).rows
     assert base.fields == {} and official.fields["protocol"] == "official"
     assert all(row.fields and "protocol" not in row.fields for row in quirks)
-
-
-def test_a_backbone_that_is_not_here_can_be_shown_but_not_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("TEXTDIFF_WEIGHTS", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    # A draw of which there is no record
-    large = grid("cost", "qata", (90,)).only([LARGE])
-    (shown,) = large.all()
-    assert shown.backbone_weights == LARGE_WEIGHTS
-    with pytest.raises(ValueError, match="backbone='chest_64': neither a folder with config.json here"):
-        plan(large)
-    # Other weights of that name are another run
-    shutil.copytree(paths.shipped("weights") / "chest_32", tmp_path / LARGE)
-    (other,) = grid("cost", "qata", (90,)).only([LARGE]).all()
-    assert other.run_id != shown.run_id
-    assert [one.state for one in plan(grid("cost", "qata", (90,)).only([LARGE]))] == ["to run"]
 
 
 def test_rows_seeds_and_parameters_may_be_chosen():

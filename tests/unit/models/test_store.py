@@ -173,7 +173,7 @@ def test_a_description_that_cannot_be_is_refused(machine, key, value, said):
 # --- backbones -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["he_32", "chest_32", "phantoms_32"])
+@pytest.mark.parametrize("name", ["he_32", "chest_32", "chest_64", "phantoms_32"])
 def test_known_backbones_load_without_a_network(machine, name, monkeypatch):
     monkeypatch.delenv("TEXTDIFF_WEIGHTS")
     unet = load_backbone(name)
@@ -259,7 +259,7 @@ def test_every_kind_of_name_has_an_identity_of_its_own(machine):
     assert weights_identity("someone/bert") == "someone/bert"
 
 
-@pytest.mark.parametrize("name", [*registry.MODELS, "he_32", "chest_32", "phantoms_32"])
+@pytest.mark.parametrize("name", [*registry.MODELS, "he_32", "chest_32", "chest_64", "phantoms_32"])
 def test_the_registry_states_the_hash_of_what_is_shipped(name):
     entry = registry.MODELS.get(name) or registry.BACKBONES[name]
     folder = store.find_model(name, "") if name in registry.MODELS else store._backbone_folder(name)
