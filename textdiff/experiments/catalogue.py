@@ -47,7 +47,7 @@ def config_from_record(record: Mapping[str, Any]) -> Config:
     cls = BY_EXPERIMENT.get(record.get("experiment", ""))
     if cls is None:
         raise ValueError(f"experiment={record.get('experiment')!r}: there are {', '.join(BY_EXPERIMENT)}")
-    values = {name: value for name, value in (cls.added | dict(record)).items() if name != "experiment"}
+    values = {name: value for name, value in {**cls.added, **record}.items() if name != "experiment"}
     missing = [name for name in parameters_of(cls) if name not in values and name != "out_dir"]
     if missing:
         raise ValueError(f"the record lacks {', '.join(missing)}: another version made it")

@@ -117,8 +117,10 @@ class TextDiffConfig(Config):
     ``n_labels``: labelled training images, drawn by the seed, or "all".
     ``backbone``: a name in the registry, "random:" or "redrawn:" before a name for the same network without
     pre-training, or a folder. ``text_encoder``: "tiny" (shipped), a folder, or a hub id.
-    ``head``: "official" (the authors' sizes), "compact" (ours: 64 channels, scales summed, features normalised) or
-    "decoder" (ours: compact, and a convolution at every scale on the way up).
+    ``head``: "official" (the authors' sizes), "compact" (ours: 64 channels, scales summed, features normalised),
+    "decoder" (ours: compact, and a convolution at every scale on the way up) or "wide" (the same of 96 channels).
+    ``channel_dropout``: share of the feature channels that a training step leaves out.
+    ``mirrored``: "on" asks a trained model about the mirrored image too, the sentence following (any model).
     ``ema_decay``: memory of the average of the weights that is kept; 0 keeps the latest weights.
     ``views``: different random views of a labelled image; 0 draws a new one each time (frozen features of a bounded number
     are cached).
@@ -130,6 +132,7 @@ class TextDiffConfig(Config):
     notebook: ClassVar[str] = "13_textdiff"
     renamed: ClassVar[Mapping[str, str]] = {"steps": "noise_steps", "schedule": "lr_schedule"}
     derived: ClassVar[Mapping[str, str]] = {"backbone_weights": "backbone", "text_encoder_weights": "text_encoder"}
+    added: ClassVar[Mapping[str, Any]] = {"channel_dropout": 0.0, "mirrored": "off"}
     reads_data: ClassVar[bool] = True
 
     dataset: ImageSet = "chest_phantoms"
@@ -143,7 +146,7 @@ class TextDiffConfig(Config):
     noise_seed: Seed = 40
     image_size: Annotated[int, Within(least=8)] = AUTO
     precision: Precision = "bfloat16"
-    head: Literal["official", "compact", "decoder", "none"] = AUTO
+    head: Literal["official", "compact", "decoder", "wide", "none"] = AUTO
     iterations: Count = AUTO
     batch_size: Count = AUTO
     learning_rate: Rate = AUTO
@@ -165,6 +168,8 @@ class TextDiffConfig(Config):
     views: Annotated[int, Within(least=0)] = AUTO
     lr_schedule: Literal["cosine", "constant"] = AUTO
     select_on: Literal["val", "test"] = "val"
+    channel_dropout: Annotated[float, Within(least=0, most=0.9)] = 0.0
+    mirrored: Switch = "off"
     backbone_weights: str = AUTO
     text_encoder_weights: str = AUTO
 
@@ -212,6 +217,15 @@ class TextDiffConfig(Config):
         return config._with_weights()
 
     def _check(self) -> None:
+        told_by_side = [name for name in self.entry.class_names if {"left", "right"} & set(name.lower().split())]
+        if self.mirrored == "on" and told_by_side:
+            raise ValueError(
+                f"mirrored='on': a mirror image exchanges the classes that a side tells, such as {told_by_side[0]!r}"
+            )
+        if self.from_scratch and self.channel_dropout:
+            raise ValueError(
+                f"channel_dropout={self.channel_dropout}: {self.model} has no frozen features to leave out"
+            )
         if self.from_scratch:
             from textdiff.models.baselines import SMALLEST
 
@@ -321,6 +335,7 @@ def build_model(config: TextDiffConfig, data: Dataset) -> nn.Module:
 
     from textdiff.models.baselines import build_baseline
     from textdiff.models.losses import DiceCE
+    from textdiff.models.mirroring import Mirrored
     from textdiff.models.textdiff import HEADS, TextDiff
 
     criterion = DiceCE(config.dice_weight, config.dice_on, config.dice_over)
@@ -328,12 +343,12 @@ def build_model(config: TextDiffConfig, data: Dataset) -> nn.Module:
     text = build_text(config) if config.reads else None
     features = None if config.from_scratch else build_features(config)
     torch.manual_seed(config.seed)
+    mirrored = config.mirrored == "on"
     if features is None:
         classes = len(data.class_names)
-        return build_baseline(config.model, classes, precision=config.precision, text=text, criterion=criterion).to(
-            device
-        )
-    spec = HEADS[config.head]
+        net = build_baseline(config.model, classes, precision=config.precision, text=text, criterion=criterion)
+        return (Mirrored(net) if mirrored else net).to(device)
+    spec = replace(HEADS[config.head], dropout=config.channel_dropout)
     attend = spec.attend and min(spec.attend, len(features.channels))  # of few blocks all read the text
     head = replace(spec, fusion=FUSION[config.model], positions=config.positions == "on", attend=attend)
     return TextDiff(
@@ -345,6 +360,7 @@ def build_model(config: TextDiffConfig, data: Dataset) -> nn.Module:
         text_mask=config.text_mask == "on",
         class_names=data.class_names,
         criterion=criterion,
+        mirrored=mirrored,
     ).to(device)
 
 

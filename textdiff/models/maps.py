@@ -1,4 +1,4 @@
-"""What a head does to feature maps, as fast as it can be done. In: maps. Out: normalised, resized, convolved ones; layers.
+"""What a head does to feature maps, as fast as it can be done. In: maps. Out: normalised, resized, convolved ones; layers and how they begin.
 
 A convolution of an up-sampled map needs no up-sampled map: bilinear up-sampling acts on every channel alone, a 3x3
 convolution is nine 1x1 products, each shifted by a pixel. The products can thus be taken first, on the small map, and what
@@ -97,3 +97,14 @@ class ResidualPair(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
+
+
+def initialise(module: nn.Module) -> None:
+    """As the authors': weights N(0, 0.02), biases 0; batch normalisation N(1, 0.02); layer normalisation untouched."""
+    if isinstance(module, (nn.Conv2d, nn.Linear)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d) and module.affine:
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)

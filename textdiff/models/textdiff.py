@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from textdiff.base.checkpoints import load_strict
@@ -21,7 +22,8 @@ from textdiff.models import inference
 from textdiff.models.features import FeatureExtractor
 from textdiff.models.fusion import CrossModalAttention
 from textdiff.models.losses import DiceCE
-from textdiff.models.maps import ResidualPair, conv_of_resized, normalised, resized
+from textdiff.models.maps import ResidualPair, conv_of_resized, initialise, normalised, resized
+from textdiff.models.mirroring import mirrored_logits
 from textdiff.models.store import Pretrained, from_official
 from textdiff.models.text import TextEncoder
 
@@ -49,6 +51,7 @@ class HeadSpec:
     positions: give the pixels' places to the fusion (ours, see :class:`~textdiff.models.fusion.CrossModalAttention`).
     normalise: bring every feature channel of every image to mean 0 and variance 1 before the projection, and use group
         instead of batch normalisation in the classifier (ours): a handful of images has no batch statistics to trust.
+    dropout: share of the feature channels of an image that a training step leaves out, so that no few of them decide (ours).
     init: "official" draws every weight from N(0, 0.02), "default" is PyTorch's. After the former the attention is uniform
         at first and takes hundreds of steps to turn to any word.
 
@@ -64,6 +67,7 @@ class HeadSpec:
     attend: int | None = None
     positions: bool = False
     normalise: bool = False
+    dropout: float = 0.0
     init: Init = "official"
 
     def __post_init__(self) -> None:
@@ -71,12 +75,15 @@ class HeadSpec:
         for name, kind in (("fusion", Fusion), ("merge", Merge), ("init", Init)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name}={getattr(self, name)!r}: known are {', '.join(get_args(kind))}")
-        if len(self.hidden) != 2:
-            raise ValueError(f"hidden={list(self.hidden)}: the classifier has two hidden widths")
+        if len(self.hidden) != 2 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"hidden={list(self.hidden)}, dropout={self.dropout}: two hidden widths, from 0 to below 1"
+            )
 
 
 COMPACT = HeadSpec(64, (32, 16), 4, 16, merge="sum", attend=2, normalise=True, init="default")
-HEADS = {"official": HeadSpec(), "compact": COMPACT, "decoder": replace(COMPACT, merge="decoder")}
+DECODER = replace(COMPACT, merge="decoder")
+HEADS = {"official": HeadSpec(), "compact": COMPACT, "decoder": DECODER, "wide": replace(DECODER, dim=96)}
 
 
 class TextDiffHead(nn.Module):
@@ -117,7 +124,7 @@ class TextDiffHead(nn.Module):
             layers += [nn.Conv2d(before, width, 3, padding=1), norm, nn.ReLU(inplace=True)]
         self.classifier = nn.Sequential(*layers, nn.Conv2d(spec.hidden[-1], num_classes, 3, padding=1))
         if spec.init == "official":
-            self.apply(_initialise)
+            self.apply(initialise)
 
     def forward(
         self,
@@ -172,6 +179,8 @@ class TextDiffHead(nn.Module):
             raise ValueError(f"a head with fusion={self.spec.fusion!r} needs tokens")
         if self.spec.normalise:
             maps = [normalised(h) for h in maps]
+        if self.training and self.spec.dropout:
+            maps = [F.dropout2d(h, self.spec.dropout) for h in maps]
         return [pixelwise(self.project[name], h) if name else h for name, h in zip(self._names, maps, strict=True)]
 
     def _reading(self, maps: Sequence[Tensor]) -> list[int]:
@@ -188,25 +197,11 @@ class TextDiffHead(nn.Module):
         return h + self.cross(mean)[:, :, None, None]
 
     def load_official(self, state: Mapping[str, Tensor]) -> None:
-        """Takes the state dict that the authors' code writes.
-
-        Raises ValueError where this head is not in one of the authors' two configurations, or keys are missing or wrong.
-        """
+        """Takes the authors' state dict; raises ValueError for a head that is not one of their two, or other keys."""
         spec, later = self.spec, [name for name in self.project if name != "first"]
         if spec.fusion != "attention" or spec.merge != "concat" or spec.normalise or len(later) > 1:
             raise ValueError("the authors' weights fit the default head on three steps of four blocks only")
         load_strict(self, from_official(state, *later), source="the authors' code")
-
-
-def _initialise(module: nn.Module) -> None:
-    """As the authors': weights N(0, 0.02), biases 0; batch normalisation N(1, 0.02); layer normalisation untouched."""
-    if isinstance(module, (nn.Conv2d, nn.Linear)):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.BatchNorm2d) and module.affine:
-        nn.init.normal_(module.weight, 1.0, 0.02)
-        nn.init.zeros_(module.bias)
 
 
 class TextDiff(Pretrained):
@@ -217,8 +212,8 @@ class TextDiff(Pretrained):
         num_classes: background included.
         image: how a picture becomes the network's input.
         text_mask: hide padding from the attention (the authors' code does not).
-        class_names: for the record; default background, class 1, ...
-        criterion: the training loss.
+        class_names, criterion: for the record (default background, class 1, ...); the training loss.
+        mirrored: once trained, ask the mirrored picture too (:func:`textdiff.models.mirroring.mirrored_logits`).
     """
 
     SPECS: ClassVar = {"head": HeadSpec, "image": ImageSpec, "criterion": DiceCE}
@@ -233,16 +228,17 @@ class TextDiff(Pretrained):
         text_mask: bool = True,
         class_names: Sequence[str] = (),
         criterion: DiceCE = DiceCE(),
+        mirrored: bool = False,
     ) -> None:
         super().__init__()
-        self.features, self.text = features, text
+        self.features, self.text, self.mirrored = features, text, mirrored
         self.head = TextDiffHead(features.channels, text.dim if text else 1, num_classes, head)
         if text is None and head.fusion != "none":
             raise ValueError("without a text encoder, fusion must be 'none'")
         self.image, self.text_mask, self.criterion = replace(image, num_classes=num_classes), text_mask, criterion
         self.class_names = tuple(class_names) or ("background", *(f"class {k}" for k in range(1, num_classes)))
         about = {"head": asdict(head), "image": asdict(self.image), "criterion": asdict(criterion)}
-        about |= {"model": {"num_classes": num_classes, "text_mask": text_mask}}
+        about |= {"model": {"num_classes": num_classes, "text_mask": text_mask, "mirrored": mirrored}}
         self.settings = {"class_names": self.class_names, **about}
 
     @property
@@ -253,6 +249,10 @@ class TextDiff(Pretrained):
         """``images [B, 3, H, W]`` in [-1, 1] and B captions -> logits float32 ``[B, num_classes, H, W]``."""
         if len(images) != len(captions):
             raise ValueError(f"{len(images)} images but {len(captions)} captions")
+        asked_twice = self.mirrored and not self.training
+        return mirrored_logits(self._logits, images, captions) if asked_twice else self._logits(images, captions)
+
+    def _logits(self, images: Tensor, captions: Sequence[str]) -> Tensor:
         maps = self.features.maps(images)
         tokens, mask = self._read(captions)
         with mixed_precision(images.device, self.features.precision):

@@ -338,3 +338,27 @@ def test_numbers():
     assert numbers("0.5,1", float) == (0.5, 1.0) and numbers(7) == (7,)
     with pytest.raises(ValueError, match="'6;8' is not a comma-separated list of int numbers"):
         numbers("6;8")
+
+
+def test_fields_that_came_later_enter_the_id_only_when_they_say_something():
+    plain = TextDiffConfig.resolved(dataset="chest_phantoms")
+    old = {name: value for name, value in plain.to_record().items() if name not in TextDiffConfig.added}
+    assert config_from_record(old).run_id == plain.run_id
+    for change in ({"mirrored": "on"}, {"channel_dropout": 0.2}):
+        other = TextDiffConfig.resolved(dataset="chest_phantoms", **change)
+        assert other.run_id != plain.run_id and config_from_record(other.to_record()).run_id == other.run_id
+
+
+def test_what_does_not_go_with_mirrors_and_dropout_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="channel_dropout=0.2: unet has no frozen features"):
+        TextDiffConfig.resolved(dataset="chest_phantoms", model="unet", channel_dropout=0.2)
+    mine = {
+        "kind": "images",
+        "layout": "lvit",
+        "class_names": ["background", "left lung", "right lung"],
+        "licence": "x",
+    }
+    (tmp_path / "registry.json").write_text(json.dumps({"datasets": {"mine": mine | {"backbone": "phantoms_32"}}}))
+    monkeypatch.setenv("TEXTDIFF_REGISTRY", str(tmp_path / "registry.json"))
+    with pytest.raises(ValueError, match="mirrored='on': .*'left lung'"):
+        TextDiffConfig.resolved(dataset="mine", mirrored="on", text_encoder="tiny", n_labels=5)

@@ -53,6 +53,17 @@ def test_any_maps_classes_batches_and_sizes(channels, fusion, merge):
         assert logits.shape == (batch, classes, *size) and logits.isfinite().all()
 
 
+def test_channels_are_left_out_in_training_alone():
+    head = tiny_head((48, 24), 10, dropout=0.5, normalise=True).train()
+    one, other = (head(maps((48, 24)), tokens(), size=(12, 12)) for _ in range(2))
+    assert not torch.allclose(one, other)
+    head.eval()
+    one, other = (head(maps((48, 24)), tokens(), size=(12, 12)) for _ in range(2))
+    assert torch.equal(one, other)
+    with pytest.raises(ValueError, match=r"dropout=1\.0"):
+        tiny_head((48, 24), 10, dropout=1.0)
+
+
 @pytest.mark.parametrize("options", [{}, COMPACT, DECODER])
 def test_every_parameter_learns_and_a_batch_equals_single_images(options):
     channels = (48, 24, 16)
