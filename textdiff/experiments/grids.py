@@ -123,6 +123,9 @@ def _comparison(entry: registry.DatasetEntry) -> list[Row]:
     scratch = {"unet": "U-Net", "text_unet": "U-Net that reads"}
     if not entry.synthetic:
         frozen.append(Row("TextDiff, random weights", {"backbone": RANDOM + entry.backbone}))
+        maps = "0,1,2,3" if entry.name == "monuseg" else "1,2,3"
+        other = {"backbone": "timm:tf_efficientnet_lite2", "blocks": maps, "noise_steps": "none"}
+        frozen.append(Row("TextDiff, ImageNet network (EfficientNet-Lite2)", other))
         if entry.name == "monuseg":
             fine = {"image_size": 512, "blocks": "1,4,7", "noise_steps": "50"}
             frozen.append(Row("TextDiff at 512 px, one noise step", fine))

