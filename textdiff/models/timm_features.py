@@ -26,7 +26,8 @@ class TimmFeatures(FeatureExtractor):
         out_indices: which of its maps, counted from the finest (stride 2).
         weights: a file of the network's weights with timm's names (``.pth``, ``.safetensors``; never any code in it);
             None draws them.
-        precision, cache: see :class:`FeatureExtractor`.
+        precision: "bfloat16" rounds the maps alone; the network itself always computes in float32.
+        cache: see :class:`FeatureExtractor`.
         enlarge: how many times as large the network sees an image, bilinearly: its maps have as many times more cells.
 
     Images come in [-1, 1] and are brought to the mean and deviation that the network was trained with.
@@ -74,9 +75,9 @@ class TimmFeatures(FeatureExtractor):
         }
 
     def compute(self, images: Tensor) -> list[Tensor]:
-        images = ((images + 1) / 2 - self.mean) / self.deviation
-        if images.device.type == "cpu":  # up to 1.8 times as fast, and 1.2 times in float32
-            images = images.to(memory_format=torch.channels_last)
+        images = ((images.float() + 1) / 2 - self.mean) / self.deviation
         if self.enlarge > 1:
             images = F.interpolate(images, scale_factor=self.enlarge, mode="bilinear", align_corners=False)
-        return list(self.network(images))
+        # In bfloat16 EfficientNet-Lite2's maps, normalised, were off by 10 to 16 percent; our UNet's are by one
+        with torch.autocast(images.device.type, enabled=False):
+            return list(self.network(images))

@@ -69,6 +69,13 @@ def test_enlarged_images_give_as_many_times_finer_maps(timm):
             build(enlarge=factor)
 
 
+def test_in_bfloat16_the_maps_alone_are_rounded(timm):
+    images = pictures(2, 64)
+    rounded, exact = build(precision="bfloat16").maps(images), build()(images)
+    assert all(one.dtype == torch.bfloat16 for one in rounded)
+    assert all(torch.equal(a, b.bfloat16()) for a, b in zip(rounded, exact, strict=True))
+
+
 def test_images_are_brought_to_what_the_network_was_trained_with(timm):
     features, images = build(), pictures(1, 64)
     about = timm.get_pretrained_cfg(NAME)
