@@ -187,6 +187,32 @@ def _sizes(one: Comparison) -> list[str]:
     return [NOT_GIVEN if pd.isna(one.dz) else f"{one.dz:+.2f}", f"{100 * one.above:.0f} %"]
 
 
+def questions_table(grid: Grid, records: pd.DataFrame, base: str, label: str) -> Table:
+    """One difference under every question that can be asked of it: the Dice of the row `label` minus that of the row `base`.
+
+    One line per draw alone, then for all draws as they are, then for all as a sample of others. Without a draw that both rows
+    have, the table says "not run yet". Raises ValueError for a `base` or `label` that is not one row of the grid.
+    """
+    rows = by_row(grid, records)
+    kind = rows[0].configs[0].entry.kind
+    ours, theirs = (by_case(_bases(rows, grid.name, one)[0].draws, "dice") for one in (label, base))
+    both, lines = compare(ours, theirs), []
+    for seed in (seed for seed in ours if seed in theirs):
+        one = compare(ours[[seed]], theirs)
+        lines.append([f"draw {seed} alone", f"other {kind}", points(one.difference, one.low, one.high), p_text(one.p)])
+    if len(both.draws) > 1:
+        as_they_are = points(both.difference, both.cases_low, both.cases_high)
+        sampled = points(both.difference, both.low, both.high)
+        lines.append([f"these {len(both.draws)} draws", f"other {kind}", as_they_are, ""])
+        lines.append(["draws as a sample", f"other {kind}, other draws", sampled, p_text(both.p)])
+    caption = (
+        f"“{label}” minus “{base}” on {both.cases} test {kind}: points of Dice with 95 % intervals (a bootstrap over {kind} for "
+        "these draws together, otherwise of a t test) and the p of that test."
+    )
+    columns = ["taken", "what else might have been", "Dice", "p"]
+    return Table(text_frame(lines or [["", "", NOT_RUN, ""]], columns), caption)
+
+
 def row_mean(runs: pd.DataFrame, label: str, metric: str = "test/dice") -> float:
     """Mean of a metric over the draws of the row of `grid_records` called `label`; nan where none was run.
 

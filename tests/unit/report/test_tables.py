@@ -8,7 +8,16 @@ from textdiff.report import images as report
 from textdiff.report import volumes as report3d
 from textdiff.report.missing import NOT_GIVEN, NOT_RUN
 from textdiff.report.rows import grid_records
-from textdiff.report.tables import Table, differences, goals_table, mean_sd, p_text, paired_differences, row_mean
+from textdiff.report.tables import (
+    Table,
+    differences,
+    goals_table,
+    mean_sd,
+    p_text,
+    paired_differences,
+    questions_table,
+    row_mean,
+)
 
 
 def test_a_table_is_shown_with_its_caption_and_means_with_their_deviation():
@@ -77,6 +86,20 @@ def test_p_values_are_adjusted_over_the_rows_that_are_compared(images, tmp_path)
     assert raw["with text"] < raw["never run"]
     assert shown["with text"] == p_text(2 * raw["with text"]), "two rows beside the base"
     assert shown["never run"] == p_text(max(2 * raw["with text"], raw["never run"])) and shown["without"] == ""
+
+
+def test_one_difference_has_an_interval_for_every_question(images, none):
+    assert questions_table(IMAGES, images, "without", "with text").frame.values.tolist() == [
+        ["draw 0 alone", "other images", "+20.00 (-107.06 to +147.06)", "0.30"],
+        ["draw 1 alone", "other images", "+30.00 (-97.06 to +157.06)", "0.20"],
+        ["these 2 draws", "other images", "+25.00 (+15.00 to +35.00)", ""],
+        ["draws as a sample", "other images, other draws", "+25.00 (-44.19 to +94.19)", "0.20"],
+    ]
+    one = questions_table(IMAGES, images.iloc[:3], "without", "with text").frame
+    assert one["taken"].tolist() == ["draw 0 alone"], "a single draw is no sample of draws"
+    assert questions_table(IMAGES, none, "without", "with text").frame["Dice"].tolist() == [NOT_RUN]
+    with pytest.raises(ValueError, match="not one row 'no text'"):
+        questions_table(IMAGES, images, "without", "no text")
 
 
 def test_p_values_have_the_digits_that_are_read():
