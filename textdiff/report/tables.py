@@ -64,7 +64,7 @@ def p_text(p: float) -> str:
     """A p value with as many digits as are read: "<0.001", "0.004", "0.03"; "–" for nan."""
     if pd.isna(p):
         return NOT_GIVEN
-    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.01 else f"{p:.2f}"
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if round(p, 3) < 0.01 else f"{p:.2f}"
 
 
 def millions(count: float) -> str:
