@@ -161,7 +161,7 @@ def paired_differences(grid: Grid, records: pd.DataFrame, base: str, by: str = "
     adjusted = holm([float("nan") if runs is own else one.p for runs, own, one in zip(rows, bases, dice, strict=True)])
     lines = []
     for runs, own, one, other, p in zip(rows, bases, dice, second, adjusted, strict=True):
-        cells = [*_cells(one), p_text(p), *_sizes(one), points(other.difference, other.low, other.high, scale)]
+        cells = [*_cells(one, p), points(other.difference, other.low, other.high, scale)]
         if one.cases == 0:
             cells = ["", NOT_RUN, *[""] * 5]
         elif runs is own:
@@ -178,13 +178,11 @@ def paired_differences(grid: Grid, records: pd.DataFrame, base: str, by: str = "
     return grid_table_of(rows, records, lines, columns, text)
 
 
-def _cells(one: Comparison) -> list[Any]:
+def _cells(one: Comparison, adjusted: float) -> list[Any]:
     draws = ", ".join(f"{100 * value:+.2f}" for value in one.draws) if len(one.draws) > 1 else "one draw"
-    return [one.cases, points(one.difference, one.low, one.high), draws]
-
-
-def _sizes(one: Comparison) -> list[str]:
-    return [NOT_GIVEN if pd.isna(one.dz) else f"{one.dz:+.2f}", f"{100 * one.above:.0f} %"]
+    size = NOT_GIVEN if pd.isna(one.dz) else f"{one.dz:+.2f}"
+    dice = points(one.difference, one.low, one.high)
+    return [one.cases, dice, draws, p_text(adjusted), size, f"{100 * one.above:.0f} %"]
 
 
 def questions_table(grid: Grid, records: pd.DataFrame, base: str, label: str) -> Table:
