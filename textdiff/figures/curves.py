@@ -224,7 +224,7 @@ def worth_of_switches(worth: Mapping[str, pd.DataFrame], base: str) -> Figure:
     rows = [label for label in next(iter(worth.values())).index if label != base]
     fig, said = _dots(worth, rows, f"points of test Dice above “{base}”")
     alt = findings(f"Difference in Dice to “{base}”, in points", said)
-    return described(fig, alt, "Difference in test Dice, 95 % paired bootstrap interval over images, and single draws.")
+    return described(fig, alt, "Difference in test Dice, 95 % interval for other draws and images, and single draws.")
 
 
 def reading_dots(losses: pd.DataFrame) -> Figure:
@@ -237,7 +237,7 @@ def reading_dots(losses: pd.DataFrame) -> Figure:
     tables = {one: losses[losses["reading"] == one].set_index("row") for one in readings}
     fig, said = _dots(tables, rows, "points of Dice lost")
     alt = findings("Points of Dice lost with another sentence", said)
-    return described(fig, alt, "Points of Dice lost with another sentence, 95 % paired bootstrap interval.")
+    return described(fig, alt, "Points of Dice lost with another sentence, 95 % interval for other draws and images.")
 
 
 def _dots(tables: Mapping[str, pd.DataFrame], rows: Sequence[str], label: str) -> tuple[Figure, list[str]]:

@@ -15,13 +15,14 @@ import pandas as pd
 
 from textdiff.base.parsing import numbers
 from textdiff.data import registry
+from textdiff.evaluation.comparing import Comparison, compare, holm
 from textdiff.experiments.grids import Grid, grid
 from textdiff.experiments.images import TextDiffConfig
 from textdiff.figures.style import NOT_RUN
 from textdiff.models.store import REDRAWN, architecture_of, load_backbone
 from textdiff.report.missing import NOT_GIVEN
 from textdiff.report.rows import by_row, case_table, record_of
-from textdiff.report.tables import Table, by_case, mean_sd, paired, points, text_frame
+from textdiff.report.tables import Table, by_case, mean_sd, p_text, points, text_frame
 
 NOT_HERE = "not measured here"
 CEILING, MEMORY = "ceiling", "memory"
@@ -201,8 +202,8 @@ def choices_of(table: Grid, records: pd.DataFrame, rows: pd.DataFrame, device: s
     """The rows of the grid "cost", each with its Dice and the seconds of one prediction.
 
     `rows`: of `cost_rows`, whose work "choices" has a side for each label. Returns `choice`, `kind` (what is changed), `cost`
-    (seconds a picture), `dice` and `draws` (test Dice, 0..1), `n` (test cases), `runs` (the records), and the difference to the first
-    row (`report.tables.paired`).
+    (seconds a picture), `dice` and `draws` (test Dice, 0..1), `n` (test cases), `runs` (the records), and `against`: the difference
+    to the first row (`evaluation.comparing.compare`).
     """
     start: Any = table.configs(table.rows[0])[0]
     found, base = [], None
@@ -223,7 +224,7 @@ def choices_of(table: Grid, records: pd.DataFrame, rows: pd.DataFrame, device: s
                 "asked": len(configs),
                 "n": int(made[0]["test/n"]) if made else 0,
                 "runs": runs,
-                "against": paired(cases, base),
+                "against": compare(cases, base),
             }
         )
     return pd.DataFrame(found)
@@ -239,41 +240,48 @@ def _changed(start: Any, config: Any) -> str:
 def choices_table(choices: pd.DataFrame) -> Table:
     """`choices_of` as a table: how many times the cost of the first row, and what the Dice gains or loses."""
     lines, first = [], choices["cost"].iloc[0]
-    for one in choices.itertuples():
+    adjusted = holm([float("nan"), *(one.p for one in choices["against"][1:])])
+    for one, p in zip(choices.itertuples(), adjusted, strict=True):
         times = NOT_HERE if pd.isna(one.cost / first) else f"{one.cost / first:.2f}"
         dice = mean_sd(pd.Series(one.draws, dtype=float)) if one.draws else NOT_RUN
-        above = "the base" if one.Index == 0 else points(one.against)
+        above = "the base" if one.Index == 0 else _these_draws(one.against)
         seconds = f"{1000 * one.cost:,.0f}" if not pd.isna(one.cost) else NOT_HERE
         lines.append(
             [one.choice, one.kind, seconds, times, f"{len(one.draws)} of {one.asked}", dice, above if one.draws else ""]
+            + ["" if pd.isna(p) else p_text(p)]
         )
     n, base = max(choices["n"]), choices["choice"].iloc[0]
     caption = (
         f"One choice changed at a time, against “{base}”. Dice in percent of {n or 'no'} test images (mean ± standard deviation over "
         "draws of the labelled images), a part of the test set: these short runs compare choices and are no results. Difference in points, "
-        "with its 95 % bootstrap interval over images in brackets. Milliseconds of one picture from pixels and sentence to "
+        "in brackets its 95 % bootstrap interval over images for these draws; p: for other draws and other images, after Holm over the "
+        "rows. Milliseconds of one picture from pixels and sentence to "
         "logits, measured in turns."
     )
-    columns = ["choice", "changes", "ms a picture", "times the cost", "draws", "Dice", f"above “{base}”"]
+    columns = ["choice", "changes", "ms a picture", "times the cost", "draws", "Dice", f"above “{base}”", "p (Holm)"]
     return Table(text_frame(lines, columns), caption)
+
+
+def _these_draws(one: Comparison) -> str:
+    return points(one.difference, one.cases_low, one.cases_high)
 
 
 def advice(choices: pd.DataFrame) -> str:
     """Of each choice of `choices_of` whether it is cheaper, and whether it is better, worse, or neither.
 
-    Better and worse: the interval of the difference is clear of zero, and so is every draw.
+    Better and worse: in these draws, that is, their interval over images is clear of zero, and so is each of them.
     """
     first, lines = choices.iloc[0], []
     for one in choices.iloc[1:].itertuples():
         difference, times = one.against, one.cost / first["cost"]
         price = NOT_HERE if pd.isna(times) else f"{times:.2f} times the time"
-        if not difference["cases"]:
+        if not difference.cases:
             lines.append(f"{one.choice}: {NOT_RUN}")
             continue
-        above = difference["low"] > 0 and min(difference["draws"]) > 0
-        below = difference["high"] < 0 and max(difference["draws"]) < 0
+        above = difference.cases_low > 0 and min(difference.draws) > 0
+        below = difference.cases_high < 0 and max(difference.draws) < 0
         worth = "better" if above else "worse" if below else "no clear difference"
-        lines.append(f"{one.choice}: {price}, {worth} in Dice ({points(difference)} points)")
+        lines.append(f"{one.choice}: {price}, {worth} in Dice ({_these_draws(difference)} points)")
     return "\n".join([f"Against {first['choice']}:", *lines])
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pandas as pd
 
 from textdiff.experiments.grids import Grid
@@ -22,14 +20,10 @@ def departures(grid: Grid) -> Table:
 
 def differences_by_labels(grid: Grid, records: pd.DataFrame, base: str) -> Table:
     """`report.tables.paired_differences` to the row `base` at every number of labelled cases, one model after the other."""
-    parts = []
-    for n in dict.fromkeys(row.fields["n_labels"] for row in grid.rows):
-        part = replace(grid, rows=tuple(row for row in grid.rows if row.fields["n_labels"] == n))
-        table = paired_differences(part, records, base)
-        rows = table.frame[table.frame["Model"] != base].copy()
-        rows.insert(1, "n labelled", n)
-        parts.append(rows)
-    return Table(pd.concat(parts).sort_values("Model", kind="stable", ignore_index=True), table.caption)
+    table = paired_differences(grid, records, base, by="n_labels")
+    frame = table.frame
+    frame.insert(1, "n labelled", [row.fields["n_labels"] for row in grid.rows])
+    return Table(frame[frame["Model"] != base].sort_values("Model", kind="stable", ignore_index=True), table.caption)
 
 
 def gain(grid: Grid, records: pd.DataFrame, base: str, label: str = "TextDiff") -> float:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from textdiff.base import paths
+from textdiff.evaluation.comparing import Comparison, compare
 from textdiff.evaluation.probe import by_block_and_step
 from textdiff.experiments.grids import Grid
 from textdiff.report.missing import NOT_GIVEN, NOT_RUN, grid_caption, score_words
@@ -17,7 +18,6 @@ from textdiff.report.tables import (
     by_case,
     grid_table_of,
     millions,
-    paired,
     points,
     results,
     score_of,
@@ -92,16 +92,16 @@ def reading_losses(grid: Grid, records: pd.DataFrame) -> pd.DataFrame:
     `difference` is the Dice with the own sentence minus that with the other. nan where the run is not made, or does not read.
     """
     losses = [
-        {"row": runs.row.label, "reading": reading, **loss}
+        {"row": runs.row.label, "reading": reading, **asdict(loss)}
         for runs in by_row(grid, records)
         for reading, loss in _losses(runs.draws).items()
     ]
     return pd.DataFrame(losses)
 
 
-def _losses(draws: pd.DataFrame) -> dict[str, dict[str, Any]]:
+def _losses(draws: pd.DataFrame) -> dict[str, Comparison]:
     own = by_case(draws, "dice")
-    return {reading: paired(own, by_case(draws, name)) for reading, name in READINGS.items()}
+    return {reading: compare(own, by_case(draws, name)) for reading, name in READINGS.items()}
 
 
 def reading_table(grid: Grid, records: pd.DataFrame) -> Table:
@@ -111,12 +111,14 @@ def reading_table(grid: Grid, records: pd.DataFrame) -> Table:
         if runs.configs[0].reads:
             cells = [NOT_RUN, *[""] * len(READINGS)]
             if len(runs.draws):
-                cells = [score_of(runs.draws, "dice"), *map(points, _losses(runs.draws).values())]
+                losses = _losses(runs.draws).values()
+                cells = [score_of(runs.draws, "dice"), *(points(one.difference, one.low, one.high) for one in losses)]
             lines.append([runs.row.label, len(runs.draws), *cells])
     text = [
         "Test Dice with each image's own sentence (percent; mean ± standard deviation over draws), and how many points are lost "
         "with another: for each image in each draw, then the mean over draws, then over images.",
-        "In brackets: 95 % bootstrap over the test images. A loss whose interval holds zero is no sign of reading.",
+        "In brackets: 95 % interval for other draws and other images (where there is one draw, for other images alone), each "
+        "loss by itself. A loss whose interval holds zero is no sign of reading.",
         "Another's of the same kind: of a test image whose sentence names as many areas, so that only what it says of them "
         "differs. None: an empty sentence, never met in training. Models that do not read have no row.",
     ]

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
-from textdiff.evaluation.metrics import bootstrap_interval
+from textdiff.evaluation.comparing import Comparison, compare, holm
 from textdiff.experiments.grids import Grid
 from textdiff.report.missing import NOT_GIVEN, NOT_RUN, grid_caption
 from textdiff.report.rows import RowRuns, by_row, case_table
 
 # The score beside the Dice in tables of differences: column of the per-case tables, header, scale, and what it is.
 SECOND = {
-    "images": ("dice_native", "native Dice", 100, "Native Dice: the same at the images' own size."),
-    "volumes": ("hd95_mm", "HD95 (mm)", 1, "HD95 in mm, below zero where the row is better."),
+    "images": ("dice_native", "native Dice", 100, "native Dice: the difference at the images' own size."),
+    "volumes": ("hd95_mm", "HD95 (mm)", 1, "HD95: its difference, below zero where the row is better."),
 }
 
 
@@ -52,12 +52,19 @@ def score_of(draws: pd.DataFrame, name: str, scale: float = 100) -> str:
     return mean_sd(draws[key], scale) if key in draws.columns else NOT_GIVEN
 
 
-def points(one: Mapping[str, Any], scale: float = 100) -> str:
-    """A row of `differences` with its sign, in points unless another scale is given, and its interval in brackets."""
-    mean, low, high = (scale * one[name] for name in ("difference", "low", "high"))
-    if pd.isna(mean):
+def points(difference: float, low: float, high: float, scale: float = 100) -> str:
+    """A difference with its sign, in points unless another scale is given, and its interval in brackets."""
+    if pd.isna(difference):
         return NOT_GIVEN
-    return f"{mean:+.2f}" + ("" if pd.isna(low) else f" ({low:+.2f} to {high:+.2f})")
+    interval = "" if pd.isna(low) else f" ({scale * low:+.2f} to {scale * high:+.2f})"
+    return f"{scale * difference:+.2f}{interval}"
+
+
+def p_text(p: float) -> str:
+    """A p value with as many digits as are read: "<0.001", "0.004", "0.03"; "–" for nan."""
+    if pd.isna(p):
+        return NOT_GIVEN
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if round(p, 3) < 0.01 else f"{p:.2f}"
 
 
 def millions(count: float) -> str:
@@ -101,22 +108,33 @@ def results(rows: Sequence[RowRuns], scores: Mapping[str, tuple[str, float]]) ->
 
 
 def differences(grid: Grid, records: pd.DataFrame, base: str, score: str = "dice") -> pd.DataFrame:
-    """How much each row of a grid is above the row labelled `base`, case by case.
+    """How much each row of a grid is above the row labelled `base`, case by case and draw by draw.
 
-    `score`: a column of the per-case tables. For each test case the row's score minus the base row's, in draws that both have;
-    then the mean over draws, then over cases. Returns one row per row of the grid, in the score's unit: `difference`, `low` and
-    `high` (95 % bootstrap over cases), `cases` (their number), `draws` (the mean difference of each draw). Rows that cannot be
-    compared yet hold nan. Raises ValueError for a base that is not one row of the grid.
+    `score`: a column of the per-case tables. Returns one row per row of the grid with the columns of
+    `evaluation.comparing.Comparison`; rows that cannot be compared yet hold nan. Raises ValueError for a base that is not one row
+    of the grid.
     """
-    return _differences(by_row(grid, records), grid.name, base, score)
+    rows = by_row(grid, records)
+    compared = _compared(rows, _bases(rows, grid.name, base), score)
+    return pd.DataFrame([asdict(one) for one in compared], index=[runs.row.label for runs in rows])
 
 
-def _differences(rows: Sequence[RowRuns], name: str, base: str, score: str) -> pd.DataFrame:
-    labels = [runs.row.label for runs in rows]
-    if labels.count(base) != 1:
-        raise ValueError(f"the grid {name} has not one row {base!r}; its rows are {', '.join(labels)}")
-    scores = [by_case(runs.draws, score) for runs in rows]
-    return pd.DataFrame([paired(one, scores[labels.index(base)]) for one in scores], index=labels)
+def _bases(rows: Sequence[RowRuns], name: str, base: str, by: str = "") -> list[RowRuns]:
+    """The row that each row is compared with: the one labelled `base`, with the same value of the field `by` where that is given."""
+    found = []
+    for runs in rows:
+        same = [one for one in rows if not by or getattr(one.configs[0], by) == getattr(runs.configs[0], by)]
+        fitting = [one for one in same if one.row.label == base]
+        if len(fitting) != 1:
+            labels = ", ".join(one.row.label for one in same)
+            raise ValueError(f"the grid {name} has not one row {base!r}; its rows are {labels}")
+        found += fitting
+    return found
+
+
+def _compared(rows: Sequence[RowRuns], bases: Sequence[RowRuns], score: str) -> list[Comparison]:
+    scores = {id(runs): by_case(runs.draws, score) for runs in rows}
+    return [compare(scores[id(runs)], scores[id(base)]) for runs, base in zip(rows, bases, strict=True)]
 
 
 def by_case(draws: pd.DataFrame, score: str) -> pd.DataFrame:
@@ -129,42 +147,68 @@ def by_case(draws: pd.DataFrame, score: str) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def paired(ours: pd.DataFrame, base: pd.DataFrame) -> dict[str, Any]:
-    """The difference of two tables of `by_case`, on the cases and draws that both have: one row of `differences`."""
-    both = (ours - base)[[seed for seed in ours if seed in base]].dropna()
-    if both.empty:
-        return dict.fromkeys(("difference", "low", "high"), float("nan")) | {"cases": 0, "draws": ()}
-    of_case, draws = both.mean(axis=1), tuple(both.mean())
-    low, high = bootstrap_interval(of_case)
-    return {"difference": of_case.mean(), "low": low, "high": high, "cases": len(both), "draws": draws}
+def paired_differences(grid: Grid, records: pd.DataFrame, base: str, by: str = "") -> Table:
+    """Each row of a grid minus the row labelled `base`, on the same test cases and draws (`evaluation.comparing`).
 
-
-def paired_differences(grid: Grid, records: pd.DataFrame, base: str) -> Table:
-    """Each row of a grid minus the row labelled `base`, on the same test cases and draws.
-
-    Made of `differences` (which says what is raised): points of Dice, draw by draw, and the score of `SECOND`. A row that cannot
-    be compared yet says "not run yet".
+    `by`: a field of the configurations; then the base of a row is the one with the same value of it. Points of Dice, what its
+    p and size are, and the score of `SECOND`. A row that cannot be compared yet says "not run yet". Raises as `differences`.
     """
     rows = by_row(grid, records)
     kind = rows[0].configs[0].entry.kind
     score, header, scale, also = SECOND[kind]
-    dice, second = (_differences(rows, grid.name, base, name) for name in ("dice", score))
+    bases = _bases(rows, grid.name, base, by)
+    dice, second = (_compared(rows, bases, name) for name in ("dice", score))
+    adjusted = holm([float("nan") if runs is own else one.p for runs, own, one in zip(rows, bases, dice, strict=True)])
     lines = []
-    for (label, one), (_, other) in zip(dice.iterrows(), second.iterrows(), strict=True):
-        draws = ", ".join(f"{100 * value:+.2f}" for value in one["draws"])
-        cells = [one["cases"], points(one), draws, points(other, scale)]
-        if one["cases"] == 0:
-            cells = ["", NOT_RUN, "", ""]
-        elif label == base:
-            cells = [one["cases"], "the base", "", ""]
-        lines.append([label, *cells])
+    for runs, own, one, other, p in zip(rows, bases, dice, second, adjusted, strict=True):
+        cells = [*_cells(one, p), points(other.difference, other.low, other.high, scale)]
+        if one.cases == 0:
+            cells = ["", NOT_RUN, *[""] * 5]
+        elif runs is own:
+            cells = [one.cases, "the base", *[""] * 5]
+        lines.append([runs.row.label, *cells])
     text = [
-        f"Difference to “{base}” in points of Dice (percent), above zero where the row is better: for each test case in each "
-        f"draw of the labelled {kind}, then the mean over draws, then over cases. {also}",
-        f"In brackets: 95 % bootstrap over the test {kind}; it does not hold the spread between draws, which stands draw by "
-        "draw beside the Dice.",
+        f"Difference to “{base}” in points of Dice (percent), above zero where the row is better, on the same test {kind} and "
+        f"draws of the labelled {kind}; in brackets its 95 % interval for other draws and other {kind} (where there is one "
+        f"draw, for other {kind} alone).",
+        f"p: of the same t test, after Holm over the rows of this table; dz: the mean over {kind} divided by its standard "
+        f"deviation between them; better: share of {kind} on which the row is; {also}",
     ]
-    return grid_table_of(rows, records, lines, ["Model", "test n", "Dice", "draw by draw", header], text)
+    columns = ["Model", "test n", "Dice", "draw by draw", "p (Holm)", "dz", "better", header]
+    return grid_table_of(rows, records, lines, columns, text)
+
+
+def _cells(one: Comparison, adjusted: float) -> list[Any]:
+    draws = ", ".join(f"{100 * value:+.2f}" for value in one.draws) if len(one.draws) > 1 else "one draw"
+    size = NOT_GIVEN if pd.isna(one.dz) else f"{one.dz:+.2f}"
+    dice = points(one.difference, one.low, one.high)
+    return [one.cases, dice, draws, p_text(adjusted), size, f"{100 * one.above:.0f} %"]
+
+
+def questions_table(grid: Grid, records: pd.DataFrame, base: str, label: str) -> Table:
+    """One difference under every question that can be asked of it: the Dice of the row `label` minus that of the row `base`.
+
+    One line per draw alone, then for all draws as they are, then for all as a sample of others. Without a draw that both rows
+    have, the table says "not run yet". Raises ValueError for a `base` or `label` that is not one row of the grid.
+    """
+    rows = by_row(grid, records)
+    kind = rows[0].configs[0].entry.kind
+    ours, theirs = (by_case(_bases(rows, grid.name, one)[0].draws, "dice") for one in (label, base))
+    both, lines = compare(ours, theirs), []
+    for seed in (seed for seed in ours if seed in theirs):
+        one = compare(ours[[seed]], theirs)
+        lines.append([f"draw {seed} alone", f"other {kind}", points(one.difference, one.low, one.high), p_text(one.p)])
+    if len(both.draws) > 1:
+        as_they_are = points(both.difference, both.cases_low, both.cases_high)
+        sampled = points(both.difference, both.low, both.high)
+        lines.append([f"these {len(both.draws)} draws", f"other {kind}", as_they_are, ""])
+        lines.append(["draws as a sample", f"other {kind}, other draws", sampled, p_text(both.p)])
+    caption = (
+        f"“{label}” minus “{base}” on {both.cases} test {kind}: points of Dice with 95 % intervals (a bootstrap over {kind} for "
+        "these draws together, otherwise of a t test) and the p of that test."
+    )
+    columns = ["taken", "what else might have been", "Dice", "p"]
+    return Table(text_frame(lines or [["", "", NOT_RUN, ""]], columns), caption)
 
 
 def row_mean(runs: pd.DataFrame, label: str, metric: str = "test/dice") -> float:

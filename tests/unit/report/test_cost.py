@@ -144,15 +144,16 @@ def test_choices_have_their_price_and_their_worth(rows, tmp_path):
     choices = cost.choices_of(three, records, rows)
     assert choices["kind"].tolist() == ["where it starts", "noise steps", "blocks"]
     shown = cost.choices_table(choices).frame.iloc[:, 2:].values.tolist()
-    assert shown[0] == ["100", "1.00", "2 of 2", "55.00 ± 7.07", "the base"]
-    assert shown[1] == ["250", "2.50", "1 of 2", "70.00", "+20.00 (+20.00 to +20.00)"], "in the draw that both have"
-    assert shown[2] == ["not measured here", "not measured here", "0 of 2", "not run yet", ""]
+    assert shown[0] == ["100", "1.00", "2 of 2", "55.00 ± 7.07", "the base", ""]
+    one = ["250", "2.50", "1 of 2", "70.00", "+20.00 (+20.00 to +20.00)", "<0.001"]
+    assert shown[1] == one, "in the draw that both have"
+    assert shown[2] == ["not measured here", "not measured here", "0 of 2", "not run yet", "", ""]
     assert "three noise steps: 2.50 times the time, better in Dice" in cost.advice(choices)
     assert "one block: not run yet" in cost.advice(choices)
     made += [(steps[1], 0.59)]  # now the draws do not agree
     records = pd.DataFrame([little.image_record(tmp_path, one, {"001": dice, "002": dice}) for one, dice in made])
     choices = cost.choices_of(three, records.assign(experiment="textdiff2d"), rows)
-    assert choices.loc[1, "against"]["low"] > 0 and "no clear difference" in cost.advice(choices)
+    assert choices.loc[1, "against"].cases_low > 0 and "no clear difference" in cost.advice(choices)
     nothing = records.iloc[:0]
     assert "of no test images" in cost.choices_table(cost.choices_of(three, nothing, rows)).caption
 
@@ -167,6 +168,8 @@ def test_the_published_choices_are_whole_and_say_what_the_page_makes_of_them():
     assert dear.items() <= clear.items()
     assert clear["float32"] != "better"
     assert {clear[one] for one in ("three noise steps", "one block", "two blocks", "four blocks")} == {"no clear"}
+    p = cost.choices_table(choices).frame["p (Holm)"][1:].astype(float)
+    assert (p > 0.05).all(), "the page says that two draws prove none of it for other draws"
 
 
 # --- tables of the book ------------------------------------------------------------------------------------

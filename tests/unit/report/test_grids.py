@@ -6,6 +6,7 @@ import math
 
 import pandas as pd
 
+from tests.unit.report.little import image_record
 from textdiff.experiments.grids import grid
 from textdiff.report.grids import departures, differences_by_labels, gain, hardware
 
@@ -24,13 +25,29 @@ def test_departures_say_what_each_row_sets():
 
 def test_differences_by_labels_has_every_model_at_every_number():
     asked = grid("label_efficiency", "chest_phantoms")
-    frame = differences_by_labels(asked, NONE, "U-Net").frame
+    table = differences_by_labels(asked, NONE, "U-Net")
+    frame = table.frame
     assert list(zip(frame["Model"], frame["n labelled"], strict=True)) == [
         ("TextDiff", 10),
         ("TextDiff", 60),
         ("TextDiff without text", 10),
         ("TextDiff without text", 60),
     ]
+    assert f"{len(asked.all())} of {len(asked.all())} runs have no record yet" in table.caption, (
+        "of all numbers of labels"
+    )
+
+
+def test_a_row_is_compared_with_the_base_of_as_many_labels(tmp_path):
+    asked = grid("label_efficiency", "chest_phantoms")
+    dice = {10: {"U-Net": 0.3, "TextDiff": 0.5}, 60: {"U-Net": 0.6, "TextDiff": 0.7}}
+    made = [
+        image_record(tmp_path, asked.configs(row)[0], {"001": dice[row.fields["n_labels"]][row.label], "002": 0.4})
+        for row in asked.rows
+        if row.label != "TextDiff without text"
+    ]
+    frame = differences_by_labels(asked, pd.DataFrame(made), "U-Net").frame
+    assert [cell.split()[0] for cell in frame["Dice"][:2]] == ["+10.00", "+5.00"]
 
 
 def test_without_records_there_is_no_gain_and_no_machine():
