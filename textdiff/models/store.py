@@ -302,7 +302,8 @@ class Pretrained(nn.Module):
     model.safetensors (all that is not frozen) and, of a model with frozen features, these in ``unet/`` or ``backbone/``.
 
     The class gives ``SPECS``: settings that are objects, and how each is made from what JSON holds. The model gives
-    ``settings``: the constructor's arguments apart from text and features.
+    ``settings``: the constructor's arguments apart from text and features. ``LATER``: settings that came later, by their
+    path, and what files without them mean.
 
     Attributes:
         trained_on: {"dataset": name, "cases": [fingerprints]} of the cases it was trained on; {} if unknown.
@@ -310,6 +311,7 @@ class Pretrained(nn.Module):
     """
 
     SPECS: ClassVar[Mapping[str, Callable[..., Any]]]
+    LATER: ClassVar[Mapping[str, Any]] = {}
     STORED: ClassVar[torch.dtype] = torch.float32
     settings: dict[str, object]
     text: TextEncoder | None
@@ -352,10 +354,10 @@ class Pretrained(nn.Module):
             model = _built(cls, about, folder)
             model.trained_on = about["trained_on"]
             model.domain = Domain.from_json(about["domain"]) if "domain" in about else None
-            _check_whole(model.settings, about)
+            _check_whole(model.settings, about, cls.LATER)
             features: Any = getattr(model, "features", None)
             if features is not None:
-                _check_whole(features.settings, about["features"], "features.")
+                _check_whole(features.settings, about["features"], cls.LATER, "features.")
         except (KeyError, TypeError, AttributeError) as error:
             said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{folder / 'config.json'} does not describe a {cls.__name__}: {said}") from error
@@ -380,13 +382,17 @@ def _built(cls: type[Model], about: Mapping[str, Any], folder: Path) -> Model:
     return cls(**{**parts, **settings, **about["model"], **objects})
 
 
-def _check_whole(settings: Mapping[str, Any], about: Mapping[str, Any], where: str = "") -> None:
-    """Raises KeyError for a setting that a file leaves out: its default is not what the model was trained with."""
+def _check_whole(
+    settings: Mapping[str, Any], about: Mapping[str, Any], later: Mapping[str, Any], where: str = ""
+) -> None:
+    """Raises KeyError for a setting that a file leaves out, unless what it means without it is known (``later``)."""
     for key, value in settings.items():
+        path = f"{where}{key}"
         if key not in about:
-            raise KeyError(f"{where}{key}")
-        if isinstance(value, Mapping):
-            _check_whole(value, about[key], f"{where}{key}.")
+            if (path, value) not in later.items():
+                raise KeyError(path)
+        elif isinstance(value, Mapping):
+            _check_whole(value, about[key], later, f"{path}.")
 
 
 def own_state(model: nn.Module) -> dict[str, Tensor]:

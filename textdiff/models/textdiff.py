@@ -40,8 +40,7 @@ class HeadSpec:
     """The settings of a :class:`TextDiffHead`. Defaults are the authors' (``src/pixel_classifier.py``).
 
     dim: width that every scale is projected to (by a 1x1 convolution, unless it has it already).
-    hidden: widths of the two 3x3 convolutions of the classifier.
-    num_heads, head_dim: of the attention.
+    hidden: widths of the classifier's two 3x3 convolutions. num_heads, head_dim: of the attention.
     fusion: "attention" (the method), "pooled" (the mean token is added to every pixel; the ablation's text without
         cross-attention), or "none" (no text; the ablation's first row).
     merge: "concat" stacks the up-sampled scales (authors); "sum" adds each to the next finer one, which is lighter;
@@ -217,6 +216,7 @@ class TextDiff(Pretrained):
     """
 
     SPECS: ClassVar = {"head": HeadSpec, "image": ImageSpec, "criterion": DiceCE}
+    LATER: ClassVar = {"head.dropout": 0.0, "model.mirrored": False, "features.enlarge": 1}
 
     def __init__(
         self,
