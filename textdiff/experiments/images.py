@@ -33,6 +33,7 @@ from textdiff.experiments.config import (
     Within,
     check_backbone_fits,
     check_backbone_known,
+    limited,
     optimisation,
     test_cases,
     validation_cases,
@@ -124,6 +125,8 @@ class TextDiffConfig(Config):
     ``head``: "official" (the authors' sizes), "compact" (ours: 64 channels, scales summed, features normalised),
     "decoder" (ours: compact, and a convolution at every scale on the way up) or "wide" (the same of 96 channels).
     ``channel_dropout``: share of the feature channels that a training step leaves out.
+    ``unlabelled``: images with sentences and without masks that are learned from as well; what was trained on the labelled
+    ones marks them. Needs ``mirrored``.
     ``mirrored``: "on" asks a trained model about the mirrored image too, the sentence following (any model).
     ``ema_decay``: memory of the average of the weights that is kept; 0 keeps the latest weights.
     ``views``: different random views of a labelled image; 0 draws a new one each time (frozen features of a bounded number
@@ -136,7 +139,7 @@ class TextDiffConfig(Config):
     notebook: ClassVar[str] = "13_textdiff"
     renamed: ClassVar[Mapping[str, str]] = {"steps": "noise_steps", "schedule": "lr_schedule"}
     derived: ClassVar[Mapping[str, str]] = {"backbone_weights": "backbone", "text_encoder_weights": "text_encoder"}
-    added: ClassVar[Mapping[str, Any]] = {"channel_dropout": 0.0, "mirrored": "off"}
+    added: ClassVar[Mapping[str, Any]] = {"channel_dropout": 0.0, "mirrored": "off", "unlabelled": 0}
     reads_data: ClassVar[bool] = True
 
     dataset: ImageSet = "chest_phantoms"
@@ -174,6 +177,7 @@ class TextDiffConfig(Config):
     select_on: Literal["val", "test"] = "val"
     channel_dropout: Annotated[float, Within(least=0, most=0.9)] = 0.0
     mirrored: Switch = "off"
+    unlabelled: Annotated[int | Literal["all"], Within(least=0)] = 0
     backbone_weights: str = AUTO
     text_encoder_weights: str = AUTO
 
@@ -232,6 +236,10 @@ class TextDiffConfig(Config):
         if self.mirrored == "on" and told_by_side:
             raise ValueError(
                 f"mirrored='on': a mirror image exchanges the classes that a side tells, such as {told_by_side[0]!r}"
+            )
+        if self.unlabelled and self.mirrored == "off":
+            raise ValueError(
+                f"unlabelled={self.unlabelled!r} needs mirrored='on': a teacher is trusted where both its answers agree"
             )
         if self.from_scratch and self.channel_dropout:
             raise ValueError(
@@ -406,35 +414,82 @@ def training_images(config: TextDiffConfig, data: Dataset, cases: Sequence[Case]
 def train(model: nn.Module, config: TextDiffConfig, data: Dataset, cases: Sequence[Case], checkpoint: Path) -> list:
     """Trains ``model`` on ``cases``; the best weights by mean Dice on the choosing images stay (``select_on``).
 
-    An interrupted training continues from ``checkpoint``. Returns one row per validation (:func:`textdiff.training.fit.fit`).
+    With ``unlabelled`` images what is trained so far teaches: it marks them, and the model begins again with both
+    (:mod:`textdiff.training.teaching`). An interrupted training continues from ``checkpoint``. Returns one row per validation
+    (:func:`textdiff.training.fit.fit`) of the last training; "teacher" is the best score of the one before.
     """
+    labelled = training_images(config, data, cases)
+    if not config.unlabelled:
+        return _fitted(model, config, data, labelled, checkpoint)
+    from textdiff.base.checkpoints import read_checkpoint, write_checkpoint
+    from textdiff.data.images.views import MixedImages
+    from textdiff.training.weights import put, trained_state
+
+    own = trained_state(model)
+    first = {name: value.detach().clone() for name, value in own.items()}
+    taught = checkpoint.with_name("teacher.safetensors")
+    if taught.is_file():
+        put(read_checkpoint(taught), own)
+    else:
+        _fitted(model, config, data, labelled, checkpoint)
+        write_checkpoint(taught, own)
+    marked = _marked(model, config, data, cases)
+    teacher = _dice(model, config, data)
+    put(first, own)
+    both, checkpoint = MixedImages(labelled, marked), checkpoint.with_name("student.safetensors")
+    history = _fitted(model, config, data, both, checkpoint, 2 * config.batch_size)
+    return [row | {"teacher": teacher} for row in history]
+
+
+def _marked(model: nn.Module, config: TextDiffConfig, data: Dataset, cases: Sequence[Case]) -> TrainingImages:
+    """Unlabelled images as a trained model marks them; of frozen features views of which it has the features already."""
+    from textdiff.data.images.views import TrainingImages
+    from textdiff.training.teaching import marked_cases
+
+    known = {case.name for case in cases}
+    others = limited([case for case in data.unlabelled if case.name not in known], config.unlabelled)
+    marked = marked_cases(model.eval(), others, image_spec(config, data), device=resolve_device(config.device))
+    changed = config.augmentation if config.from_scratch else "follow"
+    return TrainingImages(marked, image_spec(config, data), changed, config.seed, views=0)
+
+
+def _fitted(
+    model: nn.Module, config: TextDiffConfig, data: Dataset, images: Any, checkpoint: Path, batch_size: int = 0
+) -> list:
+    """One training with validation, on labelled images or on these and others in turn (then with twice the batch)."""
     from textdiff.training.batches import workers_for
     from textdiff.training.fit import fit
 
-    images = training_images(config, data, cases)
-    chosen = validation_cases(config, data) if config.select_on == "val" else test_cases(config, data)
-    how = optimisation(config)
     features = getattr(model, "features", None)
     cache = None if features is None else features.cache
+    device, chosen = resolve_device(config.device), _choosing(config, data)
 
     def validate(trained: nn.Module) -> float:
         with _caching(features, cache):
-            return float(score(trained, config, data, chosen, progress=False)["dice"].mean())
+            return _dice(trained, config, data)
 
-    device = resolve_device(config.device)
-    workers = workers_for(device) if config.workers == AUTO else config.workers
     # Views that never come twice would only fill the cache; validation images come again and again
     with _caching(features, cache if images.come_again else None):
         return fit(
             model,
             images,
-            how,
+            optimisation(config, batch_size=batch_size or config.batch_size),
             compiling=getattr(model, "head", None),
             validate=validate if chosen else None,
             device=device,
             checkpoint=checkpoint,
-            workers=workers,
+            workers=workers_for(device) if config.workers == AUTO else config.workers,
         )
+
+
+def _choosing(config: TextDiffConfig, data: Dataset) -> list[Case]:
+    return validation_cases(config, data) if config.select_on == "val" else test_cases(config, data)
+
+
+def _dice(model: nn.Module, config: TextDiffConfig, data: Dataset) -> float:
+    """Mean Dice on the choosing images, nan where there are none."""
+    chosen = _choosing(config, data)
+    return float(score(model, config, data, chosen, progress=False)["dice"].mean()) if chosen else float("nan")
 
 
 def _caching(features: Any, cache: Any) -> AbstractContextManager[None]:

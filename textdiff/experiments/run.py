@@ -69,6 +69,8 @@ def _make(run: Run, config: Any, work: Any) -> None:
         "train/best_step": best["step"],
         "train/seconds": history[-1]["seconds"],
     }
+    if "teacher" in best:
+        metrics["train/teacher_dice"] = best["teacher"]
     drawn = work.figures(model, config, data, per_case, history)
     run.save(metrics, per_case, drawn, about={"training_cases": seen})
     shutil.rmtree(checkpoint.parent, ignore_errors=True)  # scratch: the record is whole now

@@ -16,22 +16,28 @@ from textdiff.data.images.transforms import dihedral_caption
 LEFT_RIGHT = 4  # of the eight symmetries of a square
 
 
-def mirrored_logits(
+def both_answers(
     predict: Callable[[Tensor, Sequence[str]], Tensor], images: Tensor, captions: Sequence[str]
-) -> Tensor:
-    """Logarithms of the mean probabilities of images and mirrored images, float32 ``[B, K, H, W]``.
+) -> tuple[Tensor, Tensor]:
+    """Probabilities ``[B, K, H, W]`` of images, and of mirrored images brought back; in one pass.
 
     ``predict``: images ``[B, C, H, W]`` and B captions to logits ``[B, K, H, W]``. An image whose sentence cannot follow is
-    asked once. Not for classes that are told apart by their side.
+    asked once, and both answers are that. Not for classes that are told apart by their side.
     """
     followed = [(i, dihedral_caption(caption, LEFT_RIGHT)) for i, caption in enumerate(captions)]
     where, turned = [i for i, said in followed if said is not None], [said for _, said in followed if said is not None]
     both = torch.cat([images, images[where].flip(-1)])
-    answers = predict(both, [*captions, *turned]).float().softmax(dim=1)
-    upright, mirrored = answers.split([len(images), len(where)])
-    mean = upright.index_add(
-        0, torch.tensor(where, device=images.device, dtype=torch.int64), mirrored.flip(-1) - upright[where], alpha=0.5
+    upright, mirrored = predict(both, [*captions, *turned]).float().softmax(dim=1).split([len(images), len(where)])
+    return upright, upright.index_copy(
+        0, torch.tensor(where, device=upright.device, dtype=torch.int64), mirrored.flip(-1)
     )
+
+
+def mirrored_logits(
+    predict: Callable[[Tensor, Sequence[str]], Tensor], images: Tensor, captions: Sequence[str]
+) -> Tensor:
+    """Logarithms of the mean of :func:`both_answers`, float32 ``[B, K, H, W]``."""
+    mean = torch.stack(both_answers(predict, images, captions)).mean(dim=0)
     return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
 
@@ -44,7 +50,11 @@ class Mirrored(nn.Module):
 
     def forward(self, images: Tensor, captions: Sequence[str]) -> Tensor:
         """Logits ``[B, K, H, W]``: of the network in training, of :func:`mirrored_logits` afterwards."""
-        return self.net(images, captions) if self.training else mirrored_logits(self.net, images, captions)
+        return self.once(images, captions) if self.training else mirrored_logits(self.once, images, captions)
+
+    def once(self, images: Tensor, captions: Sequence[str]) -> Tensor:
+        """The network's answer to the images as they are."""
+        return self.net(images, captions)
 
     def loss(self, batch: Any, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The network's own."""

@@ -212,7 +212,7 @@ class TextDiff(Pretrained):
         image: how a picture becomes the network's input.
         text_mask: hide padding from the attention (the authors' code does not).
         class_names, criterion: for the record (default background, class 1, ...); the training loss.
-        mirrored: once trained, ask the mirrored picture too (:func:`textdiff.models.mirroring.mirrored_logits`).
+        mirrored: once trained, ask the mirrored picture too (:mod:`textdiff.models.mirroring`).
     """
 
     SPECS: ClassVar = {"head": HeadSpec, "image": ImageSpec, "criterion": DiceCE}
@@ -250,11 +250,11 @@ class TextDiff(Pretrained):
         if len(images) != len(captions):
             raise ValueError(f"{len(images)} images but {len(captions)} captions")
         asked_twice = self.mirrored and not self.training
-        return mirrored_logits(self._logits, images, captions) if asked_twice else self._logits(images, captions)
+        return mirrored_logits(self.once, images, captions) if asked_twice else self.once(images, captions)
 
-    def _logits(self, images: Tensor, captions: Sequence[str]) -> Tensor:
-        maps = self.features.maps(images)
-        tokens, mask = self._read(captions)
+    def once(self, images: Tensor, captions: Sequence[str]) -> Tensor:
+        """Logits of the images as they are."""
+        maps, (tokens, mask) = self.features.maps(images), self._read(captions)
         with mixed_precision(images.device, self.features.precision):
             return self.head(maps, tokens, mask, size=tuple(images.shape[-2:])).float()
 

@@ -216,3 +216,21 @@ def test_pre_training_follows_its_configuration_and_goes_on_from_a_backbone(tmp_
         new_backbone(other)
     found = unlabelled_images(config)
     assert len(found) == 40 and not any(case.labelled for case in found) and found[0].image().shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("model", ["textdiff", "text_unet"])
+def test_a_run_learns_from_images_without_masks_and_its_teacher_is_trained_once(monkeypatch, model):
+    phantoms = {"dataset": "chest_phantoms", "n_labels": 4, "mirrored": "on", "unlabelled": 6}
+    config, seen = of_images(model=model, **phantoms), []
+    fitted, marking = images._fitted, images._marked
+    monkeypatch.setattr(images, "_fitted", lambda *how: seen.append(how[4].name) or fitted(*how))
+    monkeypatch.setattr(images, "_marked", lambda *how: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run.make_run(config)
+    monkeypatch.setattr(images, "_marked", marking)
+    made = run.make_run(config)
+    assert seen == ["checkpoint.safetensors", "student.safetensors"]
+    assert 0 <= made.metrics()["test/dice"] <= 1 and made.metrics()["train/n"] == 4
+    assert not (run.scratch_dir() / config.run_id).exists()
+    with pytest.raises(ValueError, match="unlabelled=6 needs mirrored='on'"):
+        of_images(model=model, **phantoms | {"mirrored": "off"})

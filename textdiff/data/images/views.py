@@ -157,6 +157,30 @@ class TrainingImages:
         return self._latest[1]
 
 
+class MixedImages:
+    """Two sets of training images in turn: sample ``number`` is of the first where that is even, else of the second."""
+
+    def __init__(self, first: TrainingImages, second: TrainingImages) -> None:
+        self.sources = (first, second)
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What decides the samples, apart from the pixels."""
+        return {"mixed": [source.settings for source in self.sources]}
+
+    def batch(self, numbers: Sequence[int], device: str | torch.device = "cpu") -> ImageBatch:
+        """These samples as one batch, the first set's before the second's."""
+        shares = [[number // 2 for number in numbers if number % 2 == k] for k in (0, 1)]
+        parts = [source.batch(share, device) for source, share in zip(self.sources, shares, strict=True) if share]
+        captions = [caption for part in parts for caption in part.captions]
+        return ImageBatch(torch.cat([p.images for p in parts]), torch.cat([p.masks for p in parts]), captions)
+
+    @property
+    def come_again(self) -> bool:
+        """Whether inputs of both come again."""
+        return all(source.come_again for source in self.sources)
+
+
 @dataclass(frozen=True)
 class _View:
     """One sample: image number, turn, caption; degrees of the official rotation; what :func:`_jittered` was drawn, -1 to 1."""
