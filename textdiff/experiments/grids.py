@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Networks trained from scratch draw new views all the time
-FROM_SCRATCH: dict[str, Any] = {"learning_rate": 1e-3, "views": 0}
+FROM_SCRATCH: dict[str, Any] = {"learning_rate": 1e-3, "views": 0, "channel_dropout": 0.0}
 SEEDS = (0, 1, 2)
 LARGE = "chest_64"  # the larger of the two backbones for chest X-rays
 
@@ -98,11 +98,10 @@ def grid(name: str, dataset: str, seeds: Sequence[int] | None = None) -> Grid:
     volumes = kind is TextDiffSegConfig
     if (entry.kind == "volumes") != volumes:
         raise ValueError(f"grid {name} is about {'volumes' if volumes else 'images'}, and {dataset} holds {entry.kind}")
-    common = {"mode": "full", "dataset": dataset, "text_encoder": "tiny", **entry.runs.get("grid", {})}
-    if name == "cost":
-        common |= entry.runs.get("cost", {})
+    common: dict[str, Any] = {"mode": "full", "dataset": dataset, "text_encoder": "tiny"}
     if not volumes:
         common["backbone"] = entry.backbone
+    common |= entry.runs.get("cost" if name == "cost" else "grid", {})
     draws = tuple(seeds) if seeds is not None else SEEDS[: 1 if entry.synthetic else 3]
     wanted = tuple(rows(entry))
     if not wanted:
@@ -197,7 +196,7 @@ def _cost(entry: registry.DatasetEntry) -> list[Row]:
     """One choice changed at a time, for data sets whose small runs are set."""
     if "cost" not in entry.runs:
         return []
-    backbone = entry.backbone
+    backbone = entry.runs["cost"]["backbone"]
     return [
         Row(backbone, {}),
         Row(LARGE, {"backbone": LARGE}),
