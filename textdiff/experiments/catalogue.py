@@ -33,6 +33,7 @@ CONFIGS: dict[str, type[Config]] = {
         pages.LabelLatentConfig,
         pages.VolumePredictConfig,
         pages.CostConfig,
+        pages.TransferConfig,
     )
 }
 BY_EXPERIMENT = {cls.experiment: cls for cls in CONFIGS.values()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -204,6 +204,82 @@ class ReadingConfig(TableConfig):
     def _resolve(self) -> ReadingConfig:
         config: Any = super()._resolve()
         return config._with_weights()
+
+
+OWN, PHANTOMS, SHIFTS = "own", "phantoms", "shifts"  # sources of pictures beside data sets by name
+
+
+@dataclass(frozen=True)
+class TransferConfig(Config):
+    """Notebook 31: a trained TextDiff asked about pictures of other sources, and whether its own doubt tells the failures.
+
+    ``dataset``: of its training. ``model_folder``: a saved TextDiff; "" for the one that ships for the data set.
+    ``sources``: with commas between them: "own" test images, "phantoms" (the synthetic set of the same kind), "shifts" (the own
+    ones changed as another hospital's would be), and names of data sets. ``max_test``: cases of each.
+    """
+
+    experiment: ClassVar[str] = "transfer"
+    notebook: ClassVar[str] = "31_transfer"
+    reads_data: ClassVar[bool] = True
+    derived: ClassVar[Mapping[str, str]] = {"model_weights": "model_folder"}
+
+    dataset: ImageSet = "chest_phantoms"
+    model_folder: str = ""
+    sources: str = AUTO
+    max_test: Limit = AUTO
+    model_weights: str = AUTO
+
+    @property
+    def listed(self) -> list[str]:
+        """The sources one by one."""
+        return [one.strip() for one in self.sources.split(",")]
+
+    @property
+    def phantoms(self) -> str:
+        """Name of the synthetic set of the same kind, "" where there is none."""
+        return next((name for name in _synthetic() if self._like(name)), "")
+
+    def _like(self, name: str) -> bool:
+        return registry.dataset(name).class_names == self.entry.class_names
+
+    def _resolve(self) -> TransferConfig:
+        others = [name for name in _synthetic() if not self._like(name)]
+        if not self.entry.synthetic:  # of a synthetic set the other kind is shown, since its own is "own" already
+            others = [PHANTOMS] if self.phantoms else []
+        # The shipped model by its name, so that the record tells its weights
+        named = replace(self, model_folder=self.model_folder or self.entry.model)
+        preset = {"sources": ",".join([OWN, *others, SHIFTS]), "max_test": 16 if self.mode == "demo" else "all"}
+        return named._fill(preset)._with_weights()
+
+    def _check(self) -> None:
+        sets = registry.names("images")
+        for name in self.listed:
+            if name not in (OWN, PHANTOMS, SHIFTS, *sets):
+                raise ValueError(
+                    f"sources={self.sources!r}: {name!r} is none of own, phantoms, shifts, {', '.join(sets)}"
+                )
+        names = [self.phantoms if name == PHANTOMS else self.dataset if name == OWN else name for name in self.listed]
+        if "" in names:
+            raise ValueError(f"sources={self.sources!r}: there is no synthetic set of the kind of {self.dataset!r}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"sources={self.sources!r}: each once; own is {self.dataset}, phantoms {self.phantoms}")
+        for name in set(names) - {SHIFTS}:
+            if len(registry.dataset(name).class_names) != len(self.entry.class_names):
+                raise ValueError(f"sources={self.sources!r}: {name} has not as many classes as {self.dataset}")
+        if self.entry.sided:
+            raise ValueError(
+                f"dataset={self.dataset!r}: a mirror image exchanges its classes, so the two answers cannot agree"
+            )
+
+    def check_inputs(self) -> None:
+        super().check_inputs()
+        for name in set(self.listed) & set(registry.names("images")):
+            if not registry.dataset(name).synthetic:
+                registry.dataset(name).folder()
+
+
+def _synthetic() -> list[str]:
+    return [name for name in registry.names("images") if registry.dataset(name).synthetic]
 
 
 @dataclass(frozen=True)
