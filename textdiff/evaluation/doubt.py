@@ -75,32 +75,38 @@ def measure_doubt(
     """
     if len(cases) == 0:
         raise ValueError("there are no cases to ask about")
-    # One that answers by the mean of a picture and its mirror image has ``once``, and need not be asked a third time
-    once, twice = getattr(model, "once", model), hasattr(model, "once") and getattr(model, "mirrored", True)
-    rows = []
+    rows: list[dict[str, Any]] = []
     with torch.no_grad(), tqdm(total=len(cases), unit="image", disable=not progress, leave=False) as bar:
         for start in range(0, len(cases), batch_size):
             batch = cases[start : start + batch_size]
-            words = [case.caption for case in batch]
             images, masks = zip(*(case.pair(spec.num_classes) for case in batch), strict=True)
             inputs = torch.stack([spec.input(image) for image in images]).to(device)
-            both = both_answers(once, inputs, words)
-            found = _at((both[0] + both[1]) / 2 if twice else both[0], eval_size)
-            if not torch.isfinite(found).all():
-                names = f"{batch[0].name!r} to {batch[-1].name!r}"
-                raise FloatingPointError(f"the model gives nan or infinity among the cases {names}")
-            columns = {"expected_dice": expected_dice(found), "agreement": _agreement(both[0], both[1])}
-            if reading:
-                bare = _at(model(inputs, [""] * len(batch)).float().softmax(dim=1), eval_size)
-                columns["unread"] = _agreement(found, bare)
-            for i, (case, mask, labels) in enumerate(zip(batch, masks, found.argmax(dim=1).cpu(), strict=True)):
-                dice = case_scores(labels, spec.target(mask, eval_size), spec.num_classes)["dice"]
-                row = {"case": case.name, "dice": dice} | {name: float(one[i]) for name, one in columns.items()}
-                if dihedral_caption(case.caption, LEFT_RIGHT) is None:
-                    row["agreement"] = float("nan")
-                rows.append(row)
+            found, columns = _asked(model, inputs, [case.caption for case in batch], eval_size, reading)
+            for i, (case, mask, labels) in enumerate(zip(batch, masks, found, strict=True)):
+                scores = case_scores(labels, spec.target(mask, eval_size), spec.num_classes)
+                doubts = {name: float(column[i]) for name, column in columns.items()}
+                if not np.isfinite(doubts["expected_dice"]):
+                    raise FloatingPointError(f"the model gives nan or infinity for case {case.name!r}")
+                rows.append({"case": case.name, "dice": scores["dice"]} | doubts)
             bar.update(len(batch))
     return pd.DataFrame(rows)
+
+
+def _asked(
+    model: Any, inputs: Tensor, words: Sequence[str], size: int, reading: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """A batch's masks ``[B, size, size]`` on the processor, and a column ``[B]`` of each doubt."""
+    # One that answers by the mean of a picture and its mirror image has ``once``, and need not be asked a third time
+    once, twice = getattr(model, "once", model), hasattr(model, "once") and getattr(model, "mirrored", True)
+    upright, mirrored = both_answers(once, inputs, words)
+    found = _at((upright + mirrored) / 2 if twice else upright, size)
+    follows = torch.tensor([dihedral_caption(said, LEFT_RIGHT) is not None for said in words], device=found.device)
+    agreeing = _agreement(upright, mirrored).where(follows, torch.nan)
+    columns = {"expected_dice": expected_dice(found), "agreement": agreeing}
+    if reading:
+        bare = model(inputs, [""] * len(words)).float().softmax(dim=1)
+        columns["unread"] = _agreement(found, _at(bare, size))
+    return found.argmax(dim=1).cpu(), columns
 
 
 def _at(probabilities: Tensor, size: int) -> Tensor:

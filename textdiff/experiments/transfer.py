@@ -43,6 +43,9 @@ def targets_of(config: TransferConfig, own: Dataset) -> dict[str, tuple[list[Cas
 def measure_transfer(config: TransferConfig) -> pd.DataFrame:
     """The table of :func:`textdiff.evaluation.doubt.measure_doubt` of every target, one below the other, with the column ``target``.
 
+    ``remarked``, where the model knows the pictures of its training: 1 where it finds a picture unlike them before it answers
+    (:mod:`textdiff.data.domain`), else 0.
+
     Raises ValueError where no model ships for the data set and none is named, or it was trained on a test case of a target.
     """
     import pandas as pd
@@ -65,6 +68,8 @@ def measure_transfer(config: TransferConfig) -> pd.DataFrame:
             reading=reads,
         )
         table.insert(0, "target", name)
+        if model.domain is not None:
+            table["remarked"] = [int(bool(model.domain.remarks_on_picture(case.image()))) for case in cases]
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
@@ -79,7 +84,7 @@ def transfer_metrics(table: pd.DataFrame) -> dict[str, float]:
     for name, rows in [*table.groupby("target", sort=False), (TOGETHER, table)]:
         low, high = bootstrap_interval(rows["dice"])
         found = {"n": len(rows), "dice": rows["dice"].mean(), "dice_ci_low": low, "dice_ci_high": high}
-        found |= {column: rows[column].mean() for column in (*SURE, "unread") if column in rows}
+        found |= {column: rows[column].mean() for column in (*SURE, "unread", "remarked") if column in rows}
         for sure in SURE:
             found |= {
                 f"{score}_{sure}": value for score, value in told_by(rows, sure).items() if score != "failed_share"

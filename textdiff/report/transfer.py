@@ -79,6 +79,13 @@ def said_of_transfer(table: pd.DataFrame) -> str:
     if 0 < failed < len(table):
         found = ", ".join(f"{NAMES[sure]} {told_by(table, sure)['auroc']:.2f}" for sure in SURE)
         lines.append(f"Telling them from the others, all sources together (AUROC; 0.5 is guessing): {found}.")
+    if "remarked" in table:
+        noticed = [
+            int(table.loc[where, "remarked"].sum()) for where in (table["dice"] < FAILED, table["dice"] >= FAILED)
+        ]
+        lines.append(
+            f"Remarked on before the answer: {noticed[0]} of these, {noticed[1]} of the {len(table) - failed} others."
+        )
     if "unread" in table:
         unread = table.groupby("target", sort=False)["unread"].mean()
         ends = " and ".join(f"{unread[name]:.1%} ({name})" for name in (unread.idxmin(), unread.idxmax()))
@@ -110,6 +117,7 @@ def _columns(sure: str) -> list[str]:
         "Spearman",
         "AUROC",
         "Dice of the surest half",
+        "remarked",
     ]
 
 
@@ -120,7 +128,8 @@ def _lines(table: pd.DataFrame, sure: str) -> list[list[Any]]:
         interval = (float("nan"),) * 2 if name == TOGETHER else bootstrap_interval(rows["dice"])
         cells = [len(rows), _with_interval(rows["dice"].mean(), *interval), _number(100 * rows[sure].mean())]
         cells += [f"{told['failed_share']:.0%}", _number(told["spearman"], 2), _number(told["auroc"], 2)]
-        lines.append([name, *cells, *([_number(100 * one) for one in half["dice"]] or [NOT_GIVEN])])
+        cells += [_number(100 * one) for one in half["dice"]] or [NOT_GIVEN]
+        lines.append([name, *cells, f"{rows['remarked'].mean():.0%}" if "remarked" in rows else NOT_GIVEN])
     return lines
 
 
@@ -129,7 +138,8 @@ def _caption(sure: str) -> str:
         f"Dice in percent, mean over images; interval: bootstrap over images (none of all together, where images come again); "
         f"{MEANT[sure]}, in percent. Failed: share of the answers with a Dice below {FAILED:g}. Spearman: rank correlation of "
         f"{NAMES[sure]} and Dice; AUROC: the chance that a failure has the lower {NAMES[sure]} of two, 0.5 is guessing; "
-        f"{NOT_GIVEN}: nothing to tell apart. Surest half: by {NAMES[sure]}."
+        f"{NOT_GIVEN}: nothing to tell apart. Surest half: by {NAMES[sure]}. Remarked: share of the pictures that the model "
+        "finds unlike those of its training before it answers."
     )
 
 

@@ -17,7 +17,7 @@ from textdiff.data.cases import Case
 
 GAMMA = 1.5  # exponent of the grey values brought to 0..1; one by it for brighter
 NOISE = 10  # standard deviation in grey levels of 255, alike in all channels
-HUE = 15  # of the 255 parts of the colour circle: 21 degrees, the violet of a stain goes towards red
+HUE = 15  # of the 256 parts of the colour circle; the violet of a stain goes towards red
 
 
 def darker(image: np.ndarray, name: str = "") -> np.ndarray:
@@ -46,7 +46,7 @@ def noisy(image: np.ndarray, name: str = "") -> np.ndarray:
 def restained(image: np.ndarray, name: str = "") -> np.ndarray:
     """Hues turned by `HUE`; grey stays as it is."""
     hue, *others = Image.fromarray(image).convert("HSV").split()
-    turned = Image.fromarray((np.asarray(hue).astype(int) + HUE).astype(np.uint8))  # 255 is followed by 0
+    turned = Image.fromarray((np.asarray(hue).astype(int) + HUE).astype(np.uint8))  # after 255 comes 0
     return np.array(Image.merge("HSV", (turned, *others)).convert("RGB"))
 
 
@@ -88,6 +88,14 @@ def shifts_for(image: np.ndarray) -> tuple[str, ...]:
     """The shifts that can happen to a picture of its kind: in colour a stain can differ, in grey black and white can be exchanged."""
     grey = bool((image == image[..., :1]).all())
     return tuple(name for name in SHIFTS if name != ("stain" if grey else "inverted"))
+
+
+def strengths() -> str:
+    """How strong the changes are, in words."""
+    return (
+        f"darker and brighter: gamma {GAMMA:g} and 1/{GAMMA:g}; half resolution: half the height and width; noise: standard "
+        f"deviation {NOISE} of 255 grey levels; stain: hues turned by {360 * HUE / 256:.0f} degrees"
+    )
 
 
 def _powered(image: np.ndarray, exponent: float) -> np.ndarray:
