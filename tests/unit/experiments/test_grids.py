@@ -15,6 +15,8 @@ def datasets(name: str) -> list[str]:
     found = registry.names("volumes" if GRIDS[name][1] is TextDiffSegConfig else "images")
     if name == "cost":
         return [one for one in found if "cost" in registry.dataset(one).runs]
+    if name == "recipe":
+        return [one for one in found if "mirrored" in registry.dataset(one).runs.get("grid", {})]
     return [one for one in found if registry.dataset(one).label_counts or "efficiency" not in name]
 
 
@@ -46,9 +48,32 @@ def test_tables_share_the_runs_they_have_in_common():
 
 @pytest.mark.parametrize("dataset", ["qata", "chest_phantoms"])
 def test_the_audit_changes_one_thing_per_row(dataset):
-    base, *quirks, official = grid("audit", dataset).rows
-    assert base.fields == {} and official.fields["protocol"] == "official"
-    assert all(row.fields and "protocol" not in row.fields for row in quirks)
+    base, *quirks = [row for row in grid("audit", dataset).rows if "protocol" not in row.fields]
+    assert base.fields == {} and all(row.fields for row in quirks)
+    official = [row for row in grid("audit", dataset).rows if "protocol" in row.fields]
+    assert {row.fields["head"] for row in official} == (
+        {"decoder"} if "phantoms" in dataset else {"decoder", "official"}
+    )
+
+
+def test_all_as_the_authors_have_it_has_nothing_of_ours():
+    (config,) = grid("audit", "qata", (0,)).only(["all as the authors have it"]).all()
+    ours = {
+        "mirrored": "off",
+        "ema_decay": 0.0,
+        "channel_dropout": 0.0,
+        "weight_decay": 0.0,
+        "views": 0,
+        "unlabelled": 0,
+    }
+    theirs = {
+        "iterations": 7500,
+        "batch_size": 1,
+        "learning_rate": 1e-4,
+        "noise_steps": "50,150,250",
+        "caption_tokens": 10,
+    }
+    assert config.to_dict().items() >= (ours | theirs | {"positions": "off", "text_mask": "off"}).items()
 
 
 def test_rows_seeds_and_parameters_may_be_chosen():
