@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -34,6 +35,18 @@ def cache_dir() -> Path:
     """Folder of things that can be made again: TEXTDIFF_CACHE, else ~/.cache/textdiff/cache."""
     value = os.environ.get("TEXTDIFF_CACHE", "").strip()
     return Path(value).expanduser() if value else Path.home() / ".cache" / "textdiff" / "cache"
+
+
+def cache_bytes() -> float:
+    """What the feature cache may hold: TEXTDIFF_CACHE_GB gigabytes, else 20. Raises ValueError for what is no number above 0."""
+    value = os.environ.get("TEXTDIFF_CACHE_GB", "").strip() or "20"
+    try:
+        size = float(value)
+    except ValueError:
+        size = math.nan
+    if not 0 < size < math.inf:
+        raise ValueError(f"TEXTDIFF_CACHE_GB={value!r}: a number of gigabytes above 0")
+    return size * 1e9
 
 
 def results_dir() -> Path:

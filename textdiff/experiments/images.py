@@ -337,7 +337,7 @@ def build_features(config: TextDiffConfig) -> FeatureExtractor:
     from textdiff.models.store import load_backbone, timm_network, timm_weights
     from textdiff.models.timm_features import TimmFeatures
 
-    cache = FeatureCache(paths.cache_dir() / "features")
+    cache = FeatureCache(paths.cache_dir() / "features", paths.cache_bytes())
     if network := timm_network(config.backbone):
         taps, weights = numbers(config.blocks), timm_weights(network)
         return TimmFeatures(network, taps, weights, config.precision, cache, enlarge=ENLARGE)

@@ -41,3 +41,14 @@ def test_what_is_shipped_lies_in_the_checkout_or_in_the_package(kind, monkeypatc
     assert paths.shipped(kind).is_dir()
     monkeypatch.setattr(paths, "_checkout", lambda: None)
     assert paths.shipped(kind) == paths.PACKAGE / "shipped" / kind
+
+
+def test_the_size_of_the_feature_cache_may_be_set(monkeypatch):
+    monkeypatch.delenv("TEXTDIFF_CACHE_GB", raising=False)
+    assert paths.cache_bytes() == 20e9
+    monkeypatch.setenv("TEXTDIFF_CACHE_GB", "0.5")
+    assert paths.cache_bytes() == 5e8
+    for wrong in ("-1", "much", "inf"):
+        monkeypatch.setenv("TEXTDIFF_CACHE_GB", wrong)
+        with pytest.raises(ValueError, match=f"TEXTDIFF_CACHE_GB='{wrong}': a number of gigabytes above 0"):
+            paths.cache_bytes()
