@@ -146,7 +146,9 @@ def load_backbone(name: str, seed: int = 0, rounded: bool = False) -> UNet:
                 unet.apply(_redraw_if_zero)
             return (unet.rounded() if rounded else unet).eval()
     if name != "openai_256":
-        return UNet.from_pretrained(_backbone_folder(name), rounded)
+        unet = UNet.from_pretrained(_backbone_folder(name), rounded)
+        unet.known_as = name if name in registry.BACKBONES else ""
+        return unet
     return UNet.with_weights(OPENAI_256, _openai_file(), rounded)
 
 
@@ -299,7 +301,8 @@ class Pretrained(nn.Module):
     """``save_pretrained`` and ``from_pretrained``, for TextDiff and TextDiffSeg.
 
     A folder has config.json (kind, format, ``trained_on``, text encoder by name, features, the model's ``settings``),
-    model.safetensors (all that is not frozen) and, of a model with frozen features, these in ``unet/`` or ``backbone/``.
+    model.safetensors (all that is not frozen) and, of a model with frozen features, their network: in ``unet/`` or
+    ``backbone/``, or only its name where that is a known one.
 
     The class gives ``SPECS``: settings that are objects, and how each is made from what JSON holds. The model gives
     ``settings``: the constructor's arguments apart from text and features. ``LATER``: settings that came later, by their
@@ -328,7 +331,7 @@ class Pretrained(nn.Module):
         features = getattr(self, "features", None)
         if features is not None:
             about["features"] = {"kind": type(features).__name__, **features.settings}
-            _save_features(features, folder)
+            about["features"] |= _save_features(features, folder)
         stored = {k: v.to(self.STORED) if v.is_floating_point() else v for k, v in own_state(self).items()}
         write_checkpoint(folder / WEIGHTS, stored)
         write_text(folder / "config.json", json.dumps(about | self.settings, indent=2) + "\n")
@@ -400,21 +403,30 @@ def own_state(model: nn.Module) -> dict[str, Tensor]:
     return {key: value for key, value in model.state_dict().items() if not key.startswith(FROZEN)}
 
 
-def _save_features(features: FeatureExtractor, folder: Path) -> None:
-    """In float16 where that loses nothing (they were loaded from float16), else in float32."""
-    if isinstance(features, DiffusionFeatures):
-        state = features.unet.state_dict()
-        lossless = all(torch.equal(value, value.half().to(value.dtype)) for value in state.values())
-        features.unet.save_pretrained(folder / "unet", torch.float16 if lossless else torch.float32)
-    else:
+def _save_features(features: FeatureExtractor, folder: Path) -> dict[str, str]:
+    """Writes the network, in float16 where that loses nothing (it was loaded from float16), else in float32.
+
+    A network that is still as a built-in name gives it is only named: {"unet": name}.
+    """
+    if not isinstance(features, DiffusionFeatures):
         write_checkpoint(folder / "backbone" / WEIGHTS, features.state_dict())
+        return {}
+    state = features.unet.state_dict()
+    if name := features.unet.known_as:
+        theirs = load_backbone(name, rounded=features.precision == "bfloat16").state_dict()
+        if all(torch.equal(value.cpu(), theirs[key]) for key, value in state.items()):
+            return {"unet": name}
+    lossless = all(torch.equal(value, value.half().to(value.dtype)) for value in state.values())
+    features.unet.save_pretrained(folder / "unet", torch.float16 if lossless else torch.float32)
+    return {}
 
 
 def _load_features(about: Mapping[str, Any], folder: Path) -> FeatureExtractor:
     settings = dict(about)
     if settings.pop("kind") == DiffusionFeatures.__name__:
-        rounded = settings["precision"] == "bfloat16"
-        return DiffusionFeatures(UNet.from_pretrained(folder / "unet", rounded), **settings)
+        rounded, name = settings["precision"] == "bfloat16", settings.pop("unet", "")
+        unet = load_backbone(name, rounded=rounded) if name else UNet.from_pretrained(folder / "unet", rounded)
+        return DiffusionFeatures(unet, **settings)
     from textdiff.models.timm_features import TimmFeatures
 
     features = TimmFeatures(**settings)

@@ -160,8 +160,12 @@ class UNet(nn.Module):
         resblock_updown: resample inside residual blocks; else by convolutions where ``conv_resample``, or by pooling.
         use_new_attention_order: channel order inside ``qkv`` (see :class:`AttentionBlock`).
 
+    ``known_as``: the built-in name that its weights were loaded by, if any.
+
     Raises ValueError: arguments that contradict each other, naming both.
     """
+
+    known_as: str = ""
 
     def __init__(
         self,

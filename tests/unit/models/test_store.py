@@ -265,3 +265,25 @@ def test_the_registry_states_the_hash_of_what_is_shipped(name):
     folder = store.find_model(name, "") if name in registry.MODELS else store._backbone_folder(name)
     for file, said in (("config.json", entry.config_sha256), (store.WEIGHTS, entry.sha256)):
         assert hashlib.sha256((folder / file).read_bytes()).hexdigest() == said, file
+
+
+def test_a_known_backbone_is_named_and_not_stored_again(machine, monkeypatch):
+    from textdiff.models.features import DiffusionFeatures
+    from textdiff.models.textdiff import HEADS, TextDiff
+
+    text = TextEncoder.from_pretrained("tiny")
+    features = DiffusionFeatures(load_backbone("phantoms_32", rounded=True), (0, 2), (50,), precision="bfloat16")
+    model = TextDiff(features, text, head=HEADS["compact"]).eval()
+    model.save_pretrained(machine / "named")
+    assert not (machine / "named" / "unet").exists()
+    again, pixels = TextDiff.from_pretrained(machine / "named"), torch.zeros(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(again(pixels, ["a lung"]), model(pixels, ["a lung"]))
+        # Changed weights are no longer those of the name
+        next(features.unet.parameters()).add_(0.5)
+    model.save_pretrained(machine / "changed")
+    assert (machine / "changed" / "unet" / "model.safetensors").is_file()
+    with torch.no_grad():
+        assert torch.allclose(
+            TextDiff.from_pretrained(machine / "changed")(pixels, ["a lung"]), model(pixels, ["a lung"])
+        )
