@@ -42,6 +42,7 @@ from textdiff.experiments.config import (
     labelled_cases as labelled_cases,  # a step of a run, as those below
 )
 from textdiff.experiments.config import model_name as model_name
+from textdiff.experiments.places import kept_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -428,8 +429,9 @@ def train(model: nn.Module, config: TextDiffConfig, data: Dataset, cases: Sequen
     own = trained_state(model)
     first = {name: value.detach().clone() for name, value in own.items()}
     taught = checkpoint.with_name("teacher.safetensors")
-    if taught.is_file():
-        put(read_checkpoint(taught), own)
+    alone = kept_model(replace(config, unlabelled=0).run_id) / "model.safetensors"  # trained as a run of its own
+    if found := next((file for file in (taught, alone) if file.is_file()), None):
+        put(read_checkpoint(found), own)
     else:
         _fitted(model, config, data, labelled, checkpoint)
         write_checkpoint(taught, own)

@@ -232,5 +232,10 @@ def test_a_run_learns_from_images_without_masks_and_its_teacher_is_trained_once(
     assert seen == ["checkpoint.safetensors", "student.safetensors"]
     assert 0 <= made.metrics()["test/dice"] <= 1 and made.metrics()["train/n"] == 4
     assert not (run.scratch_dir() / config.run_id).exists()
+    # One that was trained as a run of its own teaches too
+    run.make_run(of_images(model=model, **phantoms | {"unlabelled": 0, "seed": 1}))
+    seen.clear()
+    run.make_run(of_images(model=model, **phantoms | {"seed": 1}))
+    assert seen == ["student.safetensors"]
     with pytest.raises(ValueError, match="unlabelled=6 needs mirrored='on'"):
         of_images(model=model, **phantoms | {"mirrored": "off"})
