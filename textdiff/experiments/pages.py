@@ -215,7 +215,7 @@ class TransferConfig(Config):
 
     ``dataset``: of its training. ``model_folder``: a saved TextDiff; "" for the one that ships for the data set.
     ``sources``: with commas between them: "own" test images, "phantoms" (the synthetic set of the same kind), "shifts" (the own
-    ones changed as another hospital's would be), and names of data sets. ``max_test``: cases of each.
+    ones changed as another hospital's would be), and names of data sets. ``max_test``: the first so many cases of each.
     """
 
     experiment: ClassVar[str] = "transfer"
@@ -248,7 +248,7 @@ class TransferConfig(Config):
             others = [PHANTOMS] if self.phantoms else []
         # The shipped model by its name, so that the record tells its weights
         named = replace(self, model_folder=self.model_folder or self.entry.model)
-        preset = {"sources": ",".join([OWN, *others, SHIFTS]), "max_test": 16 if self.mode == "demo" else "all"}
+        preset = {"sources": ",".join([OWN, *others, SHIFTS]), "max_test": 16 if self.mode == "demo" else 200}
         return named._fill(preset)._with_weights()
 
     def _check(self) -> None:
