@@ -17,9 +17,12 @@ NAMES = {
     "backbone": st.sampled_from(["auto", "phantoms_32", "random:phantoms_32", "redrawn:phantoms_32"]),
     "text_encoder": st.sampled_from(["auto", "tiny", "someone/encoder"]),
     "blocks": st.sampled_from(["auto", "0,2", "1"]),
+    "sources": st.sampled_from(["auto", "own", "own,shifts"]),
     "sets": st.sampled_from(["auto", "0,2@50"]),
     "head": st.sampled_from(["auto", "compact", "decoder"]),
     "structures": st.just("auto"),
+    "unlabelled": st.just(0),  # others go with mirrors alone
+    "channel_dropout": st.just(0.0),  # and with frozen features
     "latent_channels": st.integers(1, 64),
     # Of a network that halves its pictures: what fits together
     "image_size": st.sampled_from(["auto", 128, 256]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -243,13 +243,15 @@ class TransferConfig(Config):
         return registry.dataset(name).class_names == self.entry.class_names
 
     def _resolve(self) -> TransferConfig:
+        from textdiff.models.store import weights_identity
+
         others = [name for name in _synthetic() if not self._like(name)]
         if not self.entry.synthetic:  # of a synthetic set the other kind is shown, since its own is "own" already
             others = [PHANTOMS] if self.phantoms else []
-        # The shipped model by its name, so that the record tells its weights
-        named = replace(self, model_folder=self.model_folder or self.entry.model)
         preset = {"sources": ",".join([OWN, *others, SHIFTS]), "max_test": 16 if self.mode == "demo" else 200}
-        return named._fill(preset)._with_weights()
+        if not self.model_folder and self.entry.model:  # the record tells the weights of the model that ships
+            preset["model_weights"] = weights_identity(self.entry.model)
+        return self._fill(preset)._with_weights()
 
     def _check(self) -> None:
         sets = registry.names("images")

@@ -301,16 +301,16 @@ def book_costs(records: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
         for name in names:
             table = grid(name, dataset, DRAWS.get(name))
             made = _runs_of(table, records)
-            tested = max((float(one["test/n"].max()) for one in made if len(one)), default=float("nan"))
+            tested, validated = (float(pd.concat(made)[f"{split}/n"].astype(float).max()) for split in ("test", "val"))
             entry = {"table": name, "dataset": dataset, "runs": len(table.all()), "recorded": sum(map(len, made))}
             measured = _measured(made, len(table.seeds))
-            found.append(entry | measured | {"disk": disk_gb(table, tested)} | _paper(table, tested, rows))
+            found.append(entry | measured | {"disk": disk_gb(table, tested, validated)} | _paper(table, tested, rows))
     return pd.DataFrame(found)
 
 
 def _runs_of(table: Grid, records: pd.DataFrame) -> list[pd.DataFrame]:
     """The records of each row of a grid, also of a part of the test set: what they took is asked, not what they reached."""
-    known = ["env/seconds", "train/seconds", "env/gpu", "env/peak_memory_mb", "test/n"]
+    known = ["env/seconds", "train/seconds", "env/gpu", "env/peak_memory_mb", "test/n", "val/n"]
     found = []
     for one in by_row(table, records):
         made = [record_of(config, records) for config in one.configs] if one.partial else []
@@ -332,10 +332,11 @@ def _measured(made: Sequence[pd.DataFrame], draws: int) -> dict[str, float]:
     return {"hours": whole[0], "longest": hours[~gpu].max(), "memory": memory, "gpu_hours": whole[1]}
 
 
-def disk_gb(table: Grid, tested: float) -> float:
-    """GB of a table's data and, at most, of the features that its runs keep of known backbones (``tested``: test pictures, or nan).
+def disk_gb(table: Grid, tested: float, validated: float) -> float:
+    """GB of a table's data and, at most, of the features that its runs keep of known backbones.
 
-    Runs share them where network and pictures are the same.
+    ``tested``, ``validated``: pictures, or nan. Runs share features where network and pictures are the same; those of pictures
+    without masks are left out, since the cache is full without them.
     """
     source = registry.dataset(table.common["dataset"]).source
     kept: dict[tuple[Any, ...], float] = {}
@@ -354,7 +355,8 @@ def disk_gb(table: Grid, tested: float) -> float:
             labelled = config.n_labels * config.views if isinstance(config.n_labels, int) else 0
             draw = (*network, config.seed, config.augmentation)  # the smaller is the beginning of the larger
             kept[draw] = max(kept.get(draw, 0.0), labelled * one)
-            kept[network] = one * (np.nan_to_num(tested) + (config.max_val if isinstance(config.max_val, int) else 0))
+            asked = (2 if config.mirrored == "on" else 1) * (np.nan_to_num(tested) + np.nan_to_num(validated))
+            kept[network] = max(kept.get(network, 0.0), one * asked)
     return getattr(source, "size", 0) / GB + min(CACHE_GB, sum(kept.values()))
 
 

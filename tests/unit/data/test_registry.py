@@ -23,7 +23,7 @@ VOLUMES = [name for name, entry in DATASETS.items() if entry.kind == "volumes"]
 # What of the known sets a changed number would silently change
 PINNED = {
     "monuseg": {"backbone": "he_32", "n_labels": 5},
-    "qata": {"backbone": "chest_32", "n_labels": 150},
+    "qata": {"backbone": "chest_64", "n_labels": 150},
     "kits21": {"window": (-52, 247)},
     "pancreas_tumour": {"window": (-39, 204)},
     "liver_tumour": {"window": (-17, 201)},
