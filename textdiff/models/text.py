@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from textdiff.base.paths import assets_dir
+from textdiff.base.paths import assets_dir, weights_dir
 from textdiff.models.tiny_bert import load_tiny
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,8 @@ class TextEncoder(nn.Module):
         *,
         padding: str = "longest",
     ) -> TextEncoder:
-        """Load an encoder: "tiny" or "" (shipped, no network), a folder, or a hub id (downloaded once).
+        """Load an encoder: "tiny" or "" (shipped, no network), a folder, the name of one in
+        TEXTDIFF_WEIGHTS, or a hub id (downloaded once).
 
         The weights are used in float32, however they are stored. The other arguments are those of the class.
 
@@ -173,12 +174,14 @@ class TextEncoder(nn.Module):
 
 
 def find_encoder(name: str) -> Path:
-    """The folder on disk that holds the encoder `name`, downloaded from the hub where needed."""
+    """The folder that holds the encoder `name`: that one, one of that name in `weights_dir()`, or the hub's, downloaded if needed."""
     if name in ("", TINY):
         return assets_dir() / "tiny_bert"
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
+    if (weights_dir() / name / "config.json").is_file():
+        return weights_dir() / name
     if folder.is_absolute() or name.startswith(("~", ".")) or "\\" in name or name.count("/") > 1 or folder.exists():
         raise FileNotFoundError(
             f"no text encoder folder at {folder}; give a folder, a hub id such as {OFFICIAL!r}, or 'tiny'"

@@ -287,3 +287,14 @@ def test_a_known_backbone_is_named_and_not_stored_again(machine, monkeypatch):
         assert torch.allclose(
             TextDiff.from_pretrained(machine / "changed")(pixels, ["a lung"]), model(pixels, ["a lung"])
         )
+
+
+def test_an_encoder_that_is_not_here_stands_for_the_files_that_are_known(machine):
+    from textdiff.models.store import ENCODERS
+    from textdiff.models.text import find_encoder
+
+    (name, known), *_ = ENCODERS.items()
+    assert weights_identity(name) == known
+    shutil.copytree(find_encoder("tiny"), machine / "weights" / name)
+    assert find_encoder(name) == machine / "weights" / name
+    assert weights_identity(name) not in (name, known)
