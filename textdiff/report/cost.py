@@ -31,7 +31,7 @@ PIECES = ("head forward", "head step", "inference", "training small", "backbones
 # Tables of the book by the data set that they are of
 TABLES = {
     "monuseg": ("comparison", "audit"),
-    "qata": ("comparison", "ablation", "reading", "cost"),
+    "qata": ("comparison", "ablation", "recipe", "reading", "cost"),
     "hippocampus": ("comparison3d", "ablation3d", "label_efficiency3d", "prompts3d"),
     "chest_phantoms": ("comparison", "ablation", "label_efficiency", "audit", "reading"),
     "abdomen_phantoms": ("comparison3d", "ablation3d", "label_efficiency3d"),
