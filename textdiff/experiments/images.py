@@ -412,6 +412,23 @@ def training_images(config: TextDiffConfig, data: Dataset, cases: Sequence[Case]
     return TrainingImages(cases, image_spec(config, data), config.augmentation, config.seed, config.views)
 
 
+def unlabelled_cases(config: TextDiffConfig, data: Dataset) -> list[Case]:
+    """The training images that a run learns from by their sentences alone: those that are not labelled, at most ``unlabelled``.
+
+    Raises ValueError where the run asks for some and none is left.
+    """
+    if not config.unlabelled:
+        return []
+    known = {case.name for case in labelled_cases(config, data)}
+    others = [case for case in data.unlabelled if case.name not in known]
+    if not others:
+        raise ValueError(
+            f"unlabelled={config.unlabelled!r}: all {len(known)} training images of {config.dataset} are labelled "
+            f"(n_labels={config.n_labels!r}), and none is left to learn from without its mask"
+        )
+    return limited(others, config.unlabelled)
+
+
 def train(model: nn.Module, config: TextDiffConfig, data: Dataset, cases: Sequence[Case], checkpoint: Path) -> list:
     """Trains ``model`` on ``cases``; the best weights by mean Dice on the choosing images stay (``select_on``).
 
@@ -419,8 +436,8 @@ def train(model: nn.Module, config: TextDiffConfig, data: Dataset, cases: Sequen
     (:mod:`textdiff.training.teaching`). An interrupted training continues from ``checkpoint``. Returns one row per validation
     (:func:`textdiff.training.fit.fit`) of the last training; "teacher" is the best score of the one before.
     """
-    labelled = training_images(config, data, cases)
-    if not config.unlabelled:
+    labelled, others = training_images(config, data, cases), unlabelled_cases(config, data)
+    if not others:
         return _fitted(model, config, data, labelled, checkpoint)
     from textdiff.base.checkpoints import read_checkpoint, write_checkpoint
     from textdiff.data.images.views import MixedImages
@@ -435,7 +452,7 @@ def train(model: nn.Module, config: TextDiffConfig, data: Dataset, cases: Sequen
     else:
         _fitted(model, config, data, labelled, checkpoint)
         write_checkpoint(taught, own)
-    marked = _marked(model, config, data, cases)
+    marked = _marked(model, config, data, others)
     teacher = _dice(model, config, data)
     put(first, own)
     both, checkpoint = MixedImages(labelled, marked), checkpoint.with_name("student.safetensors")
@@ -443,13 +460,11 @@ def train(model: nn.Module, config: TextDiffConfig, data: Dataset, cases: Sequen
     return [row | {"teacher": teacher} for row in history]
 
 
-def _marked(model: nn.Module, config: TextDiffConfig, data: Dataset, cases: Sequence[Case]) -> TrainingImages:
+def _marked(model: nn.Module, config: TextDiffConfig, data: Dataset, others: Sequence[Case]) -> TrainingImages:
     """Unlabelled images as a trained model marks them; of frozen features views of which it has the features already."""
     from textdiff.data.images.views import TrainingImages
     from textdiff.training.teaching import marked_cases
 
-    known = {case.name for case in cases}
-    others = limited([case for case in data.unlabelled if case.name not in known], config.unlabelled)
     marked = marked_cases(model.eval(), others, image_spec(config, data), device=resolve_device(config.device))
     changed = config.augmentation if config.from_scratch else "follow"
     return TrainingImages(marked, image_spec(config, data), changed, config.seed, views=0)

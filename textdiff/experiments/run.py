@@ -54,8 +54,10 @@ def _make(run: Run, config: Any, work: Any) -> None:
     data = work.load_data(config)
     labelled = work.labelled_cases(config, data)
     _check_data(config, data, labelled)
+    others = images.unlabelled_cases(config, data) if getattr(config, "unlabelled", 0) else []
+    # All pictures that are learned from, which are also read once before the first step
+    seen = [case.fingerprint() for case in (*labelled, *others)]
     model = work.build_model(config, data)
-    seen = [case.fingerprint() for case in labelled]
     model.trained_on = {"dataset": config.dataset, "cases": seen}
     model.domain = work.domain(config, data, labelled)
     checkpoint = scratch_dir() / config.run_id / "checkpoint.safetensors"
@@ -69,8 +71,8 @@ def _make(run: Run, config: Any, work: Any) -> None:
         "train/best_step": best["step"],
         "train/seconds": history[-1]["seconds"],
     }
-    if "teacher" in best:
-        metrics["train/teacher_dice"] = best["teacher"]
+    if others:
+        metrics |= {"train/unlabelled": len(others), "train/teacher_dice": best["teacher"]}
     drawn = work.figures(model, config, data, per_case, history)
     run.save(metrics, per_case, drawn, about={"training_cases": seen})
     shutil.rmtree(checkpoint.parent, ignore_errors=True)  # scratch: the record is whole now

@@ -16,6 +16,11 @@ from textdiff.data.images.transforms import dihedral_caption
 LEFT_RIGHT = 4  # of the eight symmetries of a square
 
 
+def follows(caption: str) -> bool:
+    """Whether the words of a sentence can follow the mirror image of its picture."""
+    return dihedral_caption(caption, LEFT_RIGHT) is not None
+
+
 def both_answers(
     predict: Callable[[Tensor, Sequence[str]], Tensor], images: Tensor, captions: Sequence[str]
 ) -> tuple[Tensor, Tensor]:

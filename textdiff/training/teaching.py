@@ -1,7 +1,8 @@
 """Labels for pictures that have a sentence and no mask. In: a trained model and such cases. Out: cases with its own masks.
 
 The teacher reads the sentence, and is asked about the picture and about its mirror image, whose sentence follows: where the two
-masks differ much, it does not know, and the case is left out. What it is sure of, a student learns beside the labelled cases,
+masks differ much, it does not know, and the case is left out; so is one on which it finds nothing, for its sentence speaks of
+something. What it is sure of, a student learns beside the labelled cases,
 in changed views (self-training: Lee 2013; with an average of the weights as teacher: Tarvainen and Valpola 2017).
 """
 
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 
 from textdiff.data.cases import Case
 from textdiff.data.images.transforms import ImageSpec
-from textdiff.models.mirroring import both_answers
+from textdiff.models.mirroring import both_answers, follows
 
 KEPT = 0.75  # of the cases: those on which the teacher agrees best with itself
 
@@ -38,7 +39,10 @@ def marked_cases(
     """The share ``kept`` of the cases on which the teacher agrees best with itself, with masks of its own, in their order.
 
     ``teacher``: in eval mode, with ``once(images, captions)`` that gives logits of the images as they are. Cases are read batch
-    by batch. Raises ValueError for no cases or a share that is not above 0 and at most 1.
+    by batch. Those whose sentence cannot follow a mirror image, so that there are no two answers, come after all others;
+    those on which the teacher finds nothing are never kept.
+
+    Raises ValueError for no cases, a share that is not above 0 and at most 1, or a teacher that finds nothing anywhere.
     """
     if not cases or not 0 < kept <= 1:
         raise ValueError(f"{len(cases)} cases, kept={kept}: at least one case, and a share above 0 and up to 1")
@@ -48,12 +52,16 @@ def marked_cases(
         pictures = [case.image() for case in batch]
         inputs = torch.stack([spec.input(picture) for picture in pictures]).to(device)
         answers = both_answers(teacher.once, inputs, [case.caption for case in batch])
-        agreements += agreement(answers[0].argmax(dim=1), answers[1].argmax(dim=1), spec.num_classes).tolist()
+        found = agreement(answers[0].argmax(dim=1), answers[1].argmax(dim=1), spec.num_classes).tolist()
         for mean, picture in zip((answers[0] + answers[1]) / 2, pictures, strict=True):
             masks.append(_label_map(mean, picture.shape[:2]))
+        agreements += [one if follows(case.caption) else -1.0 for one, case in zip(found, batch, strict=True)]
     # Of equal agreement the earlier ones
-    order = np.argsort(-np.asarray(agreements), kind="stable")[: max(1, round(kept * len(cases)))]
-    return [replace(cases[i], mask_path=None, mask_array=masks[i]) for i in sorted(order.tolist())]
+    surest = np.argsort(-np.asarray(agreements), kind="stable").tolist()
+    order = [i for i in surest if masks[i].any()][: max(1, round(kept * len(cases)))]
+    if not order:
+        raise ValueError(f"the teacher marks nothing on any of {len(cases)} cases: it has not learned enough to teach")
+    return [replace(cases[i], mask_path=None, mask_array=masks[i]) for i in sorted(order)]
 
 
 def agreement(one: Tensor, other: Tensor, num_classes: int) -> Tensor:

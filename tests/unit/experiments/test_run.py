@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import entries
@@ -17,6 +18,7 @@ from textdiff.experiments.places import kept_model
 from textdiff.experiments.pretraining import PretrainConfig, new_backbone, pretrained, unlabelled_images
 from textdiff.experiments.volumes import TextDiffSegConfig
 from textdiff.models.store import own_state
+from textdiff.training import teaching
 
 QUICK = {"iterations": 2, "validate_every": 1, "max_val": 1, "max_test": 2, "device": "cpu", "precision": "float32"}
 TUMOURS = ("liver_tumour", "pancreas_tumour", "colon_tumour", "kits21")
@@ -222,6 +224,8 @@ def test_pre_training_follows_its_configuration_and_goes_on_from_a_backbone(tmp_
 def test_a_run_learns_from_images_without_masks_and_its_teacher_is_trained_once(monkeypatch, model):
     phantoms = {"dataset": "chest_phantoms", "n_labels": 4, "mirrored": "on", "unlabelled": 6}
     config, seen = of_images(model=model, **phantoms), []
+    # Two steps teach nothing that could be marked
+    monkeypatch.setattr(teaching, "_label_map", lambda probabilities, size: np.ones(size, np.uint8))
     fitted, marking = images._fitted, images._marked
     monkeypatch.setattr(images, "_fitted", lambda *how: seen.append(how[4].name) or fitted(*how))
     monkeypatch.setattr(images, "_marked", lambda *how: 1 / 0)
@@ -230,12 +234,18 @@ def test_a_run_learns_from_images_without_masks_and_its_teacher_is_trained_once(
     monkeypatch.setattr(images, "_marked", marking)
     made = run.make_run(config)
     assert seen == ["checkpoint.safetensors", "student.safetensors"]
-    assert 0 <= made.metrics()["test/dice"] <= 1 and made.metrics()["train/n"] == 4
+    assert 0 <= made.metrics()["test/dice"] <= 1
+    assert (made.metrics()["train/n"], made.metrics()["train/unlabelled"]) == (4, 6)
+    about = json.loads((made.folder / "env.json").read_text())["training_cases"]
+    others = images.unlabelled_cases(config, data := images.load_data(config))
+    assert {case.fingerprint() for case in others} < set(about) and len(about) == 10 and data.train
     assert not (run.scratch_dir() / config.run_id).exists()
     # One that was trained as a run of its own teaches too
     run.make_run(of_images(model=model, **phantoms | {"unlabelled": 0, "seed": 1}))
     seen.clear()
     run.make_run(of_images(model=model, **phantoms | {"seed": 1}))
     assert seen == ["student.safetensors"]
+    with pytest.raises(ValueError, match="unlabelled=6: all 60 training images of chest_phantoms are labelled"):
+        run.make_run(of_images(model=model, **phantoms | {"n_labels": 60}))
     with pytest.raises(ValueError, match="unlabelled=6 needs mirrored='on'"):
         of_images(model=model, **phantoms | {"mirrored": "off"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -50,6 +51,27 @@ def test_the_masks_of_the_cases_are_never_read(cases):
     teacher = teacher_of_thresholds(cases, set())
     ours, theirs = (marked_cases(teacher, some, SPEC, kept=1.0, progress=False) for some in (bare, cases))
     assert all(np.array_equal(one.mask(), other.mask()) for one, other in zip(ours, theirs, strict=True))
+
+
+def test_what_it_finds_nothing_on_is_never_kept_and_what_it_cannot_be_asked_twice_comes_last(cases):
+    blind = teacher_of_thresholds(cases, set()).once
+
+    def once(images: torch.Tensor, captions: list[str]) -> torch.Tensor:
+        logits = blind(images, captions)
+        for one, caption in zip(logits, captions, strict=True):
+            if caption == "nothing":
+                one[1] = -50
+        return logits
+
+    said = [replace(cases[0], caption="nothing"), replace(cases[1], caption="bright at the top"), *cases[2:]]
+    teacher = SimpleNamespace(once=once)
+    assert [one.name for one in marked_cases(teacher, said, SPEC, kept=1.0, progress=False)] == [
+        c.name for c in cases[1:]
+    ]
+    names = [one.name for one in marked_cases(teacher, said, SPEC, kept=4 / 6, progress=False)]
+    assert names == [case.name for case in cases[2:]]
+    with pytest.raises(ValueError, match="marks nothing on any of 1 cases"):
+        marked_cases(teacher, said[:1], SPEC, progress=False)
 
 
 def test_nothing_to_mark_is_refused(cases):
