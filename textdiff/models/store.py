@@ -409,7 +409,7 @@ def own_state(model: nn.Module) -> dict[str, Tensor]:
 def _save_features(features: FeatureExtractor, folder: Path) -> dict[str, str]:
     """Writes the network, in float16 where that loses nothing (it was loaded from float16), else in float32.
 
-    A network that is still as a built-in name gives it is only named: {"unet": name}.
+    A network that is still as a built-in name gives it is only named: {"unet": name, "unet_sha256": of its file}.
     """
     if not isinstance(features, DiffusionFeatures):
         write_checkpoint(folder / "backbone" / WEIGHTS, features.state_dict())
@@ -418,7 +418,7 @@ def _save_features(features: FeatureExtractor, folder: Path) -> dict[str, str]:
     if name := features.unet.known_as:
         theirs = load_backbone(name, rounded=features.precision == "bfloat16").state_dict()
         if all(torch.equal(value.cpu(), theirs[key]) for key, value in state.items()):
-            return {"unet": name}
+            return {"unet": name, "unet_sha256": registry.BACKBONES[name].sha256}
     lossless = all(torch.equal(value, value.half().to(value.dtype)) for value in state.values())
     features.unet.save_pretrained(folder / "unet", torch.float16 if lossless else torch.float32)
     return {}
@@ -427,7 +427,15 @@ def _save_features(features: FeatureExtractor, folder: Path) -> dict[str, str]:
 def _load_features(about: Mapping[str, Any], folder: Path) -> FeatureExtractor:
     settings = dict(about)
     if settings.pop("kind") == DiffusionFeatures.__name__:
-        rounded, name = settings["precision"] == "bfloat16", settings.pop("unet", "")
+        rounded, name, sha256 = (
+            settings["precision"] == "bfloat16",
+            settings.pop("unet", ""),
+            settings.pop("unet_sha256", ""),
+        )
+        if name and getattr(registry.BACKBONES.get(name), "sha256", "") != sha256:
+            raise ValueError(
+                f"{folder} needs the backbone {name!r} of SHA-256 {sha256[:16]}..., which this version does not know"
+            )
         unet = load_backbone(name, rounded=rounded) if name else UNet.from_pretrained(folder / "unet", rounded)
         return DiffusionFeatures(unet, **settings)
     from textdiff.models.timm_features import TimmFeatures

@@ -279,6 +279,12 @@ def test_a_known_backbone_is_named_and_not_stored_again(machine, monkeypatch):
     again, pixels = TextDiff.from_pretrained(machine / "named"), torch.zeros(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(again(pixels, ["a lung"]), model(pixels, ["a lung"]))
+        # A version with other weights of that name must not stand in
+        about = json.loads((machine / "named" / "config.json").read_text())
+        about["features"]["unet_sha256"] = "0" * 64
+        (machine / "named" / "config.json").write_text(json.dumps(about))
+        with pytest.raises(ValueError, match="needs the backbone 'phantoms_32' of SHA-256 0000000000000000"):
+            TextDiff.from_pretrained(machine / "named")
         # Changed weights are no longer those of the name
         next(features.unet.parameters()).add_(0.5)
     model.save_pretrained(machine / "changed")
