@@ -145,6 +145,7 @@ _DATASETS = (
             size=288 * MIB,
         ),
         backbone="chest_64",
+        model="qata_small",
         n_labels=150,
         label_counts=(10, 50, 150, 500, 1500),
         runs={
@@ -368,6 +369,14 @@ _MODELS = (
         config_sha256="693dc43b006ad3ca75d9c7d0d83bc4331cf27ff14e9e3d4f3f8113d4329938af",
         size=830_804,
         packaged=True,
+    ),
+    ShippedModel(
+        name="qata_small",
+        kind="TextDiff",
+        dataset="qata",
+        sha256="8cf8efe8664c5bc0d60cccd82082f7475e4321dd76775b46d54a96c72bfe6cf8",
+        config_sha256="062e208a3830ebe93325afe8948eb31b4c71ac48e352422339bbde0ebab20f9c",
+        size=3_300_936,
     ),
     ShippedModel(
         name="hippocampus_small",
