@@ -65,7 +65,8 @@ def test_scores_are_in_range_and_count_the_table(folder):
     if "test/n" in metrics:
         assert metrics["test/n"] == table["case"].nunique()
     training = read(folder, "env.json").get("training_cases")
-    assert training is None or len(set(training)) == metrics["train/n"]
+    learned_from = metrics.get("train/n", 0) + metrics.get("train/unlabelled", 0)
+    assert training is None or len(set(training)) == learned_from
 
 
 @of(*WHOLE_TESTS)
