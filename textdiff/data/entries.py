@@ -123,7 +123,7 @@ class DatasetEntry:
     @property
     def sided(self) -> bool:
         """Whether some structures differ only in the patient's side, so that mirroring would make labels wrong."""
-        return any(name.startswith(("left ", "right ")) for name in self.structures)
+        return any({"left", "right"} & set(name.lower().split()) for name in self.structures)
 
     def only(self, structures: Sequence[str]) -> DatasetEntry:
         """The entry with these structures alone, numbered 1, 2, ... in this order; the others become background.

@@ -19,10 +19,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from textdiff.data.cases import Case
-from textdiff.data.images.transforms import ImageSpec, dihedral_caption
+from textdiff.data.images.transforms import ImageSpec
 from textdiff.evaluation.calibration import error_detection
 from textdiff.evaluation.metrics import SMOOTH, bootstrap_interval, case_scores
-from textdiff.models.mirroring import LEFT_RIGHT, both_answers
+from textdiff.models.mirroring import both_answers, followed
 from textdiff.training.teaching import agreement
 
 SURE = ("expected_dice", "agreement")  # columns that are high where a model is sure
@@ -100,7 +100,7 @@ def _asked(
     once, twice = getattr(model, "once", model), hasattr(model, "once") and getattr(model, "mirrored", True)
     upright, mirrored = both_answers(once, inputs, words)
     found = _at((upright + mirrored) / 2 if twice else upright, size)
-    follows = torch.tensor([dihedral_caption(said, LEFT_RIGHT) is not None for said in words], device=found.device)
+    follows = torch.tensor([followed(said) is not None for said in words], device=found.device)
     agreeing = _agreement(upright, mirrored).where(follows, torch.nan)
     columns = {"expected_dice": expected_dice(found), "agreement": agreeing}
     if reading:

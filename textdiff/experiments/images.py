@@ -233,10 +233,9 @@ class TextDiffConfig(Config):
         return config._with_weights()
 
     def _check(self) -> None:
-        told_by_side = [name for name in self.entry.class_names if {"left", "right"} & set(name.lower().split())]
-        if self.mirrored == "on" and told_by_side:
+        if self.mirrored == "on" and self.entry.sided:
             raise ValueError(
-                f"mirrored='on': a mirror image exchanges the classes that a side tells, such as {told_by_side[0]!r}"
+                f"mirrored='on': a mirror image exchanges the classes that a side tells, among {list(self.entry.structures)}"
             )
         if self.unlabelled and self.mirrored == "off":
             raise ValueError(

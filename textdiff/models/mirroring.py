@@ -16,9 +16,9 @@ from textdiff.data.images.transforms import dihedral_caption
 LEFT_RIGHT = 4  # of the eight symmetries of a square
 
 
-def follows(caption: str) -> bool:
-    """Whether the words of a sentence can follow the mirror image of its picture."""
-    return dihedral_caption(caption, LEFT_RIGHT) is not None
+def followed(caption: str) -> str | None:
+    """The sentence that is true of the mirror image of its picture; None where its words cannot follow."""
+    return dihedral_caption(caption, LEFT_RIGHT)
 
 
 def both_answers(
@@ -29,10 +29,12 @@ def both_answers(
     ``predict``: images ``[B, C, H, W]`` and B captions to logits ``[B, K, H, W]``. An image whose sentence cannot follow is
     asked once, and both answers are that. Not for classes that are told apart by their side.
     """
-    followed = [(i, dihedral_caption(caption, LEFT_RIGHT)) for i, caption in enumerate(captions)]
-    where, turned = [i for i, said in followed if said is not None], [said for _, said in followed if said is not None]
+    turned = {i: said for i, said in enumerate(map(followed, captions)) if said is not None}
+    where = list(turned)
     both = torch.cat([images, images[where].flip(-1)])
-    upright, mirrored = predict(both, [*captions, *turned]).float().softmax(dim=1).split([len(images), len(where)])
+    upright, mirrored = (
+        predict(both, [*captions, *turned.values()]).float().softmax(dim=1).split([len(images), len(where)])
+    )
     return upright, upright.index_copy(
         0, torch.tensor(where, device=upright.device, dtype=torch.int64), mirrored.flip(-1)
     )

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from textdiff.data.cases import Case
 from textdiff.data.images.transforms import ImageSpec
-from textdiff.models.mirroring import both_answers, follows
+from textdiff.models.mirroring import both_answers, followed
 
 KEPT = 0.75  # of the cases: those on which the teacher agrees best with itself
 
@@ -55,7 +55,7 @@ def marked_cases(
         found = agreement(answers[0].argmax(dim=1), answers[1].argmax(dim=1), spec.num_classes).tolist()
         for mean, picture in zip((answers[0] + answers[1]) / 2, pictures, strict=True):
             masks.append(_label_map(mean, picture.shape[:2]))
-        agreements += [one if follows(case.caption) else -1.0 for one, case in zip(found, batch, strict=True)]
+        agreements += [-1.0 if followed(case.caption) is None else one for one, case in zip(found, batch, strict=True)]
     # Of equal agreement the earlier ones
     surest = np.argsort(-np.asarray(agreements), kind="stable").tolist()
     order = [i for i in surest if masks[i].any()][: max(1, round(kept * len(cases)))]
