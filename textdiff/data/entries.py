@@ -58,7 +58,7 @@ class DatasetEntry:
     numbering. folders: names under which it is met in `data_dir()`, in order of preference. split: "official" (the folder
     says), "manifest" (in data/manifests), "hash" (of the case name), "drawn" (phantoms). backbone: the small one that demo
     mode reads. n_labels: how many labelled cases a run draws unless told otherwise; label_counts: those of the
-    label-efficiency figure. model: the shipped one that was trained on it. runs: parameters of a run notebook that this
+    label-efficiency figure. draws: of the labelled cases, in its tables. model: the shipped one that was trained on it. runs: parameters of a run notebook that this
     data set changes, under "demo" and "full"; under "grid" those that all runs of its tables share, under "cost" what the small
     runs of cost against Dice change of them. pretraining: likewise.
 
@@ -84,6 +84,7 @@ class DatasetEntry:
     backbone: str = "phantoms_32"
     n_labels: int | Literal["all"] = 5
     label_counts: tuple[int | Literal["all"], ...] = ()
+    draws: int = 3
     model: str = ""
     runs: Mapping[str, Parameters] = field(default_factory=dict)
     pretraining: Parameters = field(default_factory=dict)

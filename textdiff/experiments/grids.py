@@ -31,7 +31,6 @@ AS_PUBLISHED: dict[str, Any] = {
     **{"protocol": "official", "head": "official", "noise_steps": "50,150,250", "views": 0, "mirrored": "off"},
     **{"batch_size": 1, "learning_rate": 1e-4, "weight_decay": 0.0, "channel_dropout": 0.0, "ema_decay": 0.0},
 }
-SEEDS = (0, 1, 2)
 LARGE = "chest_64"  # the larger of the two backbones for chest X-rays
 
 
@@ -88,7 +87,7 @@ class Grid:
 def grid(name: str, dataset: str, seeds: Sequence[int] | None = None) -> Grid:
     """The grid called ``name`` (one of :data:`GRIDS`) for a data set.
 
-    ``seeds``: draws of the labelled cases; default three, of synthetic data one.
+    ``seeds``: draws of the labelled cases; default 0, 1, 2 ..., as many as the data set's entry says.
 
     Raises:
         ValueError: an unknown name or data set, a data set of the other kind, or one of which there is nothing to ask.
@@ -107,7 +106,7 @@ def grid(name: str, dataset: str, seeds: Sequence[int] | None = None) -> Grid:
     if not volumes:
         common["backbone"] = entry.backbone
     common |= entry.runs.get("cost" if name == "cost" else "grid", {})
-    draws = tuple(seeds) if seeds is not None else SEEDS[: 1 if entry.synthetic else 3]
+    draws = tuple(range(entry.draws) if seeds is None else seeds)
     wanted = tuple(rows(entry))
     if not wanted:
         lacking = {"cost": "runs for 'cost'", "recipe": "such choices"}.get(name, "label_counts")
@@ -116,6 +115,22 @@ def grid(name: str, dataset: str, seeds: Sequence[int] | None = None) -> Grid:
 
 
 Rows = Callable[[registry.DatasetEntry], list[Row]]
+# Rows of the comparison that make sense for one data set alone: few labels beside many, pixels, films without masks
+UNET: dict[str, Any] = {"model": "unet", **FROM_SCRATCH}
+FINE: dict[str, Any] = {"image_size": 512, "blocks": "1,4,7", "noise_steps": "50"}
+ASKED_OF_ONE: dict[str, list[Row]] = {
+    "monuseg": [
+        Row("TextDiff on all 24 labelled images", {"n_labels": 24}),
+        Row("U-Net on all 24 labelled images", {**UNET, "n_labels": 24}),
+        Row("TextDiff at 512 px, one noise step", FINE),
+        Row("the same with changes of stain", {**FINE, "augmentation": "stain"}),
+        Row("U-Net at 512 px", {**UNET, "image_size": 512}),
+    ],
+    "qata": [
+        Row("TextDiff, and films with a sentence alone", {"unlabelled": "all"}),
+        Row("U-Net that reads, and the same films", {"model": "text_unet", **FROM_SCRATCH, "unlabelled": "all"}),
+    ],
+}
 
 
 def _comparison(entry: registry.DatasetEntry) -> list[Row]:
@@ -130,12 +145,6 @@ def _comparison(entry: registry.DatasetEntry) -> list[Row]:
         maps = "0,1,2,3" if entry.name == "monuseg" else "1,2,3"
         other = {"backbone": "timm:tf_efficientnet_lite2", "blocks": maps, "noise_steps": "none"}
         frozen.append(Row("TextDiff, ImageNet network (EfficientNet-Lite2)", other))
-        if entry.name == "qata":
-            frozen.append(Row("TextDiff, and films with a sentence alone", {"unlabelled": "all"}))
-        if entry.name == "monuseg":
-            fine = {"image_size": 512, "blocks": "1,4,7", "noise_steps": "50"}
-            frozen.append(Row("TextDiff at 512 px, one noise step", fine))
-            frozen.append(Row("the same with changes of stain", {**fine, "augmentation": "stain"}))
         scratch |= {
             "unetpp": "U-Net++",
             "attention_unet": "Attention U-Net",
@@ -143,12 +152,8 @@ def _comparison(entry: registry.DatasetEntry) -> list[Row]:
             "dynunet": "DynUNet (nnU-Net)",
             "mednext": "MedNeXt",
         }
-    rows = frozen + [Row(label, {"model": model, **FROM_SCRATCH}) for model, label in scratch.items()]
-    if entry.name == "qata":
-        rows.append(
-            Row("U-Net that reads, and the same films", {"model": "text_unet", **FROM_SCRATCH, "unlabelled": "all"})
-        )
-    return rows
+    rows = [Row(label, {"model": model, **FROM_SCRATCH}) for model, label in scratch.items()]
+    return frozen + rows + ASKED_OF_ONE.get(entry.name, [])
 
 
 def _ablation(entry: registry.DatasetEntry) -> list[Row]:

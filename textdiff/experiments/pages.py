@@ -132,7 +132,7 @@ class TableConfig(Config):
     n_seeds: Count = AUTO
 
     def _resolve(self) -> TableConfig:
-        return self._fill({"n_seeds": 1 if self.entry.synthetic else 3})
+        return self._fill({"n_seeds": self.entry.draws})
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,7 @@ class VolumeTableConfig(Config):
     base: str = ""
 
     def _resolve(self) -> VolumeTableConfig:
-        return self._fill({"n_seeds": 1 if self.entry.synthetic else 3})
+        return self._fill({"n_seeds": self.entry.draws})
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from textdiff.data import registry
-from textdiff.experiments.grids import GRIDS, SEEDS, grid
+from textdiff.experiments.grids import GRIDS, grid
 from textdiff.experiments.volumes import TextDiffSegConfig
 
 
@@ -23,7 +23,7 @@ def datasets(name: str) -> list[str]:
 @pytest.mark.parametrize(("name", "dataset"), [(name, dataset) for name in GRIDS for dataset in datasets(name)])
 def test_every_row_is_a_valid_and_distinct_experiment(name, dataset):
     table = grid(name, dataset)
-    assert table.question.endswith("?") and table.seeds == (SEEDS[:1] if registry.dataset(dataset).synthetic else SEEDS)
+    assert table.question.endswith("?") and table.seeds == tuple(range(registry.dataset(dataset).draws))
     assert len({(row.label, row.fields.get("n_labels")) for row in table.rows}) == len(table.rows)
     for row in table.rows:
         configs = table.configs(row)
