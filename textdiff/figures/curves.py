@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from textdiff.figures.style import NOT_RUN, described, figure, findings, looks, say_not_run, wrapped
+from textdiff.figures.style import NOT_RUN, colour_of, described, figure, findings, looks, say_not_run, wrapped
 
 
 def loss_curve(history: pd.DataFrame | Sequence[Mapping[str, float]], along: str = "epoch") -> Figure:
@@ -238,6 +238,51 @@ def reading_dots(losses: pd.DataFrame) -> Figure:
     fig, said = _dots(tables, rows, "points of Dice lost")
     alt = findings("Points of Dice lost with another sentence", said)
     return described(fig, alt, "Points of Dice lost with another sentence, 95 % interval for other draws and images.")
+
+
+def comparison_dots(
+    dice: Mapping[str, Sequence[float]], above: pd.DataFrame, base: str, paper: Mapping[str, float] | None = None
+) -> Figure:
+    """Test Dice of the draws of every row, and beside it how far each row is above one of them, with its interval.
+
+    `dice`: one share 0..1 per draw, by row, in the order to be drawn. `above`: table of `report.tables.differences` to `base`.
+    `paper`: others' Dice (percent) by name, drawn as level marks. Rows without a draw are left out.
+    """
+    rows = [label for label, draws in dice.items() if len(draws)]
+    fig, (left, right) = figure(1, 2, (9.6, 0.42 * max(2, len(rows)) + 1.6))
+    said = []
+    for axis in (left, right):
+        if not rows:
+            say_not_run(axis)
+    for place, label in enumerate(rows):
+        look = {"color": colour_of(label)}
+        draws, one = 100 * np.asarray(dice[label], dtype=float), above.loc[label]
+        left.plot(draws, [place] * len(draws), "o", fillstyle="none", markersize=6, **look)
+        left.plot([draws.mean()], [place], "|", markersize=16, markeredgewidth=2.5, **look)
+        said.append(f"{label}: {draws.mean():.1f} %")
+        if label != base and one["cases"]:
+            low, high, mean = (100 * one[part] for part in ("low", "high", "difference"))
+            right.plot([low, high], [place] * 2, linewidth=2, **look)
+            right.plot([mean], [place], "o" if len(one["draws"]) > 1 else "s", markersize=7, **look)
+            right.plot(100 * np.array(one["draws"]), [place] * len(one["draws"]), "k|", markersize=7)
+            said[-1] += f", {mean:+.1f} points ({low:+.1f} to {high:+.1f})"
+    for (name, value), line in zip((paper or {}).items(), ("--", ":", "-."), strict=False):
+        left.axvline(value, color="0.4", linewidth=1.2, ls=line, label=name)
+        said.append(f"{name}: {value:.1f} %")
+    right.axvline(0, color="0.6", linewidth=1)
+    left.set(xlabel="test Dice (%)", yticks=range(len(rows)), yticklabels=[wrapped(label, 34) for label in rows])
+    right.set(xlabel=f"points above “{base}”", yticks=range(len(rows)), yticklabels=[])
+    for axis in (left, right):
+        axis.set_ylim(len(rows) - 0.5, -0.5)
+        axis.grid(axis="x", color="0.9", linewidth=0.8)
+    if paper:
+        fig.legend(loc="outside upper left", ncols=3, frameon=False, fontsize="small")
+    caption = (
+        "Left: test Dice, a ring for every draw of the labelled cases, an upright mark for their mean. Right: difference to "
+        f"“{base}” on the same cases and draws, 95 % interval for other draws and other cases (square: one draw, other cases "
+        "alone); thin marks are single draws."
+    )
+    return described(fig, findings(f"Test Dice by method, and points above “{base}”", said), caption)
 
 
 def _dots(tables: Mapping[str, pd.DataFrame], rows: Sequence[str], label: str) -> tuple[Figure, list[str]]:

@@ -22,6 +22,8 @@ from matplotlib.lines import Line2D
 NOT_RUN = "not run yet"
 # Okabe and Ito's colours: they differ in hue for every kind of colour vision, and neighbours in lightness too.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# A method has its colour on every page: ours, ours with something taken away, and networks trained from scratch that read or do not.
+OURS, TAKEN_AWAY, READER, TEXT_FREE = "#0072b2", "#56b4e9", "#d55e00", "#009e73"
 HIT, FALSE_ALARM, MISS = "#0072b2", "#d55e00", "#f0e442"
 # Outlines on pictures; the blue of predictions is lighter than tissue and films.
 TRUE, PREDICTED = "#f0e442", "#56b4e9"
@@ -99,6 +101,13 @@ def looks() -> Iterator[dict[str, Any]]:
     """Colour, marker and line style of one series after the other, as matplotlib's keyword arguments."""
     for colour, marker, line in zip(cycle(SERIES), cycle("osD^"), cycle(("-", "--", ":", "-.")), strict=False):
         yield {"color": colour, "marker": marker, "ls": line}
+
+
+def colour_of(label: str) -> str:
+    """The colour of a method by the label of its row: "TextDiff", "TextDiff without text", "U-Net that reads", "U-Net" ..."""
+    if label.startswith("TextDiff"):
+        return OURS if label.split(",")[0] in ("TextDiff", "TextDiffSeg") else TAKEN_AWAY
+    return READER if "reads" in label else TEXT_FREE
 
 
 def legend(fig: Figure, colours: Mapping[str, str], dashed: Mapping[str, str] | None = None) -> None:

@@ -21,9 +21,8 @@ def departures(grid: Grid) -> Table:
 def differences_by_labels(grid: Grid, records: pd.DataFrame, base: str) -> Table:
     """`report.tables.paired_differences` to the row `base` at every number of labelled cases, one model after the other."""
     table = paired_differences(grid, records, base, by="n_labels")
-    frame = table.frame
-    frame.insert(1, "n labelled", [row.fields["n_labels"] for row in grid.rows])
-    return Table(frame[frame["Model"] != base].sort_values("Model", kind="stable", ignore_index=True), table.caption)
+    frame = table.frame[table.frame["Model"] != base].sort_values("Model", kind="stable", ignore_index=True)
+    return Table(frame, table.caption)
 
 
 def gain(grid: Grid, records: pd.DataFrame, base: str, label: str = "TextDiff") -> float:

@@ -52,7 +52,7 @@ def grid_table(grid: Grid, records: pd.DataFrame, paper: pd.DataFrame | None = N
     """A grid's results on the test images: its rows in order, with the paper's rows beneath.
 
     `records`: from `load_records`; which of them count says `report.rows.by_row`. `paper`: a selection of `paper_facts()`; its
-    rows of the grid's data set are shown. Scores are in percent. A row without a record says "not run yet".
+    rows of the grid's data set are shown. Scores are in percent. A row without a record is not shown.
     """
     rows = by_row(grid, records)
     frame, dataset = results(rows, SCORES), rows[0].configs[0].dataset
@@ -66,7 +66,7 @@ def grid_table(grid: Grid, records: pd.DataFrame, paper: pd.DataFrame | None = N
         "Trained parameters: those that learn from the labelled images (others' as their sources give them). Training seconds: "
         "mean over draws; comparable on one machine only.",
     ]
-    return Table(frame, grid_caption(text, rows, records, frame, with_paper=bool(facts)))
+    return Table(frame, grid_caption(text, rows, records, with_paper=bool(facts)))
 
 
 def _paper_line(fact: pd.Series) -> dict[str, str]:

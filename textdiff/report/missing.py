@@ -29,9 +29,31 @@ def missing_runs(grid: Grid, records: pd.DataFrame) -> str:
     return "\n".join([*lines, "This makes them (and nothing twice):", make, *_partial(rows)])
 
 
+def counted_runs(grids: Sequence[Grid], records: pd.DataFrame) -> str:
+    """How many runs of several grids have a record, a run that grids share counted once; and the rows that are whole."""
+    rows = [one for grid in grids for one in by_row(grid, records)]
+    asked = {config.run_id for one in rows for config in one.configs}
+    lacking = {config.run_id for one in rows for config in one.missing}
+    whole = sum(not one.missing for one in rows)
+    return f"{len(asked) - len(lacking)} of {len(asked)} runs have a record; {whole} of {len(rows)} rows have all their draws."
+
+
 def _counts(rows: Sequence[RowRuns]) -> tuple[int, int]:
     """Runs that are asked for, and how many of them have no record."""
     return sum(len(one.configs) for one in rows), sum(len(one.missing) for one in rows)
+
+
+def _unseen(rows: Sequence[RowRuns]) -> str:
+    without = sum(one.draws.empty for one in rows)
+    return f", and rows that have none at all are not shown ({without} of {len(rows)})" if without else ""
+
+
+def recorded(frame: pd.DataFrame) -> pd.DataFrame:
+    """The lines of a table of a grid that have a record; where none has, one line that says so."""
+    made = frame[~(frame == NOT_RUN).any(axis=1)].reset_index(drop=True)
+    if made.empty and len(frame):
+        made.loc[0] = [NOT_RUN, *[""] * (frame.shape[1] - 1)]
+    return made
 
 
 def _partial(rows: Sequence[RowRuns]) -> list[str]:
@@ -44,13 +66,10 @@ def grid_caption(
     text: Sequence[str],
     rows: Sequence[RowRuns],
     records: pd.DataFrame,
-    frame: pd.DataFrame,
     with_paper: bool = False,
 ) -> str:
-    """The caption of a table of a grid: `text`, what the words in its cells mean, and which records are missing or not used."""
+    """The caption of a table of a grid: `text`, and which records are missing or not used."""
     text, config = list(text), rows[0].configs[0]
-    if (frame == NOT_RUN).any(axis=None):
-        text.append(f"“{NOT_RUN}”: there is no record of that run.")
     if with_paper:
         text.append(
             f"Rows with a source in brackets are others' numbers, not ours; {NOT_GIVEN} means not known, and a Dice whose scale "
@@ -59,7 +78,7 @@ def grid_caption(
         )
     total, missing = _counts(rows)
     if missing:
-        text.append(f"{missing} of {total} runs have no record yet.")
+        text.append(f"{missing} of {total} runs have no record yet{_unseen(rows)}.")
     text += _partial(rows)
     stale = (records["stale"].astype(bool) & (records["dataset"] == config.dataset)).sum() if len(records) else 0
     if stale:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from textdiff.evaluation.comparing import Comparison, compare, holm
 from textdiff.experiments.grids import Grid
-from textdiff.report.missing import NOT_GIVEN, NOT_RUN, grid_caption
+from textdiff.report.missing import NOT_GIVEN, NOT_RUN, grid_caption, recorded
 from textdiff.report.rows import RowRuns, by_row, case_table
 
 # The score beside the Dice in tables of differences: column of the per-case tables, header, scale, and what it is.
@@ -84,9 +84,8 @@ def grid_table_of(
     columns: Sequence[str],
     text: Sequence[str],
 ) -> Table:
-    """The cells of a table of a grid with the caption `text` and what `report.missing.grid_caption` adds."""
-    frame = text_frame(lines, columns)
-    return Table(frame, grid_caption(text, rows, records, frame))
+    """The lines of a table of a grid that have a record, with the caption `text` and what `report.missing.grid_caption` adds."""
+    return Table(recorded(text_frame(lines, columns)), grid_caption(text, rows, records))
 
 
 def results(rows: Sequence[RowRuns], scores: Mapping[str, tuple[str, float]]) -> pd.DataFrame:
@@ -104,7 +103,7 @@ def results(rows: Sequence[RowRuns], scores: Mapping[str, tuple[str, float]]) ->
             cells += [score_of(draws, *one) for one in scores.values()]
             cells += [millions(parameters / 1e6), NOT_GIVEN if pd.isna(seconds) else f"{seconds:,.0f}"]
         lines.append([*runs.start, *cells])
-    return text_frame(lines, columns)
+    return recorded(text_frame(lines, columns))
 
 
 def differences(grid: Grid, records: pd.DataFrame, base: str, score: str = "dice") -> pd.DataFrame:
@@ -150,8 +149,8 @@ def by_case(draws: pd.DataFrame, score: str) -> pd.DataFrame:
 def paired_differences(grid: Grid, records: pd.DataFrame, base: str, by: str = "") -> Table:
     """Each row of a grid minus the row labelled `base`, on the same test cases and draws (`evaluation.comparing`).
 
-    `by`: a field of the configurations; then the base of a row is the one with the same value of it. Points of Dice, what its
-    p and size are, and the score of `SECOND`. A row that cannot be compared yet says "not run yet". Raises as `differences`.
+    `by`: a field of the configurations; then the base of a row is the one with the same value of it, which has a column. Points of Dice, what its
+    p and size are, and the score of `SECOND`. A row that cannot be compared yet is not shown. Raises as `differences`.
     """
     rows = by_row(grid, records)
     kind = rows[0].configs[0].entry.kind
@@ -166,7 +165,7 @@ def paired_differences(grid: Grid, records: pd.DataFrame, base: str, by: str = "
             cells = ["", NOT_RUN, *[""] * 5]
         elif runs is own:
             cells = [one.cases, "the base", *[""] * 5]
-        lines.append([runs.row.label, *cells])
+        lines.append([runs.row.label, *([getattr(runs.configs[0], by)] if by else []), *cells])
     text = [
         f"Difference to “{base}” in points of Dice (percent), above zero where the row is better, on the same test {kind} and "
         f"draws of the labelled {kind}; in brackets its 95 % interval for other draws and other {kind} (where there is one "
@@ -174,7 +173,8 @@ def paired_differences(grid: Grid, records: pd.DataFrame, base: str, by: str = "
         f"p: of the same t test, after Holm over the rows of this table; dz: the mean over {kind} divided by its standard "
         f"deviation between them; better: share of {kind} on which the row is; {also}",
     ]
-    columns = ["Model", "test n", "Dice", "draw by draw", "p (Holm)", "dz", "better", header]
+    columns = ["Model", *([by.replace("n_labels", "n labelled")] if by else []), "test n", "Dice", "draw by draw"]
+    columns += ["p (Holm)", "dz", "better", header]
     return grid_table_of(rows, records, lines, columns, text)
 
 

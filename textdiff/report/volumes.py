@@ -35,7 +35,7 @@ def grid_table_3d(grid: Grid, records: pd.DataFrame) -> Table:
     """A grid's results on the test volumes, its rows in order: Dice, distances of the surfaces, parameters and seconds.
 
     `records`: from `load_records`; which of them count says `report.rows.by_row`. Up to `BESIDE` structures have a column for
-    their Dice. A row without a record says "not run yet".
+    their Dice. A row without a record is not shown.
     """
     rows = by_row(grid, records)
     names = _structures(rows)
@@ -48,7 +48,7 @@ def grid_table_3d(grid: Grid, records: pd.DataFrame) -> Table:
         "the prediction alone counts with the diagonal of the volume.",
         "Training seconds and seconds per volume: means, comparable on one machine only.",
     ]
-    return Table(frame, grid_caption(text, rows, records, frame))
+    return Table(frame, grid_caption(text, rows, records))
 
 
 def run_table(metrics: Mapping[str, float], class_names: Sequence[str]) -> Table:
@@ -75,7 +75,7 @@ def best_network(grid: Grid, records: pd.DataFrame) -> str:
 
 
 def structure_table(grid: Grid, records: pd.DataFrame) -> Table:
-    """Dice and distances of every structure: one line per row of the grid and structure. A row without a record says so once."""
+    """Dice and distances of every structure: one line per row of the grid that has a record, and structure."""
     rows, lines = by_row(grid, records), []
     for runs in rows:
         for name in structures_of(runs.draws):

@@ -40,15 +40,15 @@ def test_a_test_on_a_part_of_real_data_is_never_shown(tmp_path):
         assert len(grid_records(grid, records)) == count
         table = grid_table(grid, records)
         assert ("ask for a part of the test set" in table.caption) == (grid is part)
-        assert (table.frame["Dice"][0] == "not run yet") == (grid is part)
+        assert (table.frame["Model"][0] == "not run yet") == (grid is part)
         assert ("of real data such runs are never shown" in missing_runs(grid, records)) == (grid is part)
 
 
 def test_stale_records_do_not_count_and_are_told(images):
     images.loc[0, "stale"] = True
     table = grid_table(IMAGES, images)
-    assert table.frame["draws"].tolist() == ["1 of 2", "2 of 2", "0 of 2"]
-    assert "3 of 6 runs have no record yet. 1 record(s) made with an older form" in table.caption
+    assert table.frame["draws"].tolist() == ["1 of 2", "2 of 2"]
+    assert "not shown (1 of 3). 1 record(s) made with an older form" in table.caption
 
 
 def test_the_learning_rate_is_chosen_on_validation_cases(images):

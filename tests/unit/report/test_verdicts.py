@@ -1,0 +1,83 @@
+"""Sentences that records write: losses first, what rests on one draw marked, and nothing said where there is nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pandas as pd
+import pytest
+
+from tests.unit.report.little import IMAGES, image_record
+from textdiff.figures.style import description
+from textdiff.report.missing import counted_runs
+from textdiff.report.verdicts import comparison_verdict, dots, reading_verdict, small_table, standing
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "place"), [(0.1, 0.2, "above"), (-0.2, -0.1, "below"), (-0.1, 0.2, "level"), (0.0, 0.2, "level")]
+)
+def test_rows_are_told_apart_where_the_interval_is_clear_of_zero(low, high, place):
+    assert standing(pd.Series({"low": low, "high": high})) == place
+
+
+def records_of(tmp_path, worth: float, seeds=(0, 1)) -> pd.DataFrame:
+    """Both rows, many alike images: the text is worth ``worth`` on each, give or take a thousandth."""
+    rows = []
+    for seed in seeds:
+        for row, above in zip(IMAGES.rows[:2], (worth, 0.0), strict=True):
+            config = IMAGES.kind.resolved(**{**IMAGES.common, **row.fields, "seed": seed})
+            dice = {f"{n:03d}": 0.5 + above + 0.001 * ((n + seed) % 3) * (above != 0) for n in range(12)}
+            rows.append(image_record(tmp_path, config, dice))
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(("worth", "word", "points"), [(0.2, "Ahead of", "+20.10"), (-0.2, "Behind", "-19.90")])
+def test_the_verdict_follows_the_records(tmp_path, worth, word, points):
+    said = comparison_verdict(IMAGES, records_of(tmp_path, worth), "with text").text
+    assert f"**{word}** without, {points} (" in said and "(2 draws):" in said and "On 12 test cases" in said
+    assert "never run" not in said
+
+
+def test_losses_come_first_and_one_draw_is_marked(tmp_path):
+    records = records_of(tmp_path, 0.2)
+    better = IMAGES.kind.resolved(**{**IMAGES.common, **IMAGES.rows[2].fields, "seed": 0})
+    records = pd.concat([records, pd.DataFrame([image_record(tmp_path, better, {f"{n:03d}": 0.9 for n in range(12)})])])
+    said = comparison_verdict(IMAGES, records, "with text").text
+    assert said.index("**Behind** never run") < said.index("**Ahead of** without")
+    behind, ahead = said.splitlines()[2:]
+    assert "one draw" in behind and "one draw" not in ahead
+    only = comparison_verdict(IMAGES, records, "with text", ["without"]).text
+    assert "never run" not in only and "Ahead of" in only
+
+
+def test_without_records_nothing_is_said(none, images):
+    assert "No record tells yet" in comparison_verdict(IMAGES, none, "with text").text
+    assert "No record tells yet" in reading_verdict(IMAGES, none, "with text").text
+    assert "No record tells yet" in reading_verdict(IMAGES, images, "without").text, "it does not read"
+    with pytest.raises(ValueError, match="has not one row 'other'"):
+        comparison_verdict(IMAGES, images, "other")
+
+
+def test_reading_is_told_by_what_another_sentence_costs(images, tmp_path):
+    said = reading_verdict(IMAGES, images, "with text").text
+    assert said.startswith("It **reads**") and "another image's: +10.00" in said
+    free = [dataclasses.replace(config) for config in IMAGES.configs(IMAGES.rows[0])]
+    deaf = []
+    for config in free:
+        record = image_record(tmp_path, config, {"001": 0.5, "002": 0.6})
+        table = pd.read_csv(record["folder"] / "per_case.csv").assign(dice_shuffled=[0.6, 0.5])
+        table.to_csv(record["folder"] / "per_case.csv", index=False)
+        deaf.append(record)
+    assert reading_verdict(IMAGES, pd.DataFrame(deaf), "with text").text.startswith("No sign that it **reads**")
+
+
+def test_the_plot_and_the_small_table_hold_what_is_recorded(images):
+    alt = description(dots(IMAGES, images, "without"))["alt"]
+    assert "with text: 65.0 %, +25.0 points" in alt and "without: 40.0 %" in alt and "never run" not in alt
+    frame = small_table(IMAGES, images, "without").frame
+    assert frame["Model"].tolist() == ["with text", "without"] and frame["above the base"].tolist()[1] == "the base"
+
+
+def test_runs_are_counted_once(images):
+    told = counted_runs([IMAGES, IMAGES], images)
+    assert told == "4 of 6 runs have a record; 4 of 6 rows have all their draws."

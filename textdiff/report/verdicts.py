@@ -1,0 +1,112 @@
+"""What the records say, in a sentence. In: the rows of a grid, and records. Out: a `Verdict`, losses first, and the plot and small table under it.
+
+A sentence is made of the records when a page is built, so that it cannot outlive them. Two rows are told apart where the 95 % interval of
+their difference for other draws and other cases stays clear of zero; one draw alone says so, and is never called a verdict on methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from textdiff.experiments.grids import Grid
+from textdiff.figures.curves import comparison_dots
+from textdiff.report.images import reading_losses
+from textdiff.report.missing import NOT_RUN
+from textdiff.report.rows import by_row
+from textdiff.report.tables import Table, differences, grid_table_of, points, score_of
+
+ONE_DRAW = "one draw"
+# How a row of a table of differences stands to the base, worst for the base first
+PLACES = {"above": "**Behind**", "level": "**Not told apart from**", "below": "**Ahead of**"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A sentence, and its parts in a list where it has several; Markdown."""
+
+    text: str
+
+    def _repr_markdown_(self) -> str:
+        return self.text
+
+
+def standing(one: pd.Series) -> str:
+    """A key of `PLACES` for a row of `report.tables.differences`: is it above the base, below, or level with it?"""
+    return "above" if one["low"] > 0 else "below" if one["high"] < 0 else "level"
+
+
+def comparison_verdict(grid: Grid, records: pd.DataFrame, base: str, than: Sequence[str] = ()) -> Verdict:
+    """How the row `base` stands to the other rows that have records (or those of `than`): behind, not told apart, ahead.
+
+    Rows that only one draw shares with it are marked. Says so where there is nothing to compare.
+    """
+    table = differences(grid, records, base)
+    rows = table[(table["cases"] > 0) & (table.index != base)]
+    rows = rows[rows.index.isin(than)] if than else rows
+    own = next(runs for runs in by_row(grid, records) if runs.row.label == base)
+    if rows.empty or own.draws.empty:
+        return Verdict(f"No record tells yet how “{base}” stands to the others.")
+    parts = [
+        f"- {words} {_listed(some)}."
+        for place, words in PLACES.items()
+        if len(some := rows[[standing(one) == place for _, one in rows.iterrows()]])
+    ]
+    draws = len(own.draws)
+    opening = f"On {rows['cases'].max():,} test cases “{base}” reaches a Dice of {score_of(own.draws, 'dice')}"
+    opening += f" ({draws} draws):" if draws > 1 else " (one draw):"
+    return Verdict("\n".join([opening, "", *parts]))
+
+
+def _listed(rows: pd.DataFrame) -> str:
+    """Rows by name, how far *the base* is above each, and which of them rest on one draw."""
+    said = []
+    for label, one in rows.iterrows():
+        gap = points(-one["difference"], -one["high"], -one["low"])
+        said.append(f"{label}, {gap[:-1]}; {ONE_DRAW})" if len(one["draws"]) == 1 else f"{label}, {gap}")
+    return "; ".join(said)
+
+
+def reading_verdict(grid: Grid, records: pd.DataFrame, label: str) -> Verdict:
+    """What the row `label` loses with another sentence than the image's own, and whether it reads."""
+    losses = reading_losses(grid, records).query("row == @label and cases > 0").set_index("reading")
+    if losses.empty:
+        return Verdict(f"No record tells yet whether “{label}” reads.")
+    said = [f"- {name}: {points(one['difference'], one['low'], one['high'])}" for name, one in losses.iterrows()]
+    other = losses.iloc[0]
+    reads = "It **reads**" if other["low"] > 0 else "No sign that it **reads**"
+    draws = len(other["draws"])
+    opening = (
+        f"{reads}: “{label}” loses these points of Dice with another sentence than the image's own "
+        f"({f'{draws} draws' if draws > 1 else ONE_DRAW}):"
+    )
+    return Verdict("\n".join([opening, "", *said]))
+
+
+def dots(grid: Grid, records: pd.DataFrame, base: str, paper: pd.DataFrame | None = None) -> Figure:
+    """The plot of a comparison: every draw of every row, and its difference to the row `base`.
+
+    `paper`: a selection of `report.images.paper_facts`; those of the grid's data set with a known Dice are drawn as lines.
+    """
+    rows = by_row(grid, records)
+    dice = {runs.row.label: runs.draws.get("test/dice", pd.Series(dtype=float)).tolist() for runs in rows}
+    facts = {}
+    if paper is not None:
+        own = paper[paper["dataset"] == rows[0].configs[0].dataset].dropna(subset=["dice"])
+        facts = {f"{fact['method']} (published)": float(fact["dice"]) for _, fact in own.iterrows()}
+    return comparison_dots(dice, differences(grid, records, base), base, facts)
+
+
+def small_table(grid: Grid, records: pd.DataFrame, base: str) -> Table:
+    """The few numbers under a plot: draws, Dice, and points above the row `base` with their interval."""
+    rows, lines = by_row(grid, records), []
+    table = differences(grid, records, base)
+    for runs, (_, one) in zip(rows, table.iterrows(), strict=True):
+        gap = "the base" if runs.row.label == base else points(one["difference"], one["low"], one["high"])
+        lines.append([*runs.start, score_of(runs.draws, "dice") if len(runs.draws) else NOT_RUN, gap])
+    columns = ["Model", "n labelled", "draws", "Dice", "above the base"]
+    text = [f"Dice in percent, and points above “{base}” with the 95 % interval for other draws and other cases."]
+    return grid_table_of(rows, records, lines, columns, text)
