@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
@@ -105,9 +106,11 @@ def looks() -> Iterator[dict[str, Any]]:
 
 def colour_of(label: str) -> str:
     """The colour of a method by the label of its row: "TextDiff", "TextDiff without text", "U-Net that reads", "U-Net" ..."""
-    if label.startswith("TextDiff"):
-        return OURS if label.split(",")[0] in ("TextDiff", "TextDiffSeg") else TAKEN_AWAY
-    return READER if "reads" in label else TEXT_FREE
+    if label.split(",")[0] in ("TextDiff", "TextDiffSeg"):
+        return OURS
+    if "reads" in label:
+        return READER
+    return TEXT_FREE if re.search("Net|NeXt|UNETR", label) else TAKEN_AWAY
 
 
 def legend(fig: Figure, colours: Mapping[str, str], dashed: Mapping[str, str] | None = None) -> None:
