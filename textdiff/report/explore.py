@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from textdiff.data.cases import Case
+    from textdiff.data.volumes.volume import Volume
 
 RECORDS = {
     "qata_small": "textdiff2d/qata-textdiff-n150-s0-corrected-a5fa9129",
@@ -33,7 +34,12 @@ RECORDS = {
     "hippocampus_small": "textdiffseg3d/hippocampus-textdiffseg-all-s0-e035dfb6",
 }
 SHARES = {"worst": 0.0, "tenth": 0.1, "median": 0.5, "ninetieth": 0.9}  # of the test films, from the worst to the best
-SENTENCES = {"own": "dice", "swapped": "dice_swapped", "shuffled": "dice_shuffled", "empty": "dice_empty"}  # record's columns
+SENTENCES = {
+    "own": "dice",
+    "swapped": "dice_swapped",
+    "shuffled": "dice_shuffled",
+    "empty": "dice_empty",
+}  # record's columns
 SIDE = 128  # pixels of a film: what the model sees
 CELL = 32  # pixels of an attention map: the finer of the two maps that read
 TILE = 64  # pixels of a picture of features
@@ -42,6 +48,7 @@ STEPS = (0, 50, 150, 250, 500, 900)  # the record has not measured the last
 UNIT = 10  # outlines are told in tenths of a pixel
 LEVELS = 64  # steps of strength of the attention's colour
 SAMPLES = 8  # draws behind the uncertainty
+MARGIN = 8  # voxels that are shown around what is marked
 
 
 def record_table(model: str) -> pd.DataFrame:
@@ -94,7 +101,7 @@ def films(folder: Path) -> dict[str, Any]:
     for key, name in at_shares(record_table("qata_small").set_index("case")["dice"], SHARES).items():
         case = cases[place[name]]
         texts = {"own": case.caption} | {kind: others[kind][place[name]] for kind in SENTENCES if kind != "own"}
-        _grey(case, SIDE).save(folder / f"film_{key}.webp", quality=80, method=6)
+        _grey(case, SIDE).save(folder / f"film_{key}.webp", quality=92, method=6)
         words, maps = _attention(model, case)
         shown.append(
             {
@@ -112,12 +119,18 @@ def films(folder: Path) -> dict[str, Any]:
             }
         )
         cells += list(maps[_read(words)] / maps[_read(words)].max())
-        stills.append((case, words, maps, {kind: images.mask_of(model, settings, data, case, texts[kind]) for kind in texts}))
+        stills.append(
+            (case, words, maps, {kind: images.mask_of(model, settings, data, case, texts[kind]) for kind in texts})
+        )
     _sprite_of_attention(cells, folder / "attention.png")
-    rows = [(one["key"], case.image(), case.mask(), masks) for one, (case, _, _, masks) in zip(shown, stills, strict=True)]
+    rows = [
+        (one["key"], case.image(), case.mask(), masks) for one, (case, _, _, masks) in zip(shown, stills, strict=True)
+    ]
     _still(qualitative_grid(rows), folder / "still_sentences.webp")
     case, words, maps, _ = stills[list(SHARES).index("median")]
-    _still(words_over_images([(case.image(), case.mask(), case.caption, words, maps)], 4), folder / "still_attention.webp")
+    _still(
+        words_over_images([(case.image(), case.mask(), case.caption, words, maps)], 4), folder / "still_attention.webp"
+    )
     about = {"side": SIDE * UNIT, "cell": CELL, "columns": COLUMNS, "sprite": "attention.png", "films": shown}
     return _about("qata_small", registry.MODELS["qata_small"].sha256) | about
 
@@ -145,13 +158,15 @@ def features(folder: Path) -> dict[str, Any]:
     noise, steps = seen.noise(image.shape[1:]), torch.tensor(STEPS)
     noised = seen.diffusion.add_noise(image.repeat(len(STEPS), 1, 1, 1), noise, steps)
     tiles = [_tile(picture) for row in maps for picture in pca_rgb(list(row))]
-    _montage(tiles, len(STEPS)).save(folder / "features.webp", quality=70, method=6)
+    _montage(tiles, len(STEPS)).save(folder / "features.webp", quality=60, method=6)
     _montage([_tile(as_picture(one)) for one in noised], len(STEPS)).save(folder / "noised.webp", quality=60, method=6)
     few = {block: dict(zip(STEPS[:4], maps[block][:4], strict=True)) for block in (1, 4, 7)}
     _still(block_step_grid(few, image[0]), folder / "still_features.webp")
     table = record_table("chest_64")
     measured = {key: by_block_and_step(rows) for key, rows in table.groupby("backbone")}
-    dice = {key: [[_recorded(one, block, step) for step in STEPS] for block in seen.blocks] for key, one in measured.items()}
+    dice = {
+        key: [[_recorded(one, block, step) for step in STEPS] for block in seen.blocks] for key, one in measured.items()
+    }
     shapes = [[int(side) for side in row[0].shape] for row in maps]
     about = {"case": name, "steps": list(STEPS), "shapes": shapes, "tile": TILE, "dice": dice["chest_64"]}
     about |= {"untrained": dice["redrawn:chest_64"], "sprite": "features.webp", "noised": "noised.webp"}
@@ -161,16 +176,16 @@ def features(folder: Path) -> dict[str, Any]:
 def volume(folder: Path) -> dict[str, Any]:
     """The median test volume of the hippocampus model, its truth, and labels and uncertainty under three sentences.
 
-    Arrays are uint8 [X, Y, Z] growing to the patient's right, front and head, packed by gzip and base64: ``image`` from the 1st to the 99.9th
-    percentile, label maps, ``uncertainty`` 0 (sure) to 255 (all classes alike). Dice is of each structure that was asked for.
+    Arrays are uint8 [X, Y, Z] growing to the patient's right, front and head, cropped to `MARGIN` voxels around what is marked, packed by
+    gzip and base64: ``image`` from the 1st to the 99.9th percentile, label maps, ``uncertainty`` 0 (sure) to 255 (all classes
+    alike) in sixteen steps. Dice is of each structure that was asked for, in the whole volume.
     """
     from textdiff.data.volumes.prompts import prompt
     from textdiff.data.volumes.volume import turned
+    from textdiff.evaluation.surfaces import foreground_box
     from textdiff.experiments import volumes
     from textdiff.experiments.pages import QualitativeVolumesConfig
     from textdiff.figures.volumes import slices
-    from textdiff.models.diffusion import Sampling
-    from textdiff.models.inference import segment_volume
 
     config = QualitativeVolumesConfig.from_params(mode="full", dataset="hippocampus", device="cpu")
     model, settings, data = volumes.saved_model(config, "hippocampus_small")
@@ -178,24 +193,33 @@ def volume(folder: Path) -> dict[str, Any]:
     case = next(case for case in data.test if case.name == name)
     image, truth = case.pair()
     structures = list(data.class_names[1:])
-    answers, drawn = [], {}
-    for asked in ([structures[0]], [structures[1]], structures):
-        text = prompt("class", asked)
-        labels = volumes.segmenter(model, settings)(image, text)
-        several = Sampling(settings.sampling_steps, settings.sampler, SAMPLES, settings.seed)
-        doubt = segment_volume(model, image, text, several, uncertainty=True, progress=False).uncertainty
-        row = volumes.score(model, settings, data, [case], [text], surfaces=False, progress=False).iloc[0]
-        dice = {one: round(float(row[f"dice_{one.replace(' ', '_')}"]), 4) for one in asked}
-        maps = {"labels": _packed(turned(labels).array), "uncertainty": _packed(turned(doubt).array * 255)}  # type: ignore[arg-type]
-        answers.append({"text": text, "dice": dice, **maps})
-        drawn[text] = labels
-    _still(slices(image, drawn, truth, class_names=data.class_names), folder / "still_volume.webp")
-    upright = turned(image)
-    low, high = np.percentile(upright.array, [1, 99.9])
-    grey = np.clip((upright.array - low) / (high - low), 0, 1) * 255
-    about = {"case": name, "shape": list(upright.shape), "spacing": list(upright.spacing), "structures": structures}
-    about |= {"colours": list(style.STRUCTURES[: len(structures)]), "samples": SAMPLES}
-    about |= {"image": _packed(grey), "truth": _packed(turned(truth).array), "answers": answers}
+    asked = {prompt("class", some): some for some in ([structures[0]], [structures[1]], structures)}
+    segment = volumes.segmenter(model, settings)
+    found = {text: segment(image, text) for text in asked}
+    _still(
+        slices(image, found[prompt("class", structures)], truth, class_names=data.class_names),
+        folder / "still_volume.webp",
+    )
+    upright = turned(image).array
+    low, high = np.percentile(upright, [1, 99.9])
+    marked = [turned(one).array for one in (truth, *found.values())]
+    box = tuple(
+        slice(max(0, one.start - MARGIN), one.stop + MARGIN)
+        for one in foreground_box(np.max(marked, axis=0), marked[0])
+    )
+    answers = [
+        {
+            "text": text,
+            "dice": _dice_of(model, settings, data, case, text, wanted),
+            "labels": _packed(turned(found[text]).array[box]),
+            "uncertainty": _packed((_doubt(model, settings, image, text)[box] * 15).round() * 17),
+        }
+        for text, wanted in asked.items()
+    ]
+    shape = list(upright[box].shape)
+    about = {"case": name, "shape": shape, "structures": structures, "samples": SAMPLES, "answers": answers}
+    about |= {"colours": list(style.STRUCTURES[: len(structures)]), "truth": _packed(marked[0][box])}
+    about |= {"image": _packed(np.clip((upright[box] - low) / (high - low), 0, 1) * 255)}
     return _about("hippocampus_small", registry.MODELS["hippocampus_small"].sha256) | about
 
 
@@ -237,6 +261,26 @@ def _answer(model: Any, settings: Any, data: Any, case: Case, text: str) -> dict
         logits = model(model.image.input(case.image())[None], [text])[0].numpy()
     dice = float(images.score(model, settings, data, [case], [text], progress=False)["dice"][0])
     return {"dice": round(dice, 4), "outline": outline(logits[1] - logits[0])}
+
+
+def _dice_of(model: Any, settings: Any, data: Any, case: Any, text: str, wanted: Sequence[str]) -> dict[str, float]:
+    """Dice of the structures that a sentence asks for."""
+    from textdiff.experiments import volumes
+
+    row = volumes.score(model, settings, data, [case], [text], surfaces=False, progress=False).iloc[0]
+    return {one: round(float(row[f"dice_{one.replace(' ', '_')}"]), 4) for one in wanted}
+
+
+def _doubt(model: Any, settings: Any, image: Volume, text: str) -> np.ndarray:
+    """Uncertainty 0..1 of `SAMPLES` draws, [X, Y, Z] to the right, the front and the head."""
+    from textdiff.data.volumes.volume import turned
+    from textdiff.models.diffusion import Sampling
+    from textdiff.models.inference import segment_volume
+
+    several = Sampling(settings.sampling_steps, settings.sampler, SAMPLES, settings.seed)
+    found = segment_volume(model, image, text, several, uncertainty=True, progress=False).uncertainty
+    assert found is not None
+    return turned(found).array
 
 
 def _attention(model: Any, case: Case) -> tuple[list[str], np.ndarray]:
