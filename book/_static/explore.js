@@ -252,7 +252,7 @@
       make("canvas", { width: 320, height: 320, class: "explore-film", role: "img", "data-view": name }),
     );
     const step = slider(box, "step", "Noise step", data.steps.length - 1, state.step, (value) => show({ step: value }));
-    const block = slider(box, "block", "Block, from the deepest", data.dice.length - 1, state.block, (value) => show({ block: value }));
+    const block = slider(box, "block", "Block", data.dice.length - 1, state.block, (value) => show({ block: value }));
     const known = data.dice.flat().filter((dice) => dice !== null);
     const [low, high] = [Math.min(...known), Math.max(...known)];
     const cells = data.dice.map((row, b) =>
@@ -276,15 +276,13 @@
       step.input.value = s;
       block.input.value = b;
       step.set(String(data.steps[s]));
-      block.set(`${b}: ${channels} channels, ${height} × ${width}`);
+      block.set(`${b}`);
       drawTile(views[0], noised, s, 0);
       drawTile(views[1], sprite, s, b);
       cells.flat().forEach((cell) => cell.classList.toggle("explore-here", cell === cells[b][s]));
       const dice = data.dice[b][s];
-      said.textContent =
-        dice === null
-          ? `Block ${b} at step ${data.steps[s]}: not measured.`
-          : `Block ${b} at step ${data.steps[s]}: Dice ${shown(dice)}; the same network without training ${shown(data.untrained[b][s])}.`;
+      const probe = dice === null ? "not measured" : `Dice ${shown(dice)}, without training ${shown(data.untrained[b][s])}`;
+      said.textContent = `Block ${b} (${channels} channels, ${height} × ${width}) at step ${data.steps[s]}: ${probe}.`;
       views[0].setAttribute("aria-label", `Chest film ${data.case} at noise step ${data.steps[s]}`);
       views[1].setAttribute("aria-label", `Features as colours. ${said.textContent}`);
     }
@@ -365,7 +363,7 @@
 
     function colourOf(voxel) {
       const alpha = Math.round(2.55 * state.strength);
-      if (state.overlay === "uncertainty") return [230, 159, 0, Math.round((state.answer.uncertainty[voxel] * 2 * alpha) / 255)];
+      if (state.overlay === "uncertainty") return [204, 121, 167, Math.round((state.answer.uncertainty[voxel] * 2 * alpha) / 255)];
       const label = state.answer.labels[voxel];
       return label ? [...colours[label - 1], alpha] : [0, 0, 0, 0];
     }
@@ -415,7 +413,7 @@
         "div",
         { class: "explore-side" },
         choice(box, "sentence", "Sentence", rows, "0", (value) => show({ answer: answers[value] })),
-        choice(box, "overlay", "Shown", [["labels", "what is marked"], ["uncertainty", `where ${data.samples} draws do not agree`]], "labels", (value) => show({ overlay: value })),
+        choice(box, "overlay", "Shown", [["labels", "what is marked"], ["uncertainty", `how unsure it is, by ${data.samples} draws`]], "labels", (value) => show({ overlay: value })),
         strength.row,
         said,
         make("p", { class: "explore-toggles" }, ...names, toggle("truth", "what was outlined by hand", true, (on) => show({ truth: on }))),

@@ -17,6 +17,7 @@ from PIL import Image
 
 from textdiff.data import registry
 from textdiff.data.images.captions import other_sentences
+from textdiff.experiments.qualitative import Row
 from textdiff.experiments.records import published_dir, read_table
 from textdiff.figures import style
 from textdiff.figures.images import as_picture, block_step_grid, pca_rgb, qualitative_grid, words_over_images
@@ -97,40 +98,29 @@ def films(folder: Path) -> dict[str, Any]:
     cases = images.test_cases(settings, data)
     place = {case.name: i for i, case in enumerate(cases)}
     others = other_sentences(cases, settings.seed)
-    shown, cells, stills = [], [], []
+    shown: list[dict[str, Any]] = []
+    cells: list[np.ndarray] = []
+    rows: list[Row] = []
     for key, name in at_shares(record_table("qata_small").set_index("case")["dice"], SHARES).items():
         case = cases[place[name]]
         texts = {"own": case.caption} | {kind: others[kind][place[name]] for kind in SENTENCES if kind != "own"}
-        _grey(case, SIDE).save(folder / f"film_{key}.webp", quality=92, method=6)
+        answers = [
+            {"kind": kind, "text": text, **_answer(model, settings, data, case, text)} for kind, text in texts.items()
+        ]
         words, maps = _attention(model, case)
-        shown.append(
-            {
-                "key": key,
-                "share": SHARES[key],
-                "case": name,
-                "picture": f"film_{key}.webp",
-                "truth": outline(_soft(case.mask())),
-                "sentences": [
-                    {"kind": kind, "text": text, **_answer(model, settings, data, case, text)}
-                    for kind, text in texts.items()
-                ],
-                "words": _words(words, maps, len(cells)),
-                "top": round(float(maps[_read(words)].max()), 4),
-            }
-        )
-        cells += list(maps[_read(words)] / maps[_read(words)].max())
-        stills.append(
-            (case, words, maps, {kind: images.mask_of(model, settings, data, case, texts[kind]) for kind in texts})
-        )
+        read = maps[_read(words)]
+        told = {"key": key, "share": SHARES[key], "case": name, "picture": f"film_{key}.webp"}
+        told |= {"truth": outline(_soft(case.mask())), "sentences": answers, "words": _words(words, maps, len(cells))}
+        _grey(case, SIDE).save(folder / f"film_{key}.webp", quality=92, method=6)
+        shown.append(told)
+        cells += list(read / read.max())
+        masks = {kind: images.mask_of(model, settings, data, case, text) for kind, text in texts.items()}
+        rows.append((key, case.image(), case.mask(), masks))
+        if key == "median":
+            seen = words_over_images([(case.image(), case.mask(), case.caption, words, maps)], 4)
+            _still(seen, folder / "still_attention.webp")
     _sprite_of_attention(cells, folder / "attention.png")
-    rows = [
-        (one["key"], case.image(), case.mask(), masks) for one, (case, _, _, masks) in zip(shown, stills, strict=True)
-    ]
     _still(qualitative_grid(rows), folder / "still_sentences.webp")
-    case, words, maps, _ = stills[list(SHARES).index("median")]
-    _still(
-        words_over_images([(case.image(), case.mask(), case.caption, words, maps)], 4), folder / "still_attention.webp"
-    )
     about = {"side": SIDE * UNIT, "cell": CELL, "columns": COLUMNS, "sprite": "attention.png", "films": shown}
     return _about("qata_small", registry.MODELS["qata_small"].sha256) | about
 
