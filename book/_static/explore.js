@@ -305,11 +305,11 @@
 
   const channels = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
 
-  /* How a plane lies in the volume: its size, and the voxel behind a pixel. The patient's right is on the left, head or front above. */
+  /* How a plane lies in the volume: its size, and the voxel behind a pixel. Right and front are on the left, head or front above. */
   function planeOf([nx, ny, nz], axis) {
     const at = (x, y, z) => (x * ny + y) * nz + z;
     return [
-      { width: ny, height: nz, depth: nx, voxel: (u, v, slice) => at(slice, u, nz - 1 - v) },
+      { width: ny, height: nz, depth: nx, voxel: (u, v, slice) => at(slice, ny - 1 - u, nz - 1 - v) },
       { width: nx, height: nz, depth: ny, voxel: (u, v, slice) => at(nx - 1 - u, slice, nz - 1 - v) },
       { width: nx, height: ny, depth: nz, voxel: (u, v, slice) => at(nx - 1 - u, ny - 1 - v, slice) },
     ][axis];
