@@ -121,7 +121,7 @@ _DATASETS = (
         runs={
             "grid": {
                 **{"text_encoder": "tiny", "iterations": 300, "batch_size": 2, "validate_every": 50},
-                **{"learning_rate": 2e-3, "views": 8},
+                **{"learning_rate": 2e-3, "views": 8, "ema_decay": 0.99, "mirrored": "on"},
             }
         },
         pretraining={"image_size": 256, "scales": "1,1.25,1.5,2", "symmetries": SYMMETRIES},
