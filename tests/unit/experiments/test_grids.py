@@ -16,7 +16,7 @@ def datasets(name: str) -> list[str]:
     if name == "cost":
         return [one for one in found if "cost" in registry.dataset(one).runs]
     if name == "recipe":
-        return [one for one in found if "mirrored" in registry.dataset(one).runs.get("grid", {})]
+        return [one for one in found if "channel_dropout" in registry.dataset(one).runs.get("grid", {})]
     return [one for one in found if registry.dataset(one).label_counts or "efficiency" not in name]
 
 
