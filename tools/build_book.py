@@ -33,11 +33,14 @@ from pathlib import Path
 import nbformat
 from filelock import FileLock
 from notebook_cells import BADGE_IMAGE
+from reading_path import LIST_MARK, listed, read_path, signposted
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCAL_BADGE = "/book/_static/open-in-colab.svg"
 TABLE_MARK = "<!-- this-build -->"
 CELL_SECONDS = 900
+# What Sphinx reads beside pages; it writes the index in place of the third.
+WHOLE = ("_config.yml", "_toc.yml", "genindex.md")
 LOCK = "env/requirements-cpu.txt"
 # What the installed package is made of.
 PACKAGED = (
@@ -246,7 +249,7 @@ def build(root: Path = ROOT, force: bool = False, jobs: int = 0) -> Path:
 def stage(outcomes: dict[Path, Executed], root: Path = ROOT) -> Path:
     """Put prose and executed notebooks side by side in _build/source; an unchanged file keeps its time."""
     target = root / "_build" / "source"
-    files = {name: (root / name).read_bytes() for name in ("_config.yml", "_toc.yml")}
+    files = {name: (root / name).read_bytes() for name in WHOLE if (root / name).is_file()}
     for file in sorted((root / "book").rglob("*")):
         if file.is_file() and file.suffix != ".ipynb":
             files[file.relative_to(root).as_posix()] = file.read_bytes()
@@ -254,9 +257,15 @@ def stage(outcomes: dict[Path, Executed], root: Path = ROOT) -> Path:
     if page:
         table = build_table(outcomes)
         files["book/this_build.md"] = page.replace(TABLE_MARK.encode(), table.encode())
+    stops = read_path(root)
+    for name in [name for name in files if name.endswith(".md")]:
+        text = signposted(name.removesuffix(".md"), files[name].decode(), stops)
+        files[name] = text.replace(LIST_MARK, listed(stops)).encode()
     for path, executed in outcomes.items():
         notebook = readable(nbformat.read(path, as_version=4), nbformat.read(executed.path, as_version=4))
-        files[path.relative_to(root).as_posix()] = nbformat.writes(notebook).encode()
+        name = path.relative_to(root).as_posix()
+        notebook.cells[0].source = signposted(name.removesuffix(".ipynb"), notebook.cells[0].source, stops)
+        files[name] = nbformat.writes(notebook).encode()
 
     for file in target.rglob("*"):
         if file.is_file() and file.relative_to(target).as_posix() not in files:
