@@ -232,12 +232,12 @@ def build(root: Path = ROOT, force: bool = False, jobs: int = 0) -> Path:
     with FileLock(root / "_build" / "book.lock"):
         source = stage(done, root)
         final, fresh, mark = (root / "_build" / name for name in ("html", "html.new", "html.sha256"))
-        digest = _digest(source)
+        digest = _digest(source) + _digest(site(root) / "textdiff", "*.py")
         # Who reads the pages meanwhile keeps them: the same sources make no new ones
         if not force and final.is_dir() and mark.is_file() and mark.read_text(encoding="utf-8") == digest:
             return final / "index.html"
         mark.unlink(missing_ok=True)
-        html = _jupyter_book(source, root / "_build" / "jupyter-book")
+        html = _jupyter_book(source, root / "_build" / "jupyter-book", site(root))
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.copytree(html, fresh)
         shutil.rmtree(final, ignore_errors=True)
@@ -306,10 +306,10 @@ def _describe_figures(cell: nbformat.NotebookNode) -> None:
             mystnb.setdefault("figure", {}).setdefault("caption", about["caption"])
 
 
-def _digest(folder: Path) -> str:
-    """Of the names and contents of all files below a folder."""
+def _digest(folder: Path, pattern: str = "*") -> str:
+    """Of the names and contents of the files below a folder whose names fit a pattern."""
     digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for file in sorted(path for path in folder.rglob(pattern) if path.is_file()):
         digest.update(f"{file.relative_to(folder)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -397,8 +397,8 @@ def _check_contents(root: Path) -> None:
         raise BookFailed(f"not in _toc.yml: {', '.join(unlisted)}")
 
 
-def _jupyter_book(source: Path, target: Path) -> Path:
-    """Build `source` with warnings as errors; returns the folder of the pages.
+def _jupyter_book(source: Path, target: Path, package: Path) -> Path:
+    """Build `source` with warnings as errors; returns the folder of the pages. Described is the copy in `package`.
 
     Raises BookFailed with the warnings.
     """
@@ -407,7 +407,8 @@ def _jupyter_book(source: Path, target: Path) -> Path:
     command += ["--warningiserror", "--keep-going"]
     log = target / "build.log"
     with open(log, "w", encoding="utf-8") as stream:
-        done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT)
+        environment = os.environ | {"PYTHONPATH": str(package)}
+        done = subprocess.run(command, env=environment, stdout=stream, stderr=subprocess.STDOUT)
     pages = target / "_build" / "html"
     if done.returncode:
         # Sphinx would skip the pages it has read, and with them their warnings, the next time.
