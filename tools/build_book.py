@@ -33,11 +33,14 @@ from pathlib import Path
 import nbformat
 from filelock import FileLock
 from notebook_cells import BADGE_IMAGE
+from reading_path import LIST_MARK, listed, read_path, signposted
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCAL_BADGE = "/book/_static/open-in-colab.svg"
 TABLE_MARK = "<!-- this-build -->"
 CELL_SECONDS = 900
+# What Sphinx reads beside pages; it writes the index in place of the third.
+WHOLE = ("_config.yml", "_toc.yml", "genindex.md")
 LOCK = "env/requirements-cpu.txt"
 # What the installed package is made of.
 PACKAGED = (
@@ -229,12 +232,12 @@ def build(root: Path = ROOT, force: bool = False, jobs: int = 0) -> Path:
     with FileLock(root / "_build" / "book.lock"):
         source = stage(done, root)
         final, fresh, mark = (root / "_build" / name for name in ("html", "html.new", "html.sha256"))
-        digest = _digest(source)
+        digest = _digest(source) + _digest(site(root) / "textdiff", "*.py")
         # Who reads the pages meanwhile keeps them: the same sources make no new ones
         if not force and final.is_dir() and mark.is_file() and mark.read_text(encoding="utf-8") == digest:
             return final / "index.html"
         mark.unlink(missing_ok=True)
-        html = _jupyter_book(source, root / "_build" / "jupyter-book")
+        html = _jupyter_book(source, root / "_build" / "jupyter-book", site(root))
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.copytree(html, fresh)
         shutil.rmtree(final, ignore_errors=True)
@@ -246,7 +249,7 @@ def build(root: Path = ROOT, force: bool = False, jobs: int = 0) -> Path:
 def stage(outcomes: dict[Path, Executed], root: Path = ROOT) -> Path:
     """Put prose and executed notebooks side by side in _build/source; an unchanged file keeps its time."""
     target = root / "_build" / "source"
-    files = {name: (root / name).read_bytes() for name in ("_config.yml", "_toc.yml")}
+    files = {name: (root / name).read_bytes() for name in WHOLE if (root / name).is_file()}
     for file in sorted((root / "book").rglob("*")):
         if file.is_file() and file.suffix != ".ipynb":
             files[file.relative_to(root).as_posix()] = file.read_bytes()
@@ -254,9 +257,15 @@ def stage(outcomes: dict[Path, Executed], root: Path = ROOT) -> Path:
     if page:
         table = build_table(outcomes)
         files["book/this_build.md"] = page.replace(TABLE_MARK.encode(), table.encode())
+    stops = read_path(root)
+    for name in [name for name in files if name.endswith(".md")]:
+        text = signposted(name.removesuffix(".md"), files[name].decode(), stops)
+        files[name] = text.replace(LIST_MARK, listed(stops)).encode()
     for path, executed in outcomes.items():
         notebook = readable(nbformat.read(path, as_version=4), nbformat.read(executed.path, as_version=4))
-        files[path.relative_to(root).as_posix()] = nbformat.writes(notebook).encode()
+        name = path.relative_to(root).as_posix()
+        notebook.cells[0].source = signposted(name.removesuffix(".ipynb"), notebook.cells[0].source, stops)
+        files[name] = nbformat.writes(notebook).encode()
 
     for file in target.rglob("*"):
         if file.is_file() and file.relative_to(target).as_posix() not in files:
@@ -297,10 +306,10 @@ def _describe_figures(cell: nbformat.NotebookNode) -> None:
             mystnb.setdefault("figure", {}).setdefault("caption", about["caption"])
 
 
-def _digest(folder: Path) -> str:
-    """Of the names and contents of all files below a folder."""
+def _digest(folder: Path, pattern: str = "*") -> str:
+    """Of the names and contents of the files below a folder whose names fit a pattern."""
     digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for file in sorted(path for path in folder.rglob(pattern) if path.is_file()):
         digest.update(f"{file.relative_to(folder)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -388,8 +397,8 @@ def _check_contents(root: Path) -> None:
         raise BookFailed(f"not in _toc.yml: {', '.join(unlisted)}")
 
 
-def _jupyter_book(source: Path, target: Path) -> Path:
-    """Build `source` with warnings as errors; returns the folder of the pages.
+def _jupyter_book(source: Path, target: Path, package: Path) -> Path:
+    """Build `source` with warnings as errors; returns the folder of the pages. Described is the copy in `package`.
 
     Raises BookFailed with the warnings.
     """
@@ -398,7 +407,8 @@ def _jupyter_book(source: Path, target: Path) -> Path:
     command += ["--warningiserror", "--keep-going"]
     log = target / "build.log"
     with open(log, "w", encoding="utf-8") as stream:
-        done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT)
+        environment = os.environ | {"PYTHONPATH": str(package)}
+        done = subprocess.run(command, env=environment, stdout=stream, stderr=subprocess.STDOUT)
     pages = target / "_build" / "html"
     if done.returncode:
         # Sphinx would skip the pages it has read, and with them their warnings, the next time.

@@ -188,6 +188,15 @@ def test_staged_files_that_stay_the_same_keep_their_time(root):
     assert before.keys() == after.keys()
 
 
+def test_staged_pages_of_the_two_hour_path_are_signed_and_listed(root):
+    (root / "book/two_hours.csv").write_text("page,minutes,question\nbook/intro,10,Why?\n")
+    (root / "book/intro.md").write_text("# Intro\n\n<!-- two-hour-path -->\n")
+    source = build_book.stage(build_book.execute_all(build_book.sources(root), root), root)
+    page = (source / "book/intro.md").read_text()
+    assert "1 of 1" in page and "{doc}`/book/intro` | Why? | 10 |" in page and "<!--" not in page
+    assert "two-hours" not in (source / "notebooks/00_x.ipynb").read_text()
+
+
 def test_contents_and_files_must_agree(root):
     (root / "_toc.yml").write_text("root: book/intro\nchapters:\n- file: book/none\n- file: notebooks/00_x\n")
     with pytest.raises(build_book.BookFailed, match="not there: book/none"):

@@ -39,20 +39,20 @@ Init = Literal["official", "default"]
 class HeadSpec:
     """The settings of a :class:`TextDiffHead`. Defaults are the authors' (``src/pixel_classifier.py``).
 
-    dim: width that every scale is projected to (by a 1x1 convolution, unless it has it already).
-    hidden: widths of the classifier's two 3x3 convolutions. num_heads, head_dim: of the attention.
-    fusion: "attention" (the method), "pooled" (the mean token is added to every pixel; the ablation's text without
-        cross-attention), or "none" (no text; the ablation's first row).
-    merge: "concat" stacks the up-sampled scales (authors); "sum" adds each to the next finer one, which is lighter;
-        "decoder" does that with a residual pair of convolutions at every scale, so that what was read at one place is
-        seen around it, classifies at the finest map's size and enlarges the logits (ours).
-    attend: how many of the coarsest maps read the text; None for all (authors). Finer maps then only sharpen the edges.
-    positions: give the pixels' places to the fusion (ours, see :class:`~textdiff.models.fusion.CrossModalAttention`).
-    normalise: bring every feature channel of every image to mean 0 and variance 1 before the projection, and use group
-        instead of batch normalisation in the classifier (ours): a handful of images has no batch statistics to trust.
-    dropout: share of the feature channels of an image that a training step leaves out, so that no few of them decide (ours).
-    init: "official" draws every weight from N(0, 0.02), "default" is PyTorch's. After the former the attention is uniform
-        at first and takes hundreds of steps to turn to any word.
+    Args:
+        dim: width that every scale is projected to (by a 1x1 convolution, unless it has it already).
+        hidden: widths of the classifier's two 3x3 convolutions. num_heads, head_dim: of the attention.
+        fusion: "attention" (the method), "pooled" (the mean token is added to every pixel; the ablation's text without
+            cross-attention), or "none" (no text; the ablation's first row).
+        merge: "concat" stacks the up-sampled scales (authors); "sum" adds each to the next finer one, which is lighter;
+            "decoder" (ours) does that with a residual pair of convolutions at every scale, so that what was read at one
+            place is seen around it, classifies at the finest map's size and enlarges the logits.
+        attend: how many of the coarsest maps read the text; None for all (authors). Finer maps then only sharpen edges.
+        positions: give the pixels' places to the fusion (ours, see :class:`~textdiff.models.fusion.CrossModalAttention`).
+        normalise: bring every feature channel of every image to mean 0 and variance 1 before the projection, and use group
+            instead of batch normalisation in the classifier (ours): a handful of images has no batch statistics to trust.
+        dropout: share of the feature channels of an image that a training step leaves out, so that no few of them decide (ours).
+        init: "official" draws all weights from N(0, 0.02), and attention turns to words late; "default" is PyTorch's.
 
     Raises ValueError for a choice that does not exist or not two hidden widths.
     """
