@@ -76,10 +76,10 @@ def test_parameters_are_declared_and_known_to_the_config(path):
         assert not re.match(r"\w+ *=", line) or "# @param" in line, f"no @param: {line}"
 
 
-def own_code(path: Path) -> list[str]:
-    """The code cells that a person wrote: all but the setup and the parameters."""
+def own_code(path: Path, besides: tuple[str, ...] = ()) -> list[str]:
+    """The code cells that a person wrote: all but the setup, the parameters, and those with a tag of ``besides``."""
     cells = [cell for cell in read(path).cells if cell.cell_type == "code"]
-    return [cell.source for cell in cells if not {"setup", "parameters"} & set(tags(cell))]
+    return [cell.source for cell in cells if not {"setup", "parameters", *besides} & set(tags(cell))]
 
 
 @every_source
@@ -98,8 +98,19 @@ def test_no_function_is_defined(path):
 
 @every_source
 def test_code_is_short(path):
-    lines = [line for cell in own_code(path) for line in cell.splitlines() if line.strip() and line.strip()[0] != "#"]
+    """Answers to exercises do not count: they are folded, and read one at a time by those who have tried."""
+    code = own_code(path, besides=("answer",))
+    lines = [line for cell in code for line in cell.splitlines() if line.strip() and line.strip()[0] != "#"]
     assert len(lines) <= LINES
+
+
+@every_source
+def test_answers_are_folded_labelled_and_checked(path):
+    for cell in read(path).cells:
+        if "answer" in tags(cell):
+            assert "hide-cell" in tags(cell)
+            assert cell.metadata.mystnb.code_prompt_show.startswith("Answer ")
+            assert any(isinstance(node, ast.Assert) for node in ast.parse(cell.source).body)
 
 
 @every_source

@@ -1,10 +1,11 @@
-"""The numbers on the pages book/method_3d.md and book/data.md (volumes) are those of the code."""
+"""The numbers on the pages book/method_3d.ipynb and book/data.md (volumes) are those of the code."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 
@@ -16,7 +17,8 @@ from textdiff.models.diffusion import Sampling
 from textdiff.models.textdiffseg import TextDiffSeg
 
 BOOK = Path(__file__).parents[2] / "book"
-PAGE = (BOOK / "method_3d.md").read_text(encoding="utf-8")
+CELLS = nbformat.read(BOOK / "method_3d.ipynb", as_version=4).cells
+PAGE = "\n\n".join(cell.source for cell in CELLS if cell.cell_type == "markdown")
 
 
 def rows(first_cell: str, page: str = PAGE) -> list[list[str]]:
