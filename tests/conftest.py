@@ -1,13 +1,20 @@
-"""Shared fixtures: the folder of the real data sets, or a skip that says why."""
+"""Shared fixtures: the built book; the folder of the real data sets, or a skip that says why."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import build_book
 import pytest
 
 REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def html() -> Path:
+    """Folder of the built book; notebooks that have not changed are not run again."""
+    return build_book.ROOT / "_build/html"
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,9 @@ from bs4 import BeautifulSoup, Tag
 from fontTools import subset
 from fontTools.ttLib import TTFont
 
-NUMBER = re.compile(r"[-+−–]?[\d.,]+( ?(%|s|ms|MB|GB|GiB|mm|mm³))?( ± [\d.,]+| \(.*\))?")
-NOTHING = {"", "–", "-", "—", "nan"}
+# 88.12, +1.26 (-0.26 to +2.77), 77.06 ± 0.02, 84.63 to 86.65, 1 of 3, 6.37 M, 28 GiB, 95 %
+NUMBER = re.compile(r"[-+−]?\d[\d.,]*( ?(%|[A-Za-zµ]{1,3}[³/]?))?( ± [\d.,]+| (to|of) [-+−]?[\d.,]+)?( \(.*\d\))?")
+NOTHING = {"", "–", "-", "—", "nan", "not run yet"}
 SEARCH_SCRIPTS = ("searchtools.js", "language_data.js", "searchindex.js")
 STYLES = "_static/styles/pydata-sphinx-theme.css"
 FONTS = "_static/vendor/fontawesome/webfonts"
@@ -119,7 +120,9 @@ def cut_icons(folder: Path, names: Iterable[str]) -> None:
     text, rules = ICON_RULE.subn(used, text)
     text, sources = FONT_SOURCE.subn("", text)
     if not rules or not sources:
-        raise ValueError(f"{STYLES} has no icons of the kind that this step cuts: the theme has changed, and so must it")
+        raise ValueError(
+            f"{STYLES} has no icons of the kind that this step cuts: the theme has changed, and so must it"
+        )
     styles.write_text(text, encoding="utf-8")
     shown = {int(code, 16) for code in re.findall(r'"\\(f[0-9a-f]{3})"', text)}
     shown |= {ord(letter) for letter in re.findall("[\ue000-\uf8ff]", text)}
