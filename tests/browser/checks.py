@@ -15,6 +15,7 @@ AXE = (HERE / "axe" / "axe.min.js").read_text(encoding="utf-8")
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 800}
 HEAVY = 4_000_000  # bytes that a page may load
 COLAB = re.compile(r"https://colab\.research\.google\.com/github/[^/]+/[^/]+/blob/[^/]+/(.+)")
+STILL = "* { transition: none !important; animation: none !important }"  # a colour on its way has no contrast
 # axe's own loading of style sheets is refused from disk; what it needs it reads from the page.
 RUN_AXE = """rules => axe.run({preload: false, resultTypes: ["violations"], ...(rules && {runOnly: rules})}).then(result =>
   result.violations.map(rule => `${rule.id}: ${rule.nodes.length} times, first ${rule.nodes[0].html.slice(0, 120)}`))"""
@@ -72,8 +73,8 @@ def colab(page, root: Path) -> list[str]:
 def copying(page) -> list[str]:
     """Whether the first code block's button copies its code, by mouse and by keyboard."""
     page.evaluate("document.addEventListener('copy', event => { window.copied = event.target.value; })")
-    code, button = page.locator("div.highlight:has(button.copybtn)").first, page.locator("button.copybtn").first
-    wanted, faults = code.locator("pre").inner_text().strip(), []
+    code = page.locator("div.highlight:visible").filter(has=page.locator("button.copybtn")).first
+    button, wanted, faults = code.locator("button.copybtn"), code.locator("pre").inner_text().strip(), []
     code.hover()
     for way, press in (("click", button.click), ("Enter key", lambda: button.press("Enter"))):
         page.evaluate("window.copied = null")
@@ -95,12 +96,12 @@ def folding(page) -> list[str]:
     return faults
 
 
-def searching(page, search: str, word: str) -> list[str]:
+def searching(page, search: str, word: str, seconds: float = 10) -> list[str]:
     """Whether the search page at the address `search` finds a word and shows where."""
     page.goto(f"{search}?q={word}")
     try:
         page.locator("#search-results li .context", has_text=re.compile(word, re.IGNORECASE)).first.wait_for(
-            timeout=5000
+            timeout=1000 * seconds
         )
     except Exception as error:  # Playwright's own, which need not be installed where this file is read
         return [f"no snippet with {word!r}: {type(error).__name__}"]

@@ -48,7 +48,9 @@ def faults(browser, html: Path, server: str) -> dict[str, list[str]]:
     with browser.new_page(viewport=checks.WIDE) as page:
         watch = checks.Watch(page, server)
         for name in names:
-            page.goto(f"{server}{name}", wait_until="load" if name == "index.html" else "networkidle")
+            page.goto(f"{server}{name}")
+            if name != "index.html":
+                checks.settled(page)
             for check, sentences in watch.of_page(html).items():
                 found[f"server:{check}"] += [f"{name}: {one}" for one in sentences]
     return found
@@ -59,6 +61,7 @@ def from_disk(page, watch: checks.Watch, html: Path, name: str) -> dict[str, lis
     page.set_viewport_size(checks.WIDE)
     page.emulate_media(color_scheme="light")
     page.goto((html / name).as_uri())
+    page.add_style_tag(content=checks.STILL)
     checks.settled(page)
     found = checks.measured(page)
     found["accessibility"] = checks.accessibility(page)
@@ -91,4 +94,4 @@ def test_search_finds_a_word_and_shows_where(page, html, server, way):
     watch = checks.Watch(page, folder)
     assert checks.searching(page, f"{folder}search.html", "hippocampus") == []
     assert watch.of_page(html) == {"console": [], "network": [], "weight": []}
-    assert checks.searching(page, f"{folder}search.html", "xylophone") != []
+    assert checks.searching(page, f"{folder}search.html", "xylophone", seconds=1) != []
