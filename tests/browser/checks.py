@@ -29,9 +29,13 @@ class Watch:
         self.own, self.said, self.asked = own, [], set()
         page.on("console", lambda message: message.type in ("error", "warning") and self.said.append(message.text))
         page.on("pageerror", lambda error: self.said.append(str(error)))
-        page.on("requestfailed", lambda request: self.said.append(f"not loaded: {request.url}"))
+        page.on("requestfailed", self._failed)
         page.on("response", lambda answer: answer.status >= 400 and self.said.append(f"{answer.status}: {answer.url}"))
         page.on("request", lambda request: self.asked.add(request.url))
+
+    def _failed(self, request) -> None:
+        if request.failure != "net::ERR_ABORTED":  # the next page was asked for meanwhile
+            self.said.append(f"not loaded: {request.url}")
 
     def of_page(self, root: Path) -> dict[str, list[str]]:
         """Faults of the page that was loaded; `root` is the folder that `own` stands for."""
