@@ -82,7 +82,7 @@ def mark_numbers(table: Tag) -> None:
         if all(word in NOTHING or NUMBER.fullmatch(word) for word in words) and not NOTHING.issuperset(words):
             for row in rows:
                 if number < len(row):
-                    row[number]["class"] = [*row[number].get("class", []), "number"]
+                    row[number]["class"] = " ".join([*row[number].get_attribute_list("class"), "number"])
 
 
 def lighten(page: BeautifulSoup, search: bool) -> None:
@@ -91,10 +91,10 @@ def lighten(page: BeautifulSoup, search: bool) -> None:
     if not page.select_one("main .math"):
         unused.append("mathjax/")
     for script in page.select("script[src]"):
-        if any(name in script["src"] for name in unused):
+        if any(name in str(script["src"]) for name in unused):
             script.decompose()
-    if search:
-        page.head.append(page.new_tag("script", src="_static/page_texts.js"))
+    for head in page.select("head") if search else ():
+        head.append(page.new_tag("script", src="_static/page_texts.js"))
 
 
 def outline(node: Tag) -> str:
@@ -103,7 +103,7 @@ def outline(node: Tag) -> str:
     for child in node.children:
         if not isinstance(child, Tag):
             parts.append(html.escape(str(child), quote=False) if type(child).__name__ == "NavigableString" else "")
-        elif child.name not in ("script", "style") and "headerlink" not in child.get("class", []):
+        elif child.name not in ("script", "style") and "headerlink" not in child.get_attribute_list("class"):
             inner = outline(child)
             parts.append(f'<section id="{child["id"]}">{inner}</section>' if child.name == "section" else inner)
     return re.sub(r"\s+", " ", "".join(parts))
