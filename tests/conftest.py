@@ -1,4 +1,4 @@
-"""Shared fixtures: the folder of the real data sets, or a skip that says why."""
+"""Shared fixtures: the built book; the folder of the real data sets, or a skip that says why."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def html() -> Path:
+    """Folder of the built book; notebooks that have not changed are not run again."""
+    import build_book  # here: the other tests need none of what it imports
+
+    return build_book.build().parent
 
 
 @pytest.fixture(scope="session")

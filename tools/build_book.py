@@ -8,7 +8,8 @@ demo mode through papermill with that copy alone, one process each, in an empty 
 pages are the proof that an installed package runs every notebook. A notebook's reads of the package are recorded
 (site_recorder.py); its result is kept in _build/executed and used again until its code, the lock, or something that
 it read changes. The tests of the notebooks and of the book use the same copies. Then prose and executed notebooks
-are put side by side in _build/source and Jupyter Book builds them with warnings as errors.
+are put side by side in _build/source and Jupyter Book builds them with warnings as errors; finish_pages.py makes
+the pages lighter and mends them for screen readers.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from pathlib import Path
 
 import nbformat
 from filelock import FileLock
+from finish_pages import finish
 from notebook_cells import BADGE_IMAGE
 from reading_path import LIST_MARK, listed, read_path, signposted
 
@@ -232,7 +234,8 @@ def build(root: Path = ROOT, force: bool = False, jobs: int = 0) -> Path:
     with FileLock(root / "_build" / "book.lock"):
         source = stage(done, root)
         final, fresh, mark = (root / "_build" / name for name in ("html", "html.new", "html.sha256"))
-        digest = _digest(source) + _digest(site(root) / "textdiff", "*.py")
+        finisher = Path(__file__).with_name("finish_pages.py").read_bytes()
+        digest = _digest(source) + _digest(site(root) / "textdiff", "*.py") + hashlib.sha256(finisher).hexdigest()
         # Who reads the pages meanwhile keeps them: the same sources make no new ones
         if not force and final.is_dir() and mark.is_file() and mark.read_text(encoding="utf-8") == digest:
             return final / "index.html"
@@ -240,6 +243,7 @@ def build(root: Path = ROOT, force: bool = False, jobs: int = 0) -> Path:
         html = _jupyter_book(source, root / "_build" / "jupyter-book", site(root))
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.copytree(html, fresh)
+        finish(fresh)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(fresh, final)
         mark.write_text(digest, encoding="utf-8")

@@ -15,12 +15,6 @@ REMOTE = ("http:", "https:", "//")
 
 
 @pytest.fixture(scope="session")
-def html() -> Path:
-    """Folder of the built book; notebooks that have not changed are not run again."""
-    return build_book.build().parent
-
-
-@pytest.fixture(scope="session")
 def pages(html) -> dict[Path, BeautifulSoup]:
     found = [path for path in html.rglob("*.html") if "_static" not in path.parts]
     return {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in found}
