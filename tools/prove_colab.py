@@ -78,7 +78,8 @@ def from_clone(path: Path, clone: Path, commit: str) -> nbformat.NotebookNode:
     address = "git+{}@{}".format(*setting(clone))
     if address not in cell.source:
         raise ValueError(f"{path.name}: its setup cell does not install from {address}")
-    cell.source = cell.source.replace(address, f"git+{clone.as_uri()}@{commit}")
+    # Some releases of pip take no address without a host
+    cell.source = cell.source.replace(address, f"git+file://localhost{clone.as_posix()}@{commit}")
     return notebook
 
 
