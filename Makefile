@@ -2,7 +2,7 @@
 # test   lint, unit, parity and property tests, every notebook, the book
 # demo   train and evaluate TextDiff on synthetic phantoms             -> _build/demo/13_textdiff.ipynb
 # bench  measure what it costs, minutes on two cores; everything with FULL=1 -> results/cost/
-# lint   ruff, the notebooks' generated cells, the table of inputs, types (mypy)
+# lint   ruff, the notebooks' generated cells, the table of inputs, the page of parameters, types (mypy)
 # lock   write env/requirements-*.txt anew
 # All of them make the environment .venv first, when it is missing or the lock has changed; on a machine with an
 # NVIDIA card with LOCK=env/requirements-cuda.txt.
@@ -39,6 +39,7 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/python tools/notebook_cells.py --check
 	$(BIN)/python tools/inputs_table.py --check
+	$(BIN)/python tools/parameters_page.py --check
 	$(BIN)/mypy
 
 lock:
