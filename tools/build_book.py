@@ -283,8 +283,8 @@ def stage(outcomes: dict[Path, Executed], root: Path = ROOT) -> Path:
 def readable(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The committed notebook with the outputs of its executed copy, made ready for the book.
 
-    The cell that papermill injects is left out, the badge's picture comes from the book, and alt text and caption
-    that a figure carries go where Jupyter Book looks for them.
+    The cell that papermill injects is left out, that of the parameters is folded (the page shows what came of them), the
+    badge's picture comes from the book, and alt text and caption that a figure carries go where Jupyter Book looks.
     """
     ran = [cell for cell in executed.cells if cell.cell_type == "code"]
     ran = [cell for cell in ran if "injected-parameters" not in cell.metadata.get("tags", [])]
@@ -293,6 +293,8 @@ def readable(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode) -
         cell.outputs = done.outputs
         cell.execution_count = done.execution_count
         _describe_figures(cell)
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.metadata.tags = [*cell.metadata.tags, "hide-input"]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = cell.source.replace(BADGE_IMAGE, LOCAL_BADGE)

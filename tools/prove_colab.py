@@ -120,7 +120,14 @@ def main(wanted: list[str]) -> int:
             ["git", "-C", str(clone), "rev-parse", "HEAD"], check=True, capture_output=True, text=True
         ).stdout.strip()
         make_colab(folder / "colab")
-        print("", versions(folder / "colab"), "", "| notebook | setup, s | all, s | outcome |", "|---|---:|---:|---|", sep="\n")
+        print(
+            "",
+            versions(folder / "colab"),
+            "",
+            "| notebook | setup, s | all, s | outcome |",
+            "|---|---:|---:|---|",
+            sep="\n",
+        )
         failed = False
         for path in notebooks(clone):
             if wanted and path.stem.split("_")[0] not in wanted:

@@ -113,7 +113,9 @@ def test_what_a_process_reads_of_the_package_is_recorded(small, code, reads):
 
 
 def test_a_notebook_runs_with_the_installed_package_and_again_when_a_change_can_affect_it(small):
-    write(small, "00_x", "import os, textdiff.a\nprint(textdiff.__file__, os.getcwd() + '/x')\nbig = b'1' * 400_000_000")
+    write(
+        small, "00_x", "import os, textdiff.a\nprint(textdiff.__file__, os.getcwd() + '/x')\nbig = b'1' * 400_000_000"
+    )
     (path,) = build_book.sources(small)
 
     def fresh() -> bool:
@@ -171,8 +173,9 @@ def test_injected_cell_is_left_out_and_figures_are_described():
     picture = nbformat.v4.new_output("display_data", data={"image/png": "aGk="}, metadata=words)
     injected = code("mode = 'demo'", metadata={"tags": ["injected-parameters"]})
     executed = notebook(cells=[code("mode = 'demo'"), injected, code("figure", outputs=[picture])])
-    first, second = build_book.readable(notebook(cells=[code("mode = 'demo'"), code("figure")]), executed).cells
-    assert first.outputs == []
+    parameters = code("mode = 'demo'", metadata={"tags": ["parameters"]})
+    first, second = build_book.readable(notebook(cells=[parameters, code("figure")]), executed).cells
+    assert first.outputs == [] and first.metadata.tags == ["parameters", "hide-input"]
     assert second.metadata.mystnb == {"image": {"alt": "A line."}, "figure": {"caption": "Loss."}}
 
 

@@ -74,7 +74,9 @@ def test_no_file_of_a_copied_repository_keeps_the_old_owner(tmp_path):
     apart = {".git", ".venv", "_build", "results", "data", "__pycache__", *own}
 
     def left_out(folder: str, names: list[str]) -> set[str]:
-        return {name for name in names if name in apart or (Path(folder, name).is_file() and Path(name).suffix not in kinds)}
+        return {
+            name for name in names if name in apart or (Path(folder, name).is_file() and Path(name).suffix not in kinds)
+        }
 
     copy = tmp_path / "copy"
     shutil.copytree(notebook_cells.ROOT, copy, ignore=left_out)
