@@ -65,7 +65,7 @@ def pages(source: Path, kind: str) -> Path:
 
 def one_page(built: Path) -> Path:
     """The single page, laid where its pictures and styles are looked for; its links stay within it."""
-    root = re.search(r"^root: (\S+)", (FOLDER / "source/_toc.yml").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    root = yaml.safe_load((FOLDER / "source/_toc.yml").read_text(encoding="utf-8"))["root"]
     text = (built / f"{root}.html").read_text(encoding="utf-8")
     page = built / "print.html"
     page.write_text(re.sub(rf'href="(?:{root}\.html)?#', 'href="#', text), encoding="utf-8")
