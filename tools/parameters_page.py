@@ -41,7 +41,7 @@ papermill notebooks/13_textdiff.ipynb mine.ipynb -p seed 1
 ```
 
 All notebooks have these six. What has the default `auto` is filled in by the preset of mode and data set; the table *every parameter in effect* near the top of
-each notebook says what came out.
+each notebook says what came out. The lists below give each parameter's default, then its values.
 
 | parameter | default | values | |
 |---|---|---|---|
@@ -114,18 +114,19 @@ def section(path: Path) -> str:
     source = next(cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     dataset = re.findall(r'^dataset = "(\w+)"', source, re.MULTILINE)[0]
     number, title = path.stem.split("_")[0], notebook.cells[0].source.splitlines()[0].removeprefix("# ")
-    said, rows = comments(source), []
+    said, lines = comments(source), []
     for name, parameter in parameters.items():
         if name not in SHARED:
+            lines += ["", f"{said[name]}:", ""] if said[name] else []
             default = f"`{parameter.default}`" if parameter.default != "" else "empty"
-            rows.append(f"| `{name}` | {default} | {values_of(parameter)} | {said[name]} |")
-    table = "\n".join(["| parameter | default | values | |", "|---|---|---|---|", *rows])
+            lines.append(f"- `{name}`, {default}: {values_of(parameter)}")
+    listed = "\n".join(lines).strip()
     return (
         f"\n## {number} [{title}](../notebooks/{path.name})\n\n"
-        f"{question(notebook)} Writes {writes(notebook, config.experiment)}. Its data set: `{dataset}`.\n\n"
+        f"{question(notebook)} Writes {writes(notebook, config.experiment)}. Its data set, unless told otherwise: `{dataset}`.\n\n"
         f"<!-- cost of {path.stem} -->\n\n"
         f"```bash\ntextdiff run {number} -p seed 1\npapermill notebooks/{path.name} out.ipynb -p seed 1\n```\n\n"
-        f"{table}\n"
+        f"{listed}\n"
     )
 
 

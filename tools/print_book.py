@@ -21,7 +21,7 @@ FOLDER = build_book.ROOT / "_build/print"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BUILDERS = {"pdf": ["--builder", "singlehtml"], "epub": ["--builder", "custom", "--custom-builder", "epub"]}
 PRINT_SECONDS = 600
-# Milliseconds that the page may take to set its formulas, of a clock that waits for it
+# In a container there is no sandbox to be had, and the page is our own. Milliseconds that it may take to set its formulas, of a clock that waits for it
 SETTLE = 120_000
 
 

@@ -26,7 +26,7 @@ def test_each_notebook_has_its_part_with_every_parameter(path):
     text = parameters_page.section(path)
     assert f"../notebooks/{path.name}" in text and f"<!-- cost of {path.stem} -->" in text and "?" in text
     own = notebook_parameters(path).keys() - set(parameters_page.SHARED)
-    assert {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")} == own
+    assert {line.split("`")[1] for line in text.splitlines() if line.startswith("- `")} == own
 
 
 @pytest.mark.parametrize(
