@@ -21,7 +21,7 @@ FOLDER = build_book.ROOT / "_build/print"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BUILDERS = {"pdf": ["--builder", "singlehtml"], "epub": ["--builder", "custom", "--custom-builder", "epub"]}
 PRINT_SECONDS = 600
-# In a container there is no sandbox to be had, and the page is our own. Milliseconds that it may take to set its formulas, of a clock that waits for it
+# Milliseconds that the page may take to set its formulas, of a clock that waits for it
 SETTLE = 120_000
 
 
@@ -80,6 +80,7 @@ def main(kind: str) -> Path:
     fresh = target.with_name(f"new.{kind}")
     if kind == "pdf":
         page = one_page(built)
+        # A container has no sandbox to offer, and the page is our own
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer", f"--timeout={SETTLE}"]
         options += [f"--virtual-time-budget={SETTLE}", f"--print-to-pdf={fresh}"]
         _run([program, *options, page.as_uri()], "the browser")
