@@ -1,8 +1,10 @@
 # book   run every notebook in demo mode and build the book            -> _build/html/index.html
 # test   lint, unit, parity and property tests, every notebook, the book
+# pdf    the same as one file to print (needs Chromium or Chrome)      -> _build/print/textdiff.pdf
+# epub   the same for a reader                                         -> _build/print/textdiff.epub
 # demo   train and evaluate TextDiff on synthetic phantoms             -> _build/demo/13_textdiff.ipynb
 # bench  measure what it costs, minutes on two cores; everything with FULL=1 -> results/cost/
-# lint   ruff, the notebooks' generated cells, the table of inputs, types (mypy)
+# lint   ruff, the notebooks' generated cells, the table of inputs, the page of parameters, types (mypy)
 # lock   write env/requirements-*.txt anew
 # All of them make the environment .venv first, when it is missing or the lock has changed; on a machine with an
 # NVIDIA card with LOCK=env/requirements-cuda.txt.
@@ -18,11 +20,14 @@ export HF_HUB_OFFLINE := 1
 export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: book test demo bench lint lock env clean
+.PHONY: book pdf epub test demo bench lint lock env clean
 .DEFAULT_GOAL := book
 
 book: env
 	$(BIN)/python tools/build_book.py
+
+pdf epub: env
+	$(BIN)/python tools/print_book.py $@
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -39,6 +44,7 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/python tools/notebook_cells.py --check
 	$(BIN)/python tools/inputs_table.py --check
+	$(BIN)/python tools/parameters_page.py --check
 	$(BIN)/mypy
 
 lock:

@@ -193,8 +193,11 @@ def configure(cls: type[C]) -> C:
 
 
 def injected_names(cells: list[str]) -> list[str]:
-    """The names that papermill assigned in the cells that a kernel has run."""
-    injected = [source for source in cells if source.lstrip().startswith(INJECTED)]
+    """The names that papermill assigned, of the cells that a kernel has run; the last such cell counts.
+
+    Somebody who opens the executed copy, corrects that cell and runs it again has put it right.
+    """
+    injected = [source for source in cells if source.lstrip().startswith(INJECTED)][-1:]
     return [name for source in injected for name in re.findall(r"^(\w+) *=", source, flags=re.MULTILINE)]
 
 

@@ -35,6 +35,7 @@ import nbformat
 from filelock import FileLock
 from finish_pages import finish
 from notebook_cells import BADGE_IMAGE
+from parameters_page import with_costs
 from reading_path import LIST_MARK, listed, read_path, signposted
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +45,13 @@ CELL_SECONDS = 900
 # What Sphinx reads beside pages; it writes the index in place of the third.
 WHOLE = ("_config.yml", "_toc.yml", "genindex.md")
 LOCK = "env/requirements-cpu.txt"
+# A small process between: on Linux a process begins with its parent's memory as its largest, which may be a test run's.
+MEASURED = """\
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+open(sys.argv[1], "w").write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+sys.exit(code)
+"""
 # What the installed package is made of.
 PACKAGED = (
     "pyproject.toml",
@@ -108,10 +116,11 @@ class Reads:
 
 @dataclass(frozen=True)
 class Executed:
-    """An executed notebook: where it is, how long it took, and whether it ran just now."""
+    """An executed notebook: where it is, how long it took, its largest process, and whether it ran just now."""
 
     path: Path
     seconds: float
+    memory_mb: int
     fresh: bool
 
 
@@ -180,18 +189,19 @@ def execute(path: Path, root: Path = ROOT, force: bool = False, threads: int = 0
     with FileLock(folder / f"{path.stem}.lock"):
         if not force and output.is_file() and record.is_file():
             known = json.loads(record.read_text(encoding="utf-8"))
-            if known["fingerprint"] == fingerprint(path, root, Reads(*map(tuple, known["reads"]))):
-                return Executed(output, known["seconds"], fresh=False)
+            same = known["fingerprint"] == fingerprint(path, root, Reads(*map(tuple, known["reads"])))
+            if same and "memory_mb" in known:
+                return Executed(output, known["seconds"], known["memory_mb"], fresh=False)
         record.unlink(missing_ok=True)
         start = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="textdiff-") as work:
-            reads = _papermill(path, output, root, Path(work).resolve(), threads)
+            reads, memory = _papermill(path, output, root, Path(work).resolve(), threads)
         if "__init__.py" not in reads.modules:
             raise NotebookFailed(f"{path.name}: it did not import the textdiff that is installed in {site(root)}")
         seconds = round(time.monotonic() - start, 1)
-        kept = {"fingerprint": fingerprint(path, root, reads), "seconds": seconds, "reads": astuple(reads)}
-        _write_if_changed(record, json.dumps(kept).encode())
-        return Executed(output, seconds, fresh=True)
+        kept = {"fingerprint": fingerprint(path, root, reads), "seconds": seconds, "memory_mb": memory}
+        _write_if_changed(record, json.dumps(kept | {"reads": astuple(reads)}).encode())
+        return Executed(output, seconds, memory, fresh=True)
 
 
 def execute_all(
@@ -265,6 +275,10 @@ def stage(outcomes: dict[Path, Executed], root: Path = ROOT) -> Path:
     for name in [name for name in files if name.endswith(".md")]:
         text = signposted(name.removesuffix(".md"), files[name].decode(), stops)
         files[name] = text.replace(LIST_MARK, listed(stops)).encode()
+    page = files.get("book/parameters.md")
+    if page:
+        measured = {path.stem: (executed.seconds, executed.memory_mb) for path, executed in outcomes.items()}
+        files["book/parameters.md"] = with_costs(page.decode(), measured, root).encode()
     for path, executed in outcomes.items():
         notebook = readable(nbformat.read(path, as_version=4), nbformat.read(executed.path, as_version=4))
         name = path.relative_to(root).as_posix()
@@ -282,8 +296,8 @@ def stage(outcomes: dict[Path, Executed], root: Path = ROOT) -> Path:
 def readable(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The committed notebook with the outputs of its executed copy, made ready for the book.
 
-    The cell that papermill injects is left out, the badge's picture comes from the book, and alt text and caption
-    that a figure carries go where Jupyter Book looks for them.
+    The cell that papermill injects is left out, that of the parameters is folded (the page shows what came of them), the
+    badge's picture comes from the book, and alt text and caption that a figure carries go where Jupyter Book looks.
     """
     ran = [cell for cell in executed.cells if cell.cell_type == "code"]
     ran = [cell for cell in ran if "injected-parameters" not in cell.metadata.get("tags", [])]
@@ -292,6 +306,8 @@ def readable(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode) -
         cell.outputs = done.outputs
         cell.execution_count = done.execution_count
         _describe_figures(cell)
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.metadata.tags = [*cell.metadata.tags, "hide-input"]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = cell.source.replace(BADGE_IMAGE, LOCAL_BADGE)
@@ -319,26 +335,30 @@ def _digest(folder: Path, pattern: str = "*") -> str:
 
 
 def build_table(outcomes: dict[Path, Executed]) -> str:
-    """Versions, processor and seconds a notebook, as markdown for the page about this build."""
+    """Versions, processor, seconds and memory a notebook, as markdown for the page about this build."""
+    from textdiff.experiments.records import processor
+
     names = ("torch", "transformers", "monai", "numpy", "pandas", "papermill", "jupyter-book")
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    seconds = sum(executed.seconds for executed in outcomes.values())
     lines = [
         f"Built on {date.today().isoformat()} with Python {platform.python_version()} on {platform.system()} "
-        f"{platform.machine()}, {os.cpu_count()} cores. {versions}.",
+        f"{platform.machine()}, {processor()}, {os.cpu_count()} cores. {versions}.",
         "",
-        "| notebook | seconds |",
-        "|---|---:|",
+        "| notebook | seconds | memory, MB |",
+        "|---|---:|---:|",
     ]
-    lines += [f"| {path.stem} | {executed.seconds:.0f} |" for path, executed in outcomes.items()]
+    lines += [f"| {path.stem} | {one.seconds:.0f} | {one.memory_mb} |" for path, one in outcomes.items()]
+    lines += [f"| all | {seconds:.0f} | |"]
     return "\n".join(lines)
 
 
-def _papermill(path: Path, output: Path, root: Path, work: Path, threads: int) -> Reads:
+def _papermill(path: Path, output: Path, root: Path, work: Path, threads: int) -> tuple[Reads, int]:
     """Run a copy of one notebook in the empty folder `work`, with the installed package and nothing of the checkout.
 
-    This machine's folders are cut from its outputs.
+    This machine's folders are cut from its outputs. Returns what it read, and the MB of memory of its largest process.
     """
-    log, reads = output.with_suffix(".log"), work / "reads.txt"
+    log, reads, memory = output.with_suffix(".log"), work / "reads.txt", work / "memory.txt"
     copy, done = work / path.name, work / "done.ipynb"
     shutil.copyfile(path, copy)
     command = [sys.executable, "-m", "papermill", str(copy), str(done), "--kernel", "python3", "--cwd", str(work)]
@@ -359,14 +379,16 @@ def _papermill(path: Path, output: Path, root: Path, work: Path, threads: int) -
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
     with open(log, "w", encoding="utf-8") as stream:
-        ended = subprocess.run(command, env=environment, cwd=work, stdout=stream, stderr=subprocess.STDOUT)
+        measured = [sys.executable, "-c", MEASURED, str(memory), *command]
+        ended = subprocess.run(measured, env=environment, cwd=work, stdout=stream, stderr=subprocess.STDOUT)
     if ended.returncode:
         raise NotebookFailed(f"{path.name}: {_last_error(log)} (log: {log})")
     text = done.read_text(encoding="utf-8")
     for folder in (work, site(root), root):
         text = text.replace(f"{folder}/", "")
     _write_if_changed(output, text.replace(str(Path.home()), "~").encode())
-    return Reads.from_log(reads)
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes
+    return Reads.from_log(reads), int(memory.read_text()) * unit // 10**6
 
 
 def _has_mode(path: Path) -> bool:

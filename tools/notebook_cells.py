@@ -5,7 +5,8 @@
 
 Generated are the badge (a line of the first markdown cell), the setup cell (tag "setup", right below), and in the
 parameters cell the lists of choices after `# @param`. Outputs and execution counts are removed on the way, because
-notebooks are committed without them. The repository's address in pyproject.toml follows _config.yml too.
+notebooks are committed without them. Every other file that names the repository (`FOLLOWING`) gets the address of
+_config.yml too, in the place of the one that pyproject.toml has, or of `PLACEHOLDER`.
 """
 
 import argparse
@@ -23,6 +24,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 BADGE_IMAGE = "https://colab.research.google.com/assets/colab-badge.svg"
 BADGE_START = "[![Open in Colab]("
+PLACEHOLDER = "https://github.com/OWNER/textdiff"
+FOLLOWING = ("*.md", "CITATION.cff", "book/**/*.md", "book/*.ipynb", "weights/*/*.md", ".github/**/*.yml")
 Choices = Mapping[str, tuple[str, ...]]
 
 SETUP = """\
@@ -37,7 +40,7 @@ if not getattr(find_spec("textdiff"), "origin", None):  # in Colab; {kept} stay
 def setting(root: Path) -> tuple[str, str]:
     """Address and branch of the repository as _config.yml has them."""
     repository = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"]
-    return repository["url"].rstrip("/"), repository["branch"]
+    return repository["url"].rstrip("/").removesuffix(".git"), repository["branch"]
 
 
 def badge(root: Path, notebook: Path) -> str:
@@ -111,10 +114,12 @@ def refreshed(root: Path, path: Path, choices: Callable[[str], Choices]) -> nbfo
     return notebook
 
 
-def project_file(root: Path) -> str:
-    """The text of pyproject.toml with the address that _config.yml has."""
-    text = (root / "pyproject.toml").read_text(encoding="utf-8")
-    return re.sub(r'^(Repository = )"[^"]*"', rf'\1"{setting(root)[0]}"', text, flags=re.MULTILINE)
+def with_address(root: Path, text: str) -> str:
+    """The text with the address that _config.yml has, wherever it has the former one or the placeholder."""
+    project = (root / "pyproject.toml").read_text(encoding="utf-8")
+    former = re.findall(r'^Repository = "([^"]*)"', project, flags=re.MULTILINE)
+    names = "|".join(map(re.escape, {*former, PLACEHOLDER}))
+    return re.sub(rf"({names})(?![\w-])", lambda _: setting(root)[0], text)
 
 
 def notebooks(root: Path) -> list[Path]:
@@ -128,7 +133,10 @@ def main(root: Path, check: bool, choices: Callable[[str], Choices] = choices_of
     `choices`: from the name of a config class to the values that its fields may take.
     """
     wanted = {path: nbformat.writes(refreshed(root, path, choices)) + "\n" for path in notebooks(root)}
-    wanted[root / "pyproject.toml"] = project_file(root)
+    # pyproject.toml last: it says which address to look for, should this break off
+    for path in [*(path for pattern in FOLLOWING for path in sorted(root.glob(pattern))), root / "pyproject.toml"]:
+        wanted[path] = path.read_text(encoding="utf-8")
+    wanted = {path: with_address(root, text) for path, text in wanted.items()}
     stale = []
     for path, text in wanted.items():
         if text == path.read_text(encoding="utf-8"):

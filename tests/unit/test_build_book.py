@@ -52,7 +52,7 @@ def root(small, monkeypatch) -> Path:
         notebook = nbformat.read(path, as_version=4)
         notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="results")]
         nbformat.write(notebook, output)
-        return Reads(("__init__.py", "a.py"), ("records/first",), ("records",))
+        return Reads(("__init__.py", "a.py"), ("records/first",), ("records",)), 100
 
     monkeypatch.setattr(build_book, "_papermill", run)
     monkeypatch.setattr(build_book, "install", lambda root: None)
@@ -113,7 +113,9 @@ def test_what_a_process_reads_of_the_package_is_recorded(small, code, reads):
 
 
 def test_a_notebook_runs_with_the_installed_package_and_again_when_a_change_can_affect_it(small):
-    write(small, "00_x", "import os, textdiff.a\nprint(textdiff.__file__, os.getcwd() + '/x')")
+    write(
+        small, "00_x", "import os, textdiff.a\nprint(textdiff.__file__, os.getcwd() + '/x')\nbig = b'1' * 400_000_000"
+    )
     (path,) = build_book.sources(small)
 
     def fresh() -> bool:
@@ -123,13 +125,14 @@ def test_a_notebook_runs_with_the_installed_package_and_again_when_a_change_can_
     shown = nbformat.read(small / f"_build/executed/{path.name}", 4).cells[-1].outputs[0].text
     assert shown.split() == ["textdiff/__init__.py", "x"], "this machine's folders are cut, or another package ran"
     add(small, "textdiff/records/second/config.json")
-    assert not fresh()
+    again = build_book.execute(path, small)
+    assert not again.fresh and 400 < again.memory_mb < 1000, "of the kernel, not of this process"
     (small / "textdiff/a.py").write_text("one = 2\n")
     assert fresh()
 
 
 def test_a_package_that_is_not_used_or_cannot_be_installed_is_told(root, monkeypatch):
-    monkeypatch.setattr(build_book, "_papermill", lambda *arguments: Reads())
+    monkeypatch.setattr(build_book, "_papermill", lambda *arguments: (Reads(), 0))
     with pytest.raises(build_book.NotebookFailed, match="00_x.ipynb: it did not import the textdiff"):
         build_book.execute(root / "notebooks/00_x.ipynb", root)
     monkeypatch.undo()
@@ -170,8 +173,9 @@ def test_injected_cell_is_left_out_and_figures_are_described():
     picture = nbformat.v4.new_output("display_data", data={"image/png": "aGk="}, metadata=words)
     injected = code("mode = 'demo'", metadata={"tags": ["injected-parameters"]})
     executed = notebook(cells=[code("mode = 'demo'"), injected, code("figure", outputs=[picture])])
-    first, second = build_book.readable(notebook(cells=[code("mode = 'demo'"), code("figure")]), executed).cells
-    assert first.outputs == []
+    parameters = code("mode = 'demo'", metadata={"tags": ["parameters"]})
+    first, second = build_book.readable(notebook(cells=[parameters, code("figure")]), executed).cells
+    assert first.outputs == [] and first.metadata.tags == ["parameters", "hide-input"]
     assert second.metadata.mystnb == {"image": {"alt": "A line."}, "figure": {"caption": "Loss."}}
 
 

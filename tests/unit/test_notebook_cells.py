@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import types
@@ -64,6 +66,40 @@ def test_cells_are_written_once_and_follow_the_setting(root):
     assert setup.metadata.tags == ["setup", "hide-input"]
     assert "git+https://github.com/two/textdiff@main" in setup.source
     assert 'Repository = "https://github.com/two/textdiff"  # kept' in (root / "pyproject.toml").read_text()
+
+
+def test_no_file_of_a_copied_repository_keeps_the_old_owner(tmp_path):
+    """One setting is changed in a copy of this checkout, twice; then nothing names who had it before."""
+    kinds, own = (".md", ".ipynb", ".cff", ".toml", ".yml", ".py", ".txt"), {"tests", "notebook_cells.py"}
+    apart = {".git", ".venv", "_build", "results", "data", "__pycache__", *own}
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        return {
+            name for name in names if name in apart or (Path(folder, name).is_file() and Path(name).suffix not in kinds)
+        }
+
+    copy = tmp_path / "copy"
+    shutil.copytree(notebook_cells.ROOT, copy, ignore=left_out)
+    former = re.search(r"github\.com/([\w.-]+)/", notebook_cells.setting(copy)[0]).group(1)
+    for owner, name in (("jane", "our-textdiff"), ("joe", "textdiff")):
+        text = (copy / "_config.yml").read_text(encoding="utf-8")
+        address = f"https://github.com/{owner}/{name}"
+        (copy / "_config.yml").write_text(re.sub(r"url: https://github\S+", f"url: {address}", text), encoding="utf-8")
+        changed = notebook_cells.main(copy, check=False)
+        assert {"pyproject.toml", "CITATION.cff", "notebooks/13_textdiff.ipynb"} <= set(changed)
+        texts = {path: path.read_text(encoding="utf-8") for path in copy.rglob("*") if path.is_file()}
+        assert [path for path, text in texts.items() if f"/{former}/" in text or "OWNER" in text] == []
+        assert f"repository-code: {address}\n" in texts[copy / "CITATION.cff"]
+        assert notebook_cells.main(copy, check=True) == []
+        former = owner
+
+
+def test_an_address_that_only_begins_so_stays(root):
+    near = "https://github.com/one/textdiff-data and https://github.com/one/textdiff."
+    (root / "README.md").write_text(near)
+    (root / "_config.yml").write_text(CONFIG.format(owner="two"))
+    main(root, check=False)
+    assert (root / "README.md").read_text() == near.replace("one/textdiff.", "two/textdiff.")
 
 
 def test_lists_of_choices_follow_the_config_class(root):

@@ -153,6 +153,8 @@ def test_names_that_papermill_put_in():
     words = 'a = 1\n# Parameters\n"quoted"'
     injected = PythonTranslator.codify({"seed": 1, "text": words, "share": 0.5})
     assert notebooks.injected_names(["x = 1", injected, "y == 2"]) == ["seed", "text", "share"]
+    # The executed copy was opened, its cell corrected and run again in the same kernel
+    assert notebooks.injected_names(["# Parameters\nsede = 1", "raise", "# Parameters\nseed = 1"]) == ["seed"]
 
 
 def test_every_parameter_in_effect_is_shown_folded(monkeypatch):

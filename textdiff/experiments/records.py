@@ -212,7 +212,7 @@ def environment(seconds: float, command: str) -> dict[str, Any]:
         "dirty": dirty,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if gpu else None,
         "compile": compile_choice(),
@@ -361,7 +361,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> str | None:
+def processor() -> str | None:
+    """The processor's name as its system gives it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         match = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), flags=re.MULTILINE)
