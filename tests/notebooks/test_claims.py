@@ -54,7 +54,12 @@ CLAIMS = {
     ): lambda: (
         min(to_base("comparison", "qata", "U-Net that reads").loc["TextDiff", "draws"]) > 0
         and min(to_base("comparison", "qata", "U-Net").loc["TextDiff", "draws"]) > 0.05
-        and stands("comparison", "qata", "U-Net that reads", "TextDiff") == "above"
+        and stands("comparison", "qata", "U-Net", "TextDiff") == "above"
+    ),
+    ("results_2d", "for other labels three draws cannot say it"): lambda: (
+        stands("comparison", "qata", "U-Net that reads", "TextDiff") == "level"
+        and to_base("comparison", "qata", "U-Net that reads").loc["TextDiff", "cases_low"] > 0
+        and len(to_base("comparison", "qata", "U-Net that reads").loc["TextDiff", "draws"]) == 3
     ),
     ("results_2d", "With another film's sentence TextDiff loses nearly thirty points"): lambda: (
         0.27 < lost("qata", "TextDiff")["difference"] < 0.31
