@@ -1,5 +1,6 @@
 """The `textdiff` command: words of a command line come in, calls of the package go out.
 
+    textdiff example qata_small --out try_it
     textdiff fetch monuseg
     textdiff check data/MoNuSeg
     textdiff predict --model FOLDER --image slide.png --text "The nuclei are dense." --out mask.png
@@ -53,6 +54,26 @@ def main(
     atexit.register(gc.freeze)  # what was imported need not be looked through once more for garbage at the end
     if debug:
         context.default_map = {name: {"debug": True} for name in context.command.commands}  # type: ignore[attr-defined]
+
+
+@app.command()
+def example(
+    model: Annotated[str, typer.Argument(help="A model that ships: qata_small, hippocampus_small, ...")],
+    out: Annotated[Path, typer.Option(help="Folder to make: image, labels, truth, and a picture of all three.")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace the files of an earlier example there.")] = False,
+) -> None:
+    """Try a shipped model on the real picture or volume that comes with it; no data, no network.
+
+    Says the Dice, where the case comes from, and the commands that do the same by hand.
+
+    textdiff example qata_small --out try_it
+
+    textdiff example hippocampus_small --out try_it_3d
+    """
+    from textdiff.examples import show_example
+
+    show_example(model, out, device=device, force=force)
 
 
 @app.command()

@@ -55,6 +55,26 @@ def check_output(
         )
 
 
+def check_new_folder(out: Path, option: str, *, force: bool = False) -> None:
+    """Refuse a path at which no folder could be made, or, with ``force``, a folder into which no file could be written.
+
+    Raises FileNotFoundError: nothing to make it in; FileExistsError: it is there and not forced; ValueError: it is a file;
+    OSError: its place takes no files.
+    """
+    if out.is_dir():
+        if not force:
+            raise FileExistsError(
+                f"{option} {out} is there already: choose another name, or replace the files in it with --force"
+            )
+        _try_to_write(out / "file", option)
+        return
+    if os.path.lexists(out):
+        raise ValueError(f"{option} {out} is no folder: choose another name")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"no folder {out.parent} for {option}; make it, or choose another")
+    _try_to_write(out, option)
+
+
 def _try_to_write(out: Path, option: str) -> None:
     """Make and remove a file beside ``out``, under the name that it has until it is whole."""
     trial = temporary_name(out)

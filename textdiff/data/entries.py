@@ -212,7 +212,7 @@ def _check_choice(where: str, name: str, value: object, allowed: Iterable[object
 
 # --- out of JSON ---------------------------------------------------------------------------------------
 
-Entry = TypeVar("Entry", DatasetEntry, Backbone)
+Entry = TypeVar("Entry", DatasetEntry, Backbone, ShippedModel)
 RUNS = ("demo", "full", "grid", "cost")
 REQUIRED = {DatasetEntry: ("kind", "layout", "class_names", "licence"), Backbone: ("image_size", "blocks")}
 # Facts that only the package itself can state

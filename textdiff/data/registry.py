@@ -416,6 +416,11 @@ def backbone(name: str) -> Backbone:
     return _found(name, backbones(), "backbone")
 
 
+def model(name: str) -> ShippedModel:
+    """The entry of a model that ships. Raises ValueError that names the nearest known ones."""
+    return _found(name, MODELS, "model")
+
+
 def names(kind: Kind | None = None) -> tuple[str, ...]:
     """Names of all data sets, or of those of one kind; built-in ones first."""
     return tuple(entry.name for entry in (DATASETS | _own()[0]).values() if kind in (None, entry.kind))

@@ -153,8 +153,8 @@ class _Scene:
         maps = {name: turned(one) for name, one in maps.items()}
         first = next(iter(maps.values()))
         box = _around(first if truth is None else truth, margin)
-        image, truth = _cut(image, box), truth and _cut(truth, box)
-        maps = {name: _cut(one, box) for name, one in maps.items()}
+        image, truth = cut_out(image, box), truth and cut_out(truth, box)
+        maps = {name: cut_out(one, box) for name, one in maps.items()}
         guide = truth if truth is not None and truth.array.any() else next(iter(maps.values()))
         return cls(image, maps, truth, widest_planes(guide.array))
 
@@ -226,7 +226,8 @@ def _around(labels: Volume, margin: float | None) -> tuple[slice, ...]:
     return tuple(slice(max(0, one.start - extra), one.stop + extra) for one, extra in zip(box, more, strict=True))
 
 
-def _cut(volume: Volume, box: tuple[slice, ...]) -> Volume:
+def cut_out(volume: Volume, box: tuple[slice, ...]) -> Volume:
+    """The part of a volume within a box of voxels, where it lay."""
     affine = volume.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ [one.start for one in box]
     return replace(volume, array=volume.array[box], affine=affine)
@@ -261,7 +262,7 @@ def meshes(labels: Volume) -> dict[int, np.ndarray]:
     for label in _names([labels], ()):
         mask = labels.array == label
         box = foreground_box(mask, mask)
-        cut = _cut(replace(labels, array=mask), box)
+        cut = cut_out(replace(labels, array=mask), box)
         step = max(1, math.ceil(max(cut.shape) / FINEST))
         solid = np.pad(cut.array, step).astype(np.float32)
         # Smoothed, but what is marked stays above the level: single voxels are seen too

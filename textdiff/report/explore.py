@@ -33,6 +33,8 @@ RECORDS = {
     "qata_small": "textdiff2d/qata-textdiff-n150-s0-corrected-a5fa9129",
     "chest_64": "blocks_steps/qata-chest_64-n20-s0-6262c4f5",
     "hippocampus_small": "textdiffseg3d/hippocampus-textdiffseg-all-s0-e035dfb6",
+    "chest_phantoms_small": "textdiff2d/chest_phantoms-textdiff-n60-s0-corrected-3a7f234a",
+    "abdomen_small": "textdiffseg3d/abdomen_phantoms-textdiffseg-n40-s1-aa4ac70f",
 }
 SHARES = {"worst": 0.0, "tenth": 0.1, "median": 0.5, "ninetieth": 0.9}  # of the test films, from the worst to the best
 SENTENCES = {
@@ -55,6 +57,11 @@ MARGIN = 8  # voxels that are shown around what is marked
 def record_table(model: str) -> pd.DataFrame:
     """The per-case table of the published record that belongs to a shipped model or backbone."""
     return read_table(published_dir() / RECORDS[model] / "per_case.csv")
+
+
+def median_case(model: str) -> str:
+    """The test case in the middle of the order of Dice in the record of a shipped model."""
+    return at_shares(record_table(model).set_index("case")["dice"], {"median": 0.5})["median"]
 
 
 def at_shares(dice: pd.Series, shares: Mapping[str, float]) -> dict[str, str]:
@@ -110,8 +117,8 @@ def films(folder: Path) -> dict[str, Any]:
         words, maps = _attention(model, case)
         read = maps[_read(words)]
         told = {"key": key, "share": SHARES[key], "case": name, "picture": f"film_{key}.webp"}
-        told |= {"truth": outline(_soft(case.mask())), "sentences": answers, "words": _words(words, maps, len(cells))}
-        _grey(case, SIDE).save(folder / f"film_{key}.webp", quality=92, method=6)
+        told |= {"truth": outline(soft_mask(case.mask())), "sentences": answers, "words": _words(words, maps, len(cells))}
+        small_film(case).save(folder / f"film_{key}.webp", quality=92, method=6)
         shown.append(told)
         cells += list(read / read.max())
         masks = {kind: images.mask_of(model, settings, data, case, text) for kind, text in texts.items()}
@@ -139,7 +146,7 @@ def features(folder: Path) -> dict[str, Any]:
     from textdiff.models.features import DiffusionFeatures
     from textdiff.models.store import load_backbone
 
-    name = at_shares(record_table("qata_small").set_index("case")["dice"], SHARES)["median"]
+    name = median_case("qata_small")
     case = next(case for case in load_dataset("qata").test if case.name == name)
     unet = load_backbone("chest_64")
     seen = DiffusionFeatures(unet, range(len(unet.output_blocks)), STEPS)
@@ -172,14 +179,13 @@ def volume(folder: Path) -> dict[str, Any]:
     """
     from textdiff.data.volumes.prompts import prompt
     from textdiff.data.volumes.volume import turned
-    from textdiff.evaluation.surfaces import foreground_box
     from textdiff.experiments import volumes
     from textdiff.experiments.pages import QualitativeVolumesConfig
     from textdiff.figures.volumes import slices
 
     config = QualitativeVolumesConfig.from_params(mode="full", dataset="hippocampus", device="cpu")
     model, settings, data = volumes.saved_model(config, "hippocampus_small")
-    name = at_shares(record_table("hippocampus_small").set_index("case")["dice"], {"median": 0.5})["median"]
+    name = median_case("hippocampus_small")
     case = next(case for case in data.test if case.name == name)
     image, truth = case.pair()
     structures = list(data.class_names[1:])
@@ -193,10 +199,7 @@ def volume(folder: Path) -> dict[str, Any]:
     upright = turned(image).array
     low, high = np.percentile(upright, [1, 99.9])
     marked = [turned(one).array for one in (truth, *found.values())]
-    box = tuple(
-        slice(max(0, one.start - MARGIN), one.stop + MARGIN)
-        for one in foreground_box(np.max(marked, axis=0), marked[0])
-    )
+    box = box_around(np.max(marked, axis=0))
     answers = [
         {
             "text": text,
@@ -211,6 +214,13 @@ def volume(folder: Path) -> dict[str, Any]:
     about |= {"colours": list(style.STRUCTURES[: len(structures)]), "truth": _packed(marked[0][box])}
     about |= {"image": _packed(np.clip((upright[box] - low) / (high - low), 0, 1) * 255)}
     return _about("hippocampus_small", registry.MODELS["hippocampus_small"].sha256) | about
+
+
+def box_around(marked: np.ndarray) -> tuple[slice, ...]:
+    """What is marked in ``[X, Y, Z]``, with `MARGIN` voxels around it as far as there are any."""
+    from textdiff.evaluation.surfaces import foreground_box
+
+    return tuple(slice(max(0, one.start - MARGIN), one.stop + MARGIN) for one in foreground_box(marked, marked))
 
 
 def unpacked(packed: str, shape: Sequence[int]) -> np.ndarray:
@@ -231,11 +241,12 @@ def _recorded(table: pd.DataFrame, block: int, step: int) -> float | None:
     return round(float(table.loc[block, step]), 4) if step in table.columns else None
 
 
-def _grey(case: Case, side: int) -> Image.Image:
+def small_film(case: Case, side: int = SIDE) -> Image.Image:
+    """The film of a case in grey, at ``side`` pixels."""
     return Image.fromarray(case.image()).convert("L").resize((side, side), Image.Resampling.LANCZOS)
 
 
-def _soft(mask: np.ndarray) -> np.ndarray:
+def soft_mask(mask: np.ndarray) -> np.ndarray:
     """A mask as a field of `SIDE` pixels that is above 0 where more than half of a pixel is marked."""
     share = Image.fromarray((mask > 0).astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BOX)
     return np.asarray(share) - 0.5
