@@ -1,21 +1,33 @@
-"""What a wheel holds beside the package's own folder: small models, published records, notebooks, paper tables.
+"""What a wheel holds beside the package's own folder: small models, each with its example and the backbone that it names;
+published records, notebooks, paper tables.
 
 In a checkout they lie where people look for them, in the package under the names below; `textdiff.base.paths.shipped`
 finds them in both places. All the rest is in pyproject.toml.
 """
 
+import json
 import shutil
 from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SMALL = sorted(folder.name for folder in Path(__file__).with_name("weights").glob("*_small"))
+WEIGHTS = Path(__file__).with_name("weights")
+SMALL = sorted(folder.name for folder in WEIGHTS.glob("*_small"))
+
+
+def needed(model):
+    """The backbone that a model has by name only, without which it is of no use; "" where it has none."""
+    about = json.loads((WEIGHTS / model / "config.json").read_text(encoding="utf-8"))
+    return about.get("features", {}).get("unet", "")
+
+
+NEEDED = sorted({needed(model) for model in SMALL} - {""})
+OF_A_BACKBONE = [f"{name}/{file}" for name in NEEDED for file in ("README.md", "config.json", "model.safetensors")]
+# Of the other backbones what tables need to know; their weights come from the release
+ALONE = ["chest_32/config.json", "he_32/config.json"]
 SHIPPED = {
-    **{f"weights/{name}": f"shipped/weights/{name}" for name in SMALL},
-    "weights/chest_32/config.json": "shipped/weights/chest_32/config.json",
-    "weights/chest_64/config.json": "shipped/weights/chest_64/config.json",
-    "weights/he_32/config.json": "shipped/weights/he_32/config.json",
+    **{f"weights/{path}": f"shipped/weights/{path}" for path in (*SMALL, *OF_A_BACKBONE, *ALONE)},
     "results/published": "shipped/published",
     "notebooks": "shipped/notebooks",
     "book/paper_tables.csv": "shipped/book/paper_tables.csv",

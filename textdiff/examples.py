@@ -6,7 +6,6 @@ An example is `weights/<model>/example/`, made by `tools/make_examples.py`: a sm
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 import shutil
@@ -150,14 +149,9 @@ def _predict(example: Example, image: Path, labels: Path, device: str) -> None:
     if example.kind == "TextDiff":
         predict_picture(example.model, image, example.sentence, labels, device=device, force=False, strict=False)
         return
-    nothing: dict[str, Any] = {"sampling": {}, "reading": {}, "options": {}}
-    logger = logging.getLogger("textdiff")
-    level = logger.level
-    logger.setLevel(logging.WARNING)  # what is about to be done is told of a file that is not yet at its place
-    try:
-        predict_solid(example.model, image, example.sentence, labels, None, **nothing, device=device, force=False)
-    finally:
-        logger.setLevel(level)
+    # What progress would say is of a file that is not yet at its place
+    settings: dict[str, Any] = {"sampling": {}, "reading": {}, "options": {"progress": False}}
+    predict_solid(example.model, image, example.sentence, labels, None, **settings, device=device, force=False)
 
 
 def _compared(example: Example, image: Path, truth: Path, labels: Path) -> tuple[dict[str, float], Figure]:
@@ -165,23 +159,27 @@ def _compared(example: Example, image: Path, truth: Path, labels: Path) -> tuple
     from textdiff.figures import style
 
     style.style()
-    classes = ("background", *example.structures)
     if example.kind == "TextDiff":
         from textdiff.data.cases import read_picture
         from textdiff.data.images.masks import read_mask
         from textdiff.figures.images import qualitative_grid
 
         found, true = read_mask(labels), read_mask(truth)
+        dice = _dice(example, found, true)
         figure = qualitative_grid([("", read_picture(image, "RGB"), true, {"prediction": found})])
         figure.set_size_inches(9, 3.9)  # one row has room
         figure.suptitle(style.wrapped(example.sentence, 96), fontsize="medium")
-        return _dice(example, found, true), figure
+        alt = f"A film, the outline of what is infected, and the model's outline over it. Sentence: {example.sentence} Dice {100 * _mean(dice):.1f}."
+        return dice, style.described(figure, alt)
     from textdiff.data.volumes.volume import read_image, read_labels
     from textdiff.figures.volumes import slices
 
     marked, known = read_labels(labels), read_labels(truth)
-    figure = slices(read_image(image), marked, known, class_names=classes, title=example.sentence)
-    return _dice(example, marked.array, known.array), figure
+    dice = _dice(example, marked.array, known.array)
+    title = f"{example.sentence}: Dice {100 * _mean(dice):.1f}"
+    about: dict[str, Any] = {"class_names": ("background", *example.structures), "title": title}
+    about["window"] = registry.dataset(example.dataset).window
+    return dice, slices(read_image(image), marked, known, **about)
 
 
 def _dice(example: Example, found: np.ndarray, true: np.ndarray) -> dict[str, float]:
@@ -191,6 +189,10 @@ def _dice(example: Example, found: np.ndarray, true: np.ndarray) -> dict[str, fl
         name: float(case_scores(found == label, true == label)["dice"])
         for label, name in enumerate(example.structures, start=1)
     }
+
+
+def _mean(dice: dict[str, float]) -> float:
+    return sum(dice.values()) / len(dice)
 
 
 def _save(figure: Figure, file: Path) -> None:
@@ -203,7 +205,6 @@ def _save(figure: Figure, file: Path) -> None:
 
 def _said(example: Example, out: Path, dice: dict[str, float]) -> list[str]:
     """What is printed, line by line."""
-    mean = sum(dice.values()) / len(dice)
     each = f" ({', '.join(f'{name} {value:.3f}' for name, value in dice.items())})" if len(dice) > 1 else ""
     (image,) = example.names("image")
     again = f"textdiff predict --model {example.model} {OPTIONS[example.kind]} {shlex.quote(str(out / image))}"
@@ -215,7 +216,7 @@ def _said(example: Example, out: Path, dice: dict[str, float]) -> list[str]:
         f"  source:   {example.source}",
         f"  licence:  {example.licence}",
         f'sentence:   "{example.sentence}"',
-        f"Dice:       {mean:.3f}{each}; in the record {example.dice:.3f} ({example.differs})",
+        f"Dice:       {_mean(dice):.3f}{each}; in the record {example.dice:.3f} ({example.differs})",
         f"picture:    {out / OVERLAY}",
         f"files:      {', '.join(example.names('image', 'truth', 'labels'))} in {out}",
         "",

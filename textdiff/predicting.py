@@ -80,7 +80,8 @@ def predict_solid(
         trained = TextDiffSeg.from_pretrained(model, device=resolve_device(device))
     with during(f"segmenting {volume}"):
         image = volumes.read_image(volume, **reading) if reading else volume
-        found = trained.predict(image, text, settings, uncertainty=uncertainty is not None, progress=True, **options)
+        asked = {"progress": True, "uncertainty": uncertainty is not None} | options
+        found = trained.predict(image, text, settings, **asked)
     with as_private_as(volume), during(f"writing {out}"):
         if uncertainty is not None and found.uncertainty is not None:
             volumes.write_image(uncertainty, _rounded(found.uncertainty))

@@ -88,11 +88,11 @@ def _named(cases: list[Any], name: str) -> Any:
 
 
 def _asked(class_names: tuple[str, ...]) -> dict[str, Any]:
-    structures = list(class_names[1:])
+    structures = class_names[1:]
     return {
         "structures": structures,
-        "sentence": prompt("class", structures),
-        "other_sentence": prompt("class", structures[-1:]),
+        "sentence": prompt("class", list(structures)),
+        "other_sentence": prompt("class", list(structures[-1:])),
     }
 
 
@@ -113,7 +113,7 @@ def example(model: str, folder: Path) -> Example:
         "model": model,
         "dataset": dataset.name,
         "case": case,
-        "structures": list(dataset.class_names[1:]),
+        "structures": dataset.class_names[1:],
         "rule": f"the middle one of {len(table)} test cases by Dice in the record",
         "record": explore.RECORDS[model],
         "dice": round(float(table.loc[case, "dice"]), 4),

@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import ast
 import filecmp
+import os
 import re
 import runpy
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -129,6 +132,16 @@ def test_the_installed_package_holds_what_is_shipped():
         files = [file for file in files if file.name[0] != "." and file.suffix != ".toml"]
         assert files, source
         assert [file for file in files if not filecmp.cmp(file, there / file.relative_to(here), shallow=False)] == []
+
+
+def test_the_installed_package_shows_the_example_of_a_model_by_its_name(tmp_path):
+    """No checkout, no network: `from_pretrained` finds the model, the backbone that it only names, and the film."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("TEXTDIFF_")}
+    plain |= {"PYTHONPATH": str(build_book.install()), "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    words = [sys.executable, "-m", "textdiff", "example", "qata_small", "--out", "shown"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=plain)
+    assert done.returncode == 0, done.stderr
+    assert "Dice" in done.stdout and (tmp_path / "shown/overlay.png").is_file()
 
 
 @pytest.fixture(scope="session")

@@ -117,7 +117,11 @@ def films(folder: Path) -> dict[str, Any]:
         words, maps = _attention(model, case)
         read = maps[_read(words)]
         told = {"key": key, "share": SHARES[key], "case": name, "picture": f"film_{key}.webp"}
-        told |= {"truth": outline(soft_mask(case.mask())), "sentences": answers, "words": _words(words, maps, len(cells))}
+        told |= {
+            "truth": outline(soft_mask(case.mask())),
+            "sentences": answers,
+            "words": _words(words, maps, len(cells)),
+        }
         small_film(case).save(folder / f"film_{key}.webp", quality=92, method=6)
         shown.append(told)
         cells += list(read / read.max())
