@@ -25,7 +25,7 @@ def needed(model):
 NEEDED = sorted({needed(model) for model in SMALL} - {""})
 OF_A_BACKBONE = [f"{name}/{file}" for name in NEEDED for file in ("README.md", "config.json", "model.safetensors")]
 # Of the other backbones what tables need to know; their weights come from the release
-ALONE = ["chest_32/config.json", "he_32/config.json"]
+ALONE = ["chest_32/config.json"]
 SHIPPED = {
     **{f"weights/{path}": f"shipped/weights/{path}" for path in (*SMALL, *OF_A_BACKBONE, *ALONE)},
     "results/published": "shipped/published",

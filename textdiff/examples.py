@@ -169,7 +169,8 @@ def _compared(example: Example, image: Path, truth: Path, labels: Path) -> tuple
         figure = qualitative_grid([("", read_picture(image, "RGB"), true, {"prediction": found})])
         figure.set_size_inches(9, 3.9)  # one row has room
         figure.suptitle(style.wrapped(example.sentence, 96), fontsize="medium")
-        alt = f"A film, the outline of what is infected, and the model's outline over it. Sentence: {example.sentence} Dice {100 * _mean(dice):.1f}."
+        what = " and ".join(example.structures)
+        alt = f"A picture, the outline of {what} in it, and the model's outline over that. Sentence: {example.sentence} Dice {100 * _mean(dice):.1f}."
         return dice, style.described(figure, alt)
     from textdiff.data.volumes.volume import read_image, read_labels
     from textdiff.figures.volumes import slices

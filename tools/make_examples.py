@@ -1,6 +1,6 @@
 """The examples beside the shipped models: models, their records and the real data come in, weights/<model>/example/ goes out.
 
-    python tools/make_examples.py       # needs QaTa-COV19 and the MSD's hippocampi (book/data.md), and half a minute
+    python tools/make_examples.py       # needs QaTa-COV19, MoNuSeg and the MSD's hippocampi (book/data.md), and half a minute
 
 Also the book's pictures of them, as the command writes them. Nobody chooses a case: it is the middle one by Dice in the model's record.
 Run it again when a model is replaced: a test compares what lies there with the records, and with the data where they are.
@@ -30,6 +30,7 @@ from textdiff.report import explore
 
 STATIC = Path(__file__).resolve().parents[1] / "book/_static"
 IN_THE_BOOK = ("qata_small", "hippocampus_small")
+TISSUE = 256  # pixels: nuclei are lost in fewer
 FEWER_STEPS = "predict draws in 2 steps, the record in 5"
 
 
@@ -44,6 +45,20 @@ def film(folder: Path) -> dict[str, Any]:
         "other_sentence": swap_left_right(case.caption),
         "change": f"made grey and brought to {side} x {side} pixels",
         "differs": "of the whole film at 256 pixels; this is a thumbnail",
+    }
+
+
+def tissue(folder: Path) -> dict[str, Any]:
+    """The slide of the example of monuseg_small at the pixels that the model sees; what is to be told of it."""
+    case = _named(load_dataset("monuseg").test, explore.median_case("monuseg_small"))
+    picture = Image.fromarray(case.image()).resize((TISSUE, TISSUE), Image.Resampling.BOX)
+    picture.save(folder / "image.png", optimize=True)
+    write_mask((explore.soft_mask(case.mask(), TISSUE) >= 0).astype(np.uint8), folder / "truth.png")
+    return {
+        "sentence": case.caption,
+        "other_sentence": "The nuclei density in the lower left is high.",
+        "change": f"brought to {TISSUE} x {TISSUE} pixels",
+        "differs": "of the whole image; this is a thumbnail",
     }
 
 
@@ -107,7 +122,7 @@ def example(model: str, folder: Path) -> Example:
     """Make the example of a model: its files go into ``folder``."""
     dataset, case = registry.dataset(registry.model(model).dataset), explore.median_case(model)
     table = explore.record_table(model).set_index("case")
-    own = {"qata_small": film, "hippocampus_small": solid}.get(model)
+    own = {"qata_small": film, "monuseg_small": tissue, "hippocampus_small": solid}.get(model)
     drawn = {"chest_phantoms_small": drawn_film, "abdomen_small": drawn_solid}
     told: dict[str, Any] = {
         "model": model,

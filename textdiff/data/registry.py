@@ -116,6 +116,7 @@ _DATASETS = (
             size=98_384_066,
         ),
         backbone="he_32",
+        model="monuseg_small",
         label_counts=(1, 2, 5, 10, 24),
         draws=5,  # which five are labelled matters more than which model learns from them
         runs={
@@ -379,6 +380,14 @@ _MODELS = (
         sha256="8cf8efe8664c5bc0d60cccd82082f7475e4321dd76775b46d54a96c72bfe6cf8",
         config_sha256="062e208a3830ebe93325afe8948eb31b4c71ac48e352422339bbde0ebab20f9c",
         size=3_300_936,
+    ),
+    ShippedModel(
+        name="monuseg_small",
+        kind="TextDiff",
+        dataset="monuseg",
+        sha256="a91c1a07c3fa54ae3c769a4763362a8c62cfef59829c1ede31768cf5544f6588",
+        config_sha256="8cd26e8c2802eb92050939bb42b235fc7ef6b922f80628698c852f9c6e7e8946",
+        size=2_051_152,
     ),
     ShippedModel(
         name="hippocampus_small",

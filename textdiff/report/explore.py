@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 RECORDS = {
     "qata_small": "textdiff2d/qata-textdiff-n150-s0-corrected-a5fa9129",
+    "monuseg_small": "textdiff2d/monuseg-textdiff-n5-s0-corrected-de2b2ceb",
     "chest_64": "blocks_steps/qata-chest_64-n20-s0-6262c4f5",
     "hippocampus_small": "textdiffseg3d/hippocampus-textdiffseg-all-s0-e035dfb6",
     "chest_phantoms_small": "textdiff2d/chest_phantoms-textdiff-n60-s0-corrected-3a7f234a",
@@ -250,9 +251,9 @@ def small_film(case: Case, side: int = SIDE) -> Image.Image:
     return Image.fromarray(case.image()).convert("L").resize((side, side), Image.Resampling.LANCZOS)
 
 
-def soft_mask(mask: np.ndarray) -> np.ndarray:
-    """A mask as a field of `SIDE` pixels that is above 0 where more than half of a pixel is marked."""
-    share = Image.fromarray((mask > 0).astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BOX)
+def soft_mask(mask: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """A mask as a field of ``side`` pixels that is above 0 where more than half of a pixel is marked."""
+    share = Image.fromarray((mask > 0).astype(np.float32)).resize((side, side), Image.Resampling.BOX)
     return np.asarray(share) - 0.5
 
 

@@ -193,7 +193,8 @@ def test_another_content_is_refused_and_an_older_folder_stays_until_forced(relea
 def test_what_no_release_has_is_refused(name):
     with pytest.raises(
         ValueError,
-        match=f"no release has weights '{name}'; it has he_32, chest_32, chest_64, qata_small, hippocampus_small",
+        match=f"no release has weights '{name}'; it has he_32, chest_32, chest_64, qata_small, monuseg_small, "
+        "hippocampus_small",
     ):
         fetch_release(name)
 
