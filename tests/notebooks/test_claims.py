@@ -72,8 +72,9 @@ CLAIMS = {
         abs(to_base("comparison", "qata", "TextDiff").loc["TextDiff, and films with a sentence alone", "difference"])
         < 0.005
     ),
-    ("results_tissue", "a U-Net is ahead of TextDiff"): lambda: (
-        to_base("comparison", "monuseg", "U-Net").loc["TextDiff", "difference"] < 0
+    ("results_tissue", "about a point below it in the mean of three draws, which do not tell the two apart"): lambda: (
+        -0.015 < to_base("comparison", "monuseg", "U-Net").loc["TextDiff", "difference"] < -0.005
+        and stands("comparison", "monuseg", "U-Net", "TextDiff") == "level"
     ),
     ("results_tissue", "The sentence is worth next to nothing"): lambda: (
         lost("monuseg", "TextDiff")["difference"] < 0.02
