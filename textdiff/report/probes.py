@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -34,6 +34,25 @@ def limits_of(table: pd.DataFrame) -> tuple[float, float]:
     """The lowest and the highest mean of a single block and step over all networks of a probe's table."""
     means = [by_block_and_step(rows).stack() for _, rows in table.groupby("backbone")]
     return min(one.min() for one in means), max(one.max() for one in means)
+
+
+def said_of_probe(table: pd.DataFrame, own: str, controls: Sequence[str]) -> str:
+    """What the single blocks and steps of a probe's table say of the network `own`, in words: noise, depth, and each of `controls`."""
+    means = by_block_and_step(table[table["backbone"] == own])
+    block, step = means.stack().idxmax()
+    by_block, (least, most) = means.max(axis=1), (means.columns[0], means.columns[-1])
+    lower = int((means[most] < means[least]).sum())
+    lines = [
+        f"Best single one: block {block} at step {step}, {by_block.max():.1%}. The deepest block reaches {by_block.iloc[0]:.1%}, "
+        f"the last {by_block.iloc[-1]:.1%}.",
+        f"Noise: at step {most} the Dice is lower than at step {least} in {lower} of {len(means)} blocks.",
+    ]
+    for name in controls:
+        gap = (means - by_block_and_step(table[table["backbone"] == name])).stack()
+        lines.append(
+            f"Above {name} in {(gap > 0).sum()} of {gap.size} cells, by {100 * gap.mean():+.1f} points on average."
+        )
+    return "\n".join(lines)
 
 
 def pretraining_figure(configs: Mapping[int, BlocksConfig], records: pd.DataFrame, blocks: str) -> Figure:

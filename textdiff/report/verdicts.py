@@ -7,14 +7,14 @@ their difference for other draws and other cases stays clear of zero; one draw a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from textdiff.experiments.grids import Grid
+from textdiff.experiments.grids import Grid, Row
 from textdiff.figures.curves import comparison_dots
-from textdiff.report.images import reading_losses
+from textdiff.report.images import READINGS, reading_losses
 from textdiff.report.missing import NOT_RUN
 from textdiff.report.rows import by_row
 from textdiff.report.tables import Table, differences, grid_table_of, points, score_of
@@ -22,6 +22,13 @@ from textdiff.report.tables import Table, differences, grid_table_of, points, sc
 ONE_DRAW = "one draw"
 # How a row of a table of differences stands to the base, worst for the base first
 PLACES = {"above": "**Behind**", "level": "**Not told apart from**", "below": "**Ahead of**"}
+# What a row reads: is the loss with another image's sentence clear of zero, and that with another's of the same kind?
+READERS = {
+    (False, False): "No sign of reading",
+    (False, True): "Reading by the second alone",
+    (True, False): "Reading, but no sign of *what* a sentence of its kind says",
+    (True, True): "Reading, also *what* a sentence of its kind says",
+}
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,37 @@ def reading_verdict(grid: Grid, records: pd.DataFrame, label: str) -> Verdict:
         f"({f'{draws} draws' if draws > 1 else ONE_DRAW}):"
     )
     return Verdict("\n".join([opening, "", *said]))
+
+
+def verdict_by_labels(grid: Grid, records: pd.DataFrame, base: str) -> Verdict:
+    """`comparison_verdict` among the rows of each number of labelled cases, in the grid's order; rows may share their labels there."""
+    rows: dict[str, list[Row]] = {}
+    for row in grid.rows:
+        rows.setdefault(str(grid.configs(row)[0].n_labels), []).append(row)
+    said = {
+        number: comparison_verdict(replace(grid, rows=tuple(same)), records, base).text for number, same in rows.items()
+    }
+    return Verdict("\n\n".join(f"**{number} labelled.** {text}" for number, text in said.items()))
+
+
+def readers_verdict(grid: Grid, records: pd.DataFrame) -> Verdict:
+    """Which rows of a grid read: those that lose clearly with another image's sentence, and with another's of the same kind.
+
+    Two numbers a row, points of Dice lost. Says so where no row has a record of its readings.
+    """
+    first, second = list(READINGS)[:2]
+    losses = reading_losses(grid, records).query("cases > 0")
+    said: dict[tuple[bool, bool], list[str]] = {kind: [] for kind in READERS}
+    for label, own in losses[losses["reading"].isin([first, second])].groupby("row", sort=False):
+        low = dict(zip(own["reading"], own["low"], strict=True))
+        alone = f"; {ONE_DRAW}" if len(own["draws"].iloc[0]) == 1 else ""
+        lost = " and ".join(f"{100 * one:+.1f}" for one in own["difference"])
+        said[low.get(first, 0) > 0, low.get(second, 0) > 0].append(f"{label} ({lost}{alone})")
+    parts = [f"- **{words}**: {', '.join(said[kind])}." for kind, words in READERS.items() if said[kind]]
+    if not parts:
+        return Verdict("No record tells yet which of the rows read.")
+    opening = f"Points of Dice lost with {first} sentence, and with {second}:"
+    return Verdict("\n".join([opening, "", *parts]))
 
 
 def dots(grid: Grid, records: pd.DataFrame, base: str, paper: pd.DataFrame | None = None) -> Figure:

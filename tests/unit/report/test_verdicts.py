@@ -10,7 +10,15 @@ import pytest
 from tests.unit.report.little import IMAGES, image_record
 from textdiff.figures.style import description
 from textdiff.report.missing import counted_runs
-from textdiff.report.verdicts import comparison_verdict, dots, reading_verdict, small_table, standing
+from textdiff.report.verdicts import (
+    comparison_verdict,
+    dots,
+    readers_verdict,
+    reading_verdict,
+    small_table,
+    standing,
+    verdict_by_labels,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +77,34 @@ def test_reading_is_told_by_what_another_sentence_costs(images, tmp_path):
         table.to_csv(record["folder"] / "per_case.csv", index=False)
         deaf.append(record)
     assert reading_verdict(IMAGES, pd.DataFrame(deaf), "with text").text.startswith("No sign that it **reads**")
+
+
+def test_readers_are_told_apart_by_what_they_lose(tmp_path, images, none):
+    assert "**Reading, but no sign of *what* a sentence of its kind says**: with text (+10.0)." in readers(images)
+    config = IMAGES.configs(IMAGES.rows[0])[0]
+    for same_kind, words in ((0.01, "Reading, also"), (-0.01, "Reading, but")):
+        record = image_record(tmp_path, config, {"001": 0.5, "002": 0.6})
+        table = pd.read_csv(record["folder"] / "per_case.csv")
+        table.assign(dice_same_count=table["dice"] - same_kind).to_csv(record["folder"] / "per_case.csv", index=False)
+        said = readers(pd.DataFrame([record]))
+        assert f"- **{words}" in said and f"with text (+10.0 and {100 * same_kind:+.1f}; one draw)" in said
+    assert "without" not in readers(images), "it does not read"
+    assert "No record tells yet" in readers(none)
+
+
+def readers(records: pd.DataFrame) -> str:
+    return readers_verdict(IMAGES, records).text
+
+
+def test_each_number_of_labels_is_a_comparison_of_its_own(images, none):
+    text, without, _ = IMAGES.rows
+    fewer = [dataclasses.replace(row, fields=row.fields | {"n_labels": 3}) for row in (text, without)]
+    both = dataclasses.replace(IMAGES, rows=(*fewer, text, without))
+    said = verdict_by_labels(both, images, "with text").text
+    few, many = said.split(f"**{IMAGES.configs(text)[0].n_labels} labelled.** ")
+    assert few.startswith("**3 labelled.** No record tells yet")
+    assert many == comparison_verdict(IMAGES, images, "with text", ["without"]).text
+    assert verdict_by_labels(both, none, "with text").text.count("No record tells yet") == 2
 
 
 def test_the_plot_and_the_small_table_hold_what_is_recorded(images):
