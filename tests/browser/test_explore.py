@@ -39,6 +39,8 @@ NAME_OF_FOCUS = """box => {
   const focused = document.activeElement, { choice, slider, toggle, word, load } = focused.dataset;
   return box.contains(focused) ? choice ?? slider ?? toggle ?? (word && "word") ?? (load !== undefined && "load") : null;
 }"""
+# The next press of the tab key leads to what comes after the head of the section.
+TO_HEAD = "box => { location.hash = ''; location.hash = box.closest('section').id; }"
 # Contrast of one colour of an element with what lies behind the element, as WCAG 2 counts it.
 CONTRAST = """(element, [property, inside]) => {
   const pen = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
@@ -76,19 +78,16 @@ class Reader:
 
     def tab_to(self, box, stop: str) -> None:
         """By the tab key; from the head of the box's section where the focus is not in the box."""
-        at, to_head = (
-            box.evaluate(NAME_OF_FOCUS),
-            "box => { location.hash = ''; location.hash = box.closest('section').id; }",
-        )
+        at = box.evaluate(NAME_OF_FOCUS)
         if at is None:
-            box.evaluate(to_head)
+            box.evaluate(TO_HEAD)
         for _ in range(12):
             if at == stop:
                 return
             self.page.keyboard.press("Tab")
             before, at = at, box.evaluate(NAME_OF_FOCUS)
             if before and at is None:
-                box.evaluate(to_head)
+                box.evaluate(TO_HEAD)
         raise AssertionError(f"the tab key does not lead to {stop!r}")
 
     def choose(self, box, group: str, value: str) -> None:
@@ -358,7 +357,8 @@ def test_keys_lead_through_the_words(opened, films):
         assert pressed(box) == [words[place]] == [reader.page.evaluate("document.activeElement.innerText")], key
     reader.page.keyboard.press("Escape")
     assert pressed(box) == []
-    reader.tab_to(box, "word")  # comes back to where it was left
+    for key in ("Shift+Tab", "Tab"):  # leaves the words, and comes back to where they were left
+        reader.page.keyboard.press(key)
     assert reader.page.evaluate("document.activeElement.innerText") == words[-1]
     reader.page.keyboard.press("Enter")
     assert pressed(box) == [words[-1]]
@@ -392,7 +392,11 @@ def test_every_control_is_reached_named_and_seen(opened, theme):
 
 
 def test_fingers_find_the_controls(opened):
-    assert checks.accessibility(opened("touch").page, ["target-size"], within=".explore") == []
+    targets = opened("touch").page.locator(".explore :is(button, label:has(input), input[type=range])")
+    sizes = targets.evaluate_all(
+        "all => all.map(one => one.getBoundingClientRect()).map(({ width, height }) => [width, height])"
+    )
+    assert len(sizes) > 20 and np.min(sizes) >= 24  # WCAG 2.2, 2.5.8
 
 
 # --- the pictures, pixel by pixel: from a server a canvas may be read ---------------------------------
@@ -436,26 +440,34 @@ def test_the_features_are_those_of_the_block_and_the_step(opened, numbers, html)
     assert reader.faults() == []
 
 
-def test_a_plane_shows_the_labels_of_its_slice(opened, numbers):
+def lying(values: str, shape: list[int], axis: int, place: int) -> np.ndarray:
+    """A slice as a plane shows it: rows from the head (or the front) down, columns from the patient's right (or front)."""
+    volume = np.frombuffer(gzip.decompress(base64.b64decode(values)), np.uint8).reshape(shape)
+    return volume.take(place, axis)[::-1, ::-1].T.astype(int)
+
+
+def test_planes_show_the_labels_and_the_uncertainty_of_their_slices(opened, numbers):
     reader, data = opened("mouse"), numbers["volume"]
-    box = reader.part("volume")
+    box, shape = reader.part("volume"), numbers["volume"]["shape"]
     if box.get_attribute("data-loaded") != "yes":
         reader.load(box)
-    box.locator("[data-choice=overlay][value=labels]").check()
     box.locator("[data-toggle=truth]").uncheck()
-    box.locator("[data-slider=strength]").fill("100")
     colours = np.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in data["colours"]])
-    for number, answer in enumerate(data["answers"]):
-        box.locator(f"[data-choice=sentence][value='{number}']").check()
-        labels = np.frombuffer(gzip.decompress(base64.b64decode(answer["labels"])), np.uint8).reshape(data["shape"])
-        for axis, name in enumerate(PLANES):
-            place = int((labels > 0).sum(axis=tuple({0, 1, 2} - {axis})).argmax())
-            box.locator(f"[data-slider={name}]").fill(str(place))
-            # rows from the head (or the front) down, columns from the patient's right (or front)
-            wanted = labels.take(place, axis)[::-1, ::-1].T
-            drawn = pixels(box.locator(f"[data-view={name}]"))[4::8, 4::8, :3]
-            assert (drawn[wanted > 0] == colours[wanted[wanted > 0] - 1]).all()
-            assert not (drawn[wanted == 0][:, None] == colours).all(-1).any()
+
+    def drawn(name: str, overlay: str, strength: int) -> np.ndarray:
+        box.locator(f"[data-choice=overlay][value={overlay}]").check()
+        box.locator("[data-slider=strength]").fill(str(strength))
+        return pixels(box.locator(f"[data-view={name}]"))[4::8, 4::8, :3]
+
+    for axis, (name, answer) in enumerate(zip(PLANES, data["answers"], strict=True)):
+        box.locator(f"[data-choice=sentence][value='{axis}']").check()
+        place = int(box.locator(f"[data-slider={name}]").input_value())
+        labels, unsure = (lying(answer[what], shape, axis, place) for what in ("labels", "uncertainty"))
+        shown = drawn(name, "labels", 100)
+        assert (shown[labels > 0] == colours[labels[labels > 0] - 1]).all()
+        assert not (shown[labels == 0][:, None] == colours).all(-1).any()
+        change = np.abs(drawn(name, "uncertainty", 100) - drawn(name, "uncertainty", 0)).sum(-1)
+        assert labels.any() and np.corrcoef(change.ravel(), unsure.ravel())[0, 1] > 0.8
 
 
 # --- without scripts, without numbers -----------------------------------------------------------------
