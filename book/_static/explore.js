@@ -80,6 +80,12 @@
 
   // --- a film with outlines ---------------------------------------------------------------------------
 
+  async function filmsOf() {
+    const data = await numbersOf("films");
+    await Promise.all(data.films.map((film) => picture(film.picture)));
+    return data;
+  }
+
   function filmView(side) {
     const line = (kind) => [
       make("path", { class: "explore-halo", "data-halo": kind }),
@@ -105,7 +111,7 @@
   // --- attention: where a word is read ----------------------------------------------------------------
 
   async function attention(box) {
-    const data = await numbersOf("films");
+    const data = await filmsOf();
     const sprite = await picture(data.sprite);
     const view = filmView(data.side);
     const words = make("div", { class: "explore-words", role: "group", "aria-label": "Words of the sentence" });
@@ -138,7 +144,7 @@
       for (const button of words.querySelectorAll("button")) {
         const on = word !== null && Number(button.dataset.word) === word.cell;
         button.setAttribute("aria-pressed", String(on));
-        button.tabIndex = on || (word === null && !button.previousElementSibling) ? 0 : -1;
+        if (word) button.tabIndex = on ? 0 : -1; // without a word the tab key still comes back to the last one
       }
       show(word);
     }
@@ -199,7 +205,7 @@
   // --- sentences: what changes with the words ---------------------------------------------------------
 
   async function sentences(box) {
-    const data = await numbersOf("films");
+    const data = await filmsOf();
     const view = filmView(data.side);
     const said = live();
     const rows = make("div");
@@ -425,6 +431,7 @@
   async function volume(box) {
     const still = make("img", { class: "explore-still", src: new URL(box.dataset.still, base), alt: box.dataset.alt });
     const button = make("button", { type: "button", class: "explore-load", "data-load": "" }, "Load the volume");
+    const said = live();
     button.addEventListener("click", async () => {
       button.disabled = true;
       try {
@@ -433,11 +440,12 @@
         box.dataset.loaded = "yes";
         box.querySelector("input").focus();
       } catch (error) {
-        button.textContent = `The volume cannot be shown here (${error.message}); the picture stays.`;
+        button.remove();
+        said.textContent = `The volume cannot be shown here (${error.message}); the picture stays.`;
         box.dataset.loaded = "no";
       }
     });
-    return [still, button];
+    return [still, button, said];
   }
 
   // --- all of a page ----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ HEAVY = 4_000_000  # bytes that a page may load
 COLAB = re.compile(r"https://colab\.research\.google\.com/github/[^/]+/[^/]+/blob/[^/]+/(.+)")
 STILL = "* { transition: none !important; animation: none !important }"  # a colour on its way has no contrast
 # axe's own loading of style sheets is refused from disk; what it needs it reads from the page.
-RUN_AXE = """rules => axe.run({preload: false, resultTypes: ["violations"], ...(rules && {runOnly: rules})}).then(result =>
+RUN_AXE = """([rules, within]) => axe.run(within, {preload: false, resultTypes: ["violations"], ...(rules && {runOnly: rules})}).then(result =>
   result.violations.map(rule => `${rule.id}: ${rule.nodes.length} times, first ${rule.nodes[0].html.slice(0, 120)}`))"""
 
 
@@ -60,11 +60,11 @@ def measured(page) -> dict[str, list[str]]:
     return page.evaluate(MEASURE)
 
 
-def accessibility(page, rules: list[str] | None = None) -> list[str]:
-    """The rules of axe (all, unless some are named) that the page breaks."""
+def accessibility(page, rules: list[str] | None = None, within: str = "html") -> list[str]:
+    """The rules of axe (all, unless some are named) that the page breaks, or its elements with the selector `within`."""
     if not page.evaluate("!!window.axe"):
         page.evaluate(AXE)
-    return page.evaluate(RUN_AXE, rules)
+    return page.evaluate(RUN_AXE, [rules, within])
 
 
 def colab(page, root: Path) -> list[str]:

@@ -1,8 +1,12 @@
-"""One chromium for all browser tests; where it or Playwright is missing they are skipped with the reason."""
+"""One chromium and one server of the book for all browser tests; without chromium or Playwright they are skipped, with the reason."""
 
 from __future__ import annotations
 
+import http.server
 import shutil
+import threading
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +31,17 @@ def browser():
 def page(browser):
     with browser.new_page() as page:
         yield page
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="session")
+def server(html: Path):
+    """Address of a server of the built book."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(html))) as served:
+        threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{served.server_address[1]}/"
+        served.shutdown()

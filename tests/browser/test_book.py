@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
-import threading
 from collections import defaultdict
-from functools import partial
 from pathlib import Path
 
 import build_book
@@ -18,20 +15,6 @@ CHECKS = (
     "dark:accessibility server:console server:network"
 ).split()
 NOTEBOOK = "notebooks/20_volumes_and_sentences.html"
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture(scope="module")
-def server(html: Path):
-    """Address of a server of the built book."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(html))) as served:
-        threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield f"http://127.0.0.1:{served.server_address[1]}/"
-        served.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -107,6 +107,7 @@ def test_watch_weighs_what_a_page_loads(show, tmp_path):
 def test_accessibility_sees(show, rule, content):
     page, _ = show(f"<h1>A page</h1>{content}")
     assert any(one.startswith(rule) for one in checks.accessibility(page))
+    assert checks.accessibility(page, within="h1") == []
 
 
 def test_colab_link_to_a_notebook_that_is_not_there(show, tmp_path):
