@@ -403,7 +403,7 @@ def test_fingers_find_the_controls(opened):
 
 
 def test_the_overlay_is_that_of_the_word(opened, numbers, films, html):
-    reader, data = opened("mouse", served=True), numbers["films"]
+    reader, data = opened("keyboard", served=True), numbers["films"]
     box = reader.part("attention")
     sprite = np.asarray(Image.open(html / "_static/explore" / data["sprite"]).convert("RGBA"))[..., 3].astype(float)
     side = data["cell"]
@@ -425,14 +425,15 @@ def test_the_overlay_is_that_of_the_word(opened, numbers, films, html):
 
 
 def test_the_features_are_those_of_the_block_and_the_step(opened, numbers, html):
-    reader, data = opened("mouse", served=True), numbers["features"]
+    reader, data = opened("keyboard", served=True), numbers["features"]
     box, side = reader.part("features"), numbers["features"]["tile"]
     sheets = {
         name: np.asarray(Image.open(html / "_static/explore" / data[file]).convert("RGB")).astype(int)
         for name, file in (("noised", "noised"), ("seen", "sprite"))
     }
     for block, step in ((0, 2), (11, 5)):
-        reader.press(box.locator(f"[data-cell='{block},{step}']"))
+        for name, value in (("block", block), ("step", step)):
+            box.locator(f"[data-slider={name}]").fill(str(value))
         for name, row in (("noised", 0), ("seen", block)):
             tile = sheets[name][row * side : (row + 1) * side, step * side : (step + 1) * side]
             drawn = pixels(box.locator(f"[data-view={name}]"))[2::5, 2::5, :3]
@@ -459,8 +460,9 @@ def test_planes_show_the_labels_and_the_uncertainty_of_their_slices(opened, numb
         box.locator("[data-slider=strength]").fill(str(strength))
         return pixels(box.locator(f"[data-view={name}]"))[4::8, 4::8, :3]
 
-    for axis, (name, answer) in enumerate(zip(PLANES, data["answers"], strict=True)):
-        box.locator(f"[data-choice=sentence][value='{axis}']").check()
+    for axis, number in ((0, 0), (0, 1), (1, 2), (2, 2)):
+        name, answer = PLANES[axis], data["answers"][number]
+        box.locator(f"[data-choice=sentence][value='{number}']").check()
         place = int(box.locator(f"[data-slider={name}]").input_value())
         labels, unsure = (lying(answer[what], shape, axis, place) for what in ("labels", "uncertainty"))
         shown = drawn(name, "labels", 100)
