@@ -96,7 +96,7 @@ class Reader:
         if self.way != "keyboard":
             return self.press(box.locator(control if group == "word" else f"label:has({control})"))
         self.tab_to(box, group)
-        for _ in range(12):
+        for _ in range(20):
             if box.locator(control).evaluate("control => control === document.activeElement"):
                 return
             self.page.keyboard.press("ArrowDown")
