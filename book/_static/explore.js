@@ -92,16 +92,16 @@
       make("path", { class: `explore-line-${kind}`, "data-line": kind }),
     ];
     const lines = { truth: line("truth"), answer: line("answer") };
-    const image = make("img", { alt: "" });
+    const image = make("img");
     const canvas = make("canvas", { width: 320, height: 320, "aria-hidden": "true" });
     const svg = make("svg", { viewBox: `0 0 ${side} ${side}`, "aria-hidden": "true" }, ...lines.truth, ...lines.answer);
-    const view = make("div", { class: "explore-film", role: "img" }, image, canvas, svg);
+    const view = make("div", { class: "explore-film" }, image, canvas, svg);
     return {
       view,
       canvas,
       film: (file) => image.setAttribute("src", new URL(file, base)),
       draw: (kind, path) => lines[kind].forEach((one) => one.setAttribute("d", path)),
-      say: (text) => view.setAttribute("aria-label", text),
+      say: (text) => image.setAttribute("alt", text),
     };
   }
 
