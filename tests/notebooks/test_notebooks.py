@@ -159,6 +159,32 @@ def test_runs_in_demo_mode(path, outcomes):
     assert isinstance(outcome, build_book.Executed), str(outcome)
 
 
+# What a page concludes of its own run, and what that run must have printed
+PRINTED = {
+    ("17_blocks_and_steps", "in every block the Dice is lower at the largest step"): r"in (\d+) of \1 blocks",
+    ("17_blocks_and_steps", "is above redrawn weights in every cell"): r"Above redrawn:\S+ in (\d+) of \1 cells",
+    ("17_blocks_and_steps", "level with weights as initialised"): r"Above random:.* by [+-][0-2]\.\d points",
+    ("27_qualitative3d", "all three are good ones, the worst included"): r"worst .*: Dice 0\.9",
+    ("29_requests", "obeys fewer than half of the sixty requests"): r"obeyed by the network +[12]\d\n",
+    ("29_requests", "a right answer to nearly all"): r"right +(5[5-9]|60)\n",
+}
+
+
+@pytest.mark.xdist_group("book")
+@pytest.mark.parametrize(
+    ("path", "words", "printed"),
+    [(build_book.ROOT / "notebooks" / f"{page}.ipynb", words, printed) for (page, words), printed in PRINTED.items()],
+    ids=[f"{page}: {words}" for page, words in PRINTED],
+)
+def test_a_page_concludes_what_its_run_printed(path, words, printed, outcomes):
+    prose = " ".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    assert words in re.sub(r"\s+", " ", prose.replace("*", "")), "change what is looked for with the sentence"
+    if not isinstance(outcomes[path], build_book.Executed):
+        pytest.skip("it did not run")
+    outputs = [one for cell in read(outcomes[path].path).cells for one in cell.get("outputs", [])]
+    assert re.search(printed, "".join(one.get("text", "") for one in outputs if one.output_type == "stream"))
+
+
 @pytest.mark.xdist_group("book")
 @every_notebook
 def test_every_figure_has_alt_text(path, outcomes):
