@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -97,7 +98,8 @@ def verdict_by_labels(grid: Grid, records: pd.DataFrame, base: str) -> Verdict:
     """`comparison_verdict` among the rows of each number of labelled cases, in the grid's order; rows may share their labels there."""
     rows: dict[str, list[Row]] = {}
     for row in grid.rows:
-        rows.setdefault(str(grid.configs(row)[0].n_labels), []).append(row)
+        config: Any = grid.configs(row)[0]
+        rows.setdefault(str(config.n_labels), []).append(row)
     said = {
         number: comparison_verdict(replace(grid, rows=tuple(same)), records, base).text for number, same in rows.items()
     }
