@@ -44,6 +44,9 @@ def above(name: str, dataset: str, base: str, label: str) -> float:
     return 100 * float(to_base(name, dataset, base).loc[label, "difference"])
 
 
+SWAPPED = "left and right swapped"
+
+
 def lost(dataset: str, label: str, reading: str = "another image's", name: str = "comparison") -> pd.Series:
     losses = reading_losses(grid(name, dataset), records()).set_index(["row", "reading"])
     return losses.loc[(label, reading)]
