@@ -63,6 +63,14 @@ def mend(page: BeautifulSoup) -> None:
     for labelled in page.select("button[aria-label], summary[aria-label]"):
         if labelled.get_text(strip=True):
             del labelled["aria-label"]
+    for chapter in page.select("li.has-children"):
+        for link, toggle in zip(chapter.select("a")[:1], chapter.select("summary")[:1], strict=True):
+            toggle["aria-label"] = f"Pages of {link.get_text(strip=True)}"
+    # A signature in several lines is a list of definitions that defines nothing.
+    for lines in page.select("dt.sig dl"):
+        lines.name, lines["class"] = "ul", "signature-lines"
+        for line in lines.find_all("dd", recursive=False):
+            line.name = "li"
     for entry in page.select("[role=doc-biblioentry]"):
         entry["role"] = "listitem"
     for logo in page.select(".bd-sidebar-primary .sidebar-primary-item:has(> .navbar-brand)"):

@@ -106,6 +106,17 @@ def test_names_for_screen_readers():
     assert page.select_one("[role=list] > [role=listitem]") and page.select_one("[role=banner] .navbar-brand")
 
 
+def test_a_chapter_names_its_toggle_and_a_long_signature_is_a_plain_list():
+    page = page_of(
+        '<li class="has-children"><a>1. Start</a><details><summary><i></i></summary><ul><li><a>1.1. Try</a></li></ul></details></li>'
+        '<dl><dt class="sig">f(<dl><dd>a</dd><dd>b</dd></dl>)</dt><dd>words</dd></dl>'
+    )
+    finish_pages.mend(page)
+    assert page.summary["aria-label"] == "Pages of 1. Start"
+    assert [line.name for line in page.select(".signature-lines > *")] == ["li", "li"]
+    assert [child.name for child in page.dl.find_all(recursive=False)] == ["dt", "dd"]
+
+
 def test_columns_of_numbers():
     rows = [
         ["", "Dice", "n", "interval", "parameters", "difference", "name", "gaps"],
