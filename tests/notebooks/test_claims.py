@@ -82,8 +82,8 @@ CLAIMS = {
         abs(to_base("comparison", "qata", "TextDiff").loc["TextDiff, and films with a sentence alone", "difference"])
         < 0.005
     ),
-    ("results_tissue", "about a point below it in the mean over the draws, which do not tell the two apart"): lambda: (
-        -0.015 < to_base("comparison", "monuseg", "U-Net").loc["TextDiff", "difference"] < -0.005
+    ("results_tissue", "a little below it in the mean over the draws, which do not tell the two apart"): lambda: (
+        -0.015 < to_base("comparison", "monuseg", "U-Net").loc["TextDiff", "difference"] < 0
         and stands("comparison", "monuseg", "U-Net", "TextDiff") == "level"
     ),
     (
