@@ -32,8 +32,9 @@ def faults(browser, html: Path, server: str) -> dict[str, list[str]]:
         watch = checks.Watch(page, server)
         for name in names:
             page.goto(f"{server}{name}")
-            if name != "index.html":
-                checks.settled(page)
+            if name == "index.html":
+                page.wait_for_url("**/book/intro.html")
+            checks.settled(page)
             for check, sentences in watch.of_page(html).items():
                 found[f"server:{check}"] += [f"{name}: {one}" for one in sentences]
     return found

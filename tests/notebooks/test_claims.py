@@ -311,7 +311,7 @@ CLAIMS |= {
         choices().loc["three noise steps", "cost"] > 2 * choices()["cost"].iloc[0]
         and choices().loc["three noise steps", "against"].cases_low < 0
     ),
-    ("30_cost", "about three points for 1.7 times the cost"): lambda: (
+    ("30_cost", "about three points, for less than twice the cost"): lambda: (
         0.025 < choices().loc["chest_64", "against"].difference < 0.035
         and 1.65 < choices().loc["chest_64", "cost"] / choices()["cost"].iloc[0] < 1.8
     ),

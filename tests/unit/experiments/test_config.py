@@ -162,7 +162,7 @@ def test_a_network_from_scratch_needs_pictures_of_some_size():
         (TextDiffSegConfig, {"dataset": "hippocampus"}, "data set 'hippocampus' not found"),
         (SamplingConfig, {"dataset": "hippocampus"}, "data set 'hippocampus' not found"),
         (PredictConfig, {"dataset": "qata", "model_folder": "chest_phantoms_small"}, "data set 'qata' not found"),
-        (PredictConfig, {"dataset": "monuseg"}, "no model ships for 'monuseg'"),
+        (PredictConfig, {"dataset": "nuclei_phantoms"}, "no model ships for 'nuclei_phantoms'"),
         (PredictConfig, {"model_folder": "/nope"}, "'/nope' is not a known TextDiff"),
         (TextDiffSegConfig, {"start_from": "/nope"}, "'/nope' is not a known TextDiffSeg"),
         (PretrainConfig, {"start_from": "/nope"}, "no backbone '/nope'"),
