@@ -442,6 +442,9 @@ def _jupyter_book(source: Path, target: Path, package: Path) -> Path:
         text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8", errors="replace"))
         found = [line for line in text.splitlines() if "WARNING" in line or "ERROR" in line]
         raise BookFailed("\n".join([f"Jupyter Book failed (log: {log})", *(found or text.splitlines()[-20:])]))
+    # Sphinx copies these only where a page has changed, too
+    if (source / "book/_static").is_dir():
+        shutil.copytree(source / "book/_static", pages / "_static", dirs_exist_ok=True)
     return pages
 
 
