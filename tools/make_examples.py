@@ -36,7 +36,7 @@ FEWER_STEPS = "predict draws in 2 steps, the record in 5"
 
 def film(folder: Path) -> dict[str, Any]:
     """The film of the example of qata_small as a thumbnail; what is to be told of it."""
-    case = _named(load_dataset("qata").test, explore.median_case("qata_small"))
+    case = explore.median_of("qata_small", load_dataset("qata").test)
     explore.small_film(case).save(folder / "image.png", optimize=True)
     write_mask((explore.soft_mask(case.mask()) >= 0).astype(np.uint8), folder / "truth.png")
     side = explore.SIDE
@@ -50,7 +50,7 @@ def film(folder: Path) -> dict[str, Any]:
 
 def tissue(folder: Path) -> dict[str, Any]:
     """The slide of the example of monuseg_small at the pixels that the model sees; what is to be told of it."""
-    case = _named(load_dataset("monuseg").test, explore.median_case("monuseg_small"))
+    case = explore.median_of("monuseg_small", load_dataset("monuseg").test)
     picture = Image.fromarray(case.image()).resize((TISSUE, TISSUE), Image.Resampling.BOX)
     picture.save(folder / "image.png", optimize=True)
     write_mask((explore.soft_mask(case.mask(), TISSUE) >= 0).astype(np.uint8), folder / "truth.png")
@@ -65,7 +65,7 @@ def tissue(folder: Path) -> dict[str, Any]:
 def solid(folder: Path) -> dict[str, Any]:
     """The volume of the example of hippocampus_small, cut and in 8 bits; what is to be told of it."""
     data = load_volumes("hippocampus")
-    image, truth = _named(data.test, explore.median_case("hippocampus_small")).pair()
+    image, truth = explore.median_of("hippocampus_small", data.test).pair()
     box = explore.box_around(truth.array)
     low, high = float(image.array.min()), np.percentile(image.array, 99.9)
     grey = np.clip((image.array - low) / (high - low), 0, 1) * 255
@@ -96,10 +96,6 @@ def drawn_solid(case: str) -> dict[str, Any]:
     structures = ("liver", "left kidney", "right kidney")
     told = {"drawn": _numbers(case), "change": "nothing: it is drawn anew each time", "differs": FEWER_STEPS}
     return _asked(("background", *structures)) | told
-
-
-def _named(cases: list[Any], name: str) -> Any:
-    return next(case for case in cases if case.name == name)
 
 
 def _asked(class_names: tuple[str, ...]) -> dict[str, Any]:

@@ -65,6 +65,12 @@ def median_case(model: str) -> str:
     return at_shares(record_table(model).set_index("case")["dice"], {"median": 0.5})["median"]
 
 
+def median_of(model: str, cases: Sequence[Any]) -> Any:
+    """The one of ``cases`` that :func:`median_case` names."""
+    name = median_case(model)
+    return next(case for case in cases if case.name == name)
+
+
 def at_shares(dice: pd.Series, shares: Mapping[str, float]) -> dict[str, str]:
     """Names of the cases at ``shares`` (0 the worst, 1 the best) of their order by ``dice``, which has them as its index."""
     order = dice.sort_values(kind="stable").index
@@ -151,8 +157,7 @@ def features(folder: Path) -> dict[str, Any]:
     from textdiff.models.features import DiffusionFeatures
     from textdiff.models.store import load_backbone
 
-    name = median_case("qata_small")
-    case = next(case for case in load_dataset("qata").test if case.name == name)
+    case = median_of("qata_small", load_dataset("qata").test)
     unet = load_backbone("chest_64")
     seen = DiffusionFeatures(unet, range(len(unet.output_blocks)), STEPS)
     image = ImageSpec(SIDE).input(case.image())[None]
@@ -170,7 +175,7 @@ def features(folder: Path) -> dict[str, Any]:
         key: [[_recorded(one, block, step) for step in STEPS] for block in seen.blocks] for key, one in measured.items()
     }
     shapes = [[int(side) for side in row[0].shape] for row in maps]
-    about = {"case": name, "steps": list(STEPS), "shapes": shapes, "tile": TILE, "dice": dice["chest_64"]}
+    about = {"case": case.name, "steps": list(STEPS), "shapes": shapes, "tile": TILE, "dice": dice["chest_64"]}
     about |= {"untrained": dice["redrawn:chest_64"], "sprite": "features.webp", "noised": "noised.webp"}
     return _about("chest_64", registry.BACKBONES["chest_64"].sha256) | about
 
@@ -190,8 +195,7 @@ def volume(folder: Path) -> dict[str, Any]:
 
     config = QualitativeVolumesConfig.from_params(mode="full", dataset="hippocampus", device="cpu")
     model, settings, data = volumes.saved_model(config, "hippocampus_small")
-    name = median_case("hippocampus_small")
-    case = next(case for case in data.test if case.name == name)
+    case = median_of("hippocampus_small", data.test)
     image, truth = case.pair()
     structures = list(data.class_names[1:])
     asked = {prompt("class", some): some for some in ([structures[0]], [structures[1]], structures)}
@@ -215,7 +219,7 @@ def volume(folder: Path) -> dict[str, Any]:
         for text, wanted in asked.items()
     ]
     shape = list(upright[box].shape)
-    about = {"case": name, "shape": shape, "structures": structures, "samples": SAMPLES, "answers": answers}
+    about = {"case": case.name, "shape": shape, "structures": structures, "samples": SAMPLES, "answers": answers}
     about |= {"colours": list(style.STRUCTURES[: len(structures)]), "truth": _packed(marked[0][box])}
     about |= {"image": _packed(np.clip((upright[box] - low) / (high - low), 0, 1) * 255)}
     return _about("hippocampus_small", registry.MODELS["hippocampus_small"].sha256) | about
@@ -246,9 +250,9 @@ def _recorded(table: pd.DataFrame, block: int, step: int) -> float | None:
     return round(float(table.loc[block, step]), 4) if step in table.columns else None
 
 
-def small_film(case: Case, side: int = SIDE) -> Image.Image:
-    """The film of a case in grey, at ``side`` pixels."""
-    return Image.fromarray(case.image()).convert("L").resize((side, side), Image.Resampling.LANCZOS)
+def small_film(case: Case) -> Image.Image:
+    """The film of a case in grey, at `SIDE` pixels."""
+    return Image.fromarray(case.image()).convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
 def soft_mask(mask: np.ndarray, side: int = SIDE) -> np.ndarray:

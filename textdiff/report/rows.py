@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,14 @@ def record_of(config: Config, records: pd.DataFrame) -> pd.Series | None:
 
 def case_table(record: pd.Series) -> pd.DataFrame:
     """The per-case table of a record."""
-    return read_table(Path(record["folder"]) / "per_case.csv")
+    file = Path(record["folder"]) / "per_case.csv"
+    return _table(file, file.stat().st_mtime_ns).copy()
+
+
+@lru_cache(maxsize=128)
+def _table(file: Path, _changed: int) -> pd.DataFrame:
+    """A page asks for the same tables again and again: each is read once, and anew when the file has changed."""
+    return read_table(file)
 
 
 def best_label(runs: pd.DataFrame, models: Sequence[str]) -> str | None:

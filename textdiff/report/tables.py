@@ -113,8 +113,12 @@ def differences(grid: Grid, records: pd.DataFrame, base: str, score: str = "dice
     `evaluation.comparing.Comparison`; rows that cannot be compared yet hold nan. Raises ValueError for a base that is not one row
     of the grid.
     """
-    rows = by_row(grid, records)
-    compared = _compared(rows, _bases(rows, grid.name, base), score)
+    return differences_of(by_row(grid, records), grid.name, base, score)
+
+
+def differences_of(rows: Sequence[RowRuns], name: str, base: str, score: str = "dice") -> pd.DataFrame:
+    """`differences` of the rows of the grid called `name`."""
+    compared = _compared(rows, _bases(rows, name, base), score)
     return pd.DataFrame([asdict(one) for one in compared], index=[runs.row.label for runs in rows])
 
 

@@ -18,7 +18,7 @@ from textdiff.figures.curves import comparison_dots
 from textdiff.report.images import READINGS, reading_losses
 from textdiff.report.missing import NOT_RUN
 from textdiff.report.rows import by_row
-from textdiff.report.tables import Table, differences, grid_table_of, points, score_of
+from textdiff.report.tables import Table, differences_of, grid_table_of, points, score_of
 
 ONE_DRAW = "one draw"
 # How a row of a table of differences stands to the base, worst for the base first
@@ -52,10 +52,11 @@ def comparison_verdict(grid: Grid, records: pd.DataFrame, base: str, than: Seque
 
     Rows that only one draw shares with it are marked. Says so where there is nothing to compare.
     """
-    table = differences(grid, records, base)
+    made = by_row(grid, records)
+    table = differences_of(made, grid.name, base)
     rows = table[(table["cases"] > 0) & (table.index != base)]
     rows = rows[rows.index.isin(than)] if than else rows
-    own = next(runs for runs in by_row(grid, records) if runs.row.label == base)
+    own = next(runs for runs in made if runs.row.label == base)
     if rows.empty or own.draws.empty:
         return Verdict(f"No record tells yet how “{base}” stands to the others.")
     parts = [
@@ -137,13 +138,13 @@ def dots(grid: Grid, records: pd.DataFrame, base: str, paper: pd.DataFrame | Non
     if paper is not None:
         own = paper[paper["dataset"] == rows[0].configs[0].dataset].dropna(subset=["dice"])
         facts = {f"{fact['method']} (published)": float(fact["dice"]) for _, fact in own.iterrows()}
-    return comparison_dots(dice, differences(grid, records, base), base, facts)
+    return comparison_dots(dice, differences_of(rows, grid.name, base), base, facts)
 
 
 def small_table(grid: Grid, records: pd.DataFrame, base: str) -> Table:
     """The few numbers under a plot: draws, Dice, and points above the row `base` with their interval."""
     rows, lines = by_row(grid, records), []
-    table = differences(grid, records, base)
+    table = differences_of(rows, grid.name, base)
     for runs, (_, one) in zip(rows, table.iterrows(), strict=True):
         gap = "the base" if runs.row.label == base else points(one["difference"], one["low"], one["high"])
         lines.append([*runs.start, score_of(runs.draws, "dice") if len(runs.draws) else NOT_RUN, gap])
