@@ -106,11 +106,11 @@ def looks() -> Iterator[dict[str, Any]]:
 
 def colour_of(label: str) -> str:
     """The colour of a method by the label of its row: "TextDiff", "TextDiff without text", "U-Net that reads", "U-Net" ..."""
-    if label.split(",")[0] in ("TextDiff", "TextDiffSeg"):
+    if re.fullmatch(r"TextDiff(Seg)?(, \d+ steps)?", label):
         return OURS
     if "reads" in label:
         return READER
-    return TEXT_FREE if re.search("Net|NeXt|UNETR", label) else TAKEN_AWAY
+    return TEXT_FREE if re.search("^[^,]*(Net|NeXt|UNETR)", label) else TAKEN_AWAY
 
 
 def legend(fig: Figure, colours: Mapping[str, str], dashed: Mapping[str, str] | None = None) -> None:

@@ -125,3 +125,20 @@ def test_found_wrong_and_missed_differ_in_lightness_and_series_in_more_than_colo
     first = [one for one, _ in zip(look.looks(), look.SERIES, strict=False)]
     assert len({one["color"] for one in first}) == len(look.SERIES)
     assert len({(one["marker"], one["ls"]) for one in first[:4]}) == 4
+
+
+@pytest.mark.parametrize(
+    ("label", "colour"),
+    [
+        ("TextDiff", look.OURS),
+        ("TextDiffSeg, 5000 steps", look.OURS),
+        ("TextDiff, redrawn weights", look.TAKEN_AWAY),
+        ("TextDiff, ImageNet network (EfficientNet-Lite2)", look.TAKEN_AWAY),
+        ("without text fusion", look.TAKEN_AWAY),
+        ("U-Net that reads, and the same films", look.READER),
+        ("DynUNet (nnU-Net), 1200 steps", look.TEXT_FREE),
+        ("UNETR", look.TEXT_FREE),
+    ],
+)
+def test_a_method_has_its_colour_by_the_name_of_its_row(label, colour):
+    assert look.colour_of(label) == colour
