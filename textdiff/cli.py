@@ -133,13 +133,25 @@ def check(
 @app.command()
 def predict(
     model: Annotated[str, typer.Option(help="Folder of a trained model, or its name on the model hub.")],
-    text: Annotated[str, typer.Option(help="The sentence about the image, or what to find in the volume.")],
     out: Annotated[
-        Path, typer.Option(help="File for the labels: .png of an image; .nii, .nii.gz or .dcm of a volume.")
+        Path,
+        typer.Option(
+            help="File for the labels: .png of an image; .nii, .nii.gz or .dcm of a volume. Of a folder: a folder."
+        ),
     ],
-    image: Annotated[Path | None, typer.Option(help="Image file.")] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(help="The sentence about the image, or what to find in the volume; of a folder: in all."),
+    ] = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="Folders: .csv, .tsv or .xlsx with a row (name, text) for every case.")
+    ] = None,
+    image: Annotated[Path | None, typer.Option(help="Image file, or a folder of them.")] = None,
     volume: Annotated[
-        Path | None, typer.Option(help="NIfTI file, or folder with the slices of a DICOM series.")
+        Path | None,
+        typer.Option(
+            help="NIfTI file, folder with the slices of a DICOM series, or a folder of such files and folders."
+        ),
     ] = None,
     uncertainty: Annotated[
         Path | None, typer.Option(help="Volumes: .nii or .nii.gz for how unsure the model is, 0 to 1.")
@@ -172,9 +184,10 @@ def predict(
         ),
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    jobs: Annotated[int, typer.Option(help="Folders: cases at the same time, each in a process with the model.")] = 1,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
 ) -> None:
-    """Segment one image or one volume with one sentence; the labels come on its own grid.
+    """Segment one image or one volume with one sentence, or a folder of them; the labels come on their own grid.
 
     Their values are the numbers of the model's classes, 0 for background. Of a volume, only what the sentence names is
     written unless --all-found is given, and the amounts are listed. Files that are there are kept unless --force is given.
@@ -182,10 +195,17 @@ def predict(
     textdiff predict --model FOLDER --image slide.png --text "The nuclei are dense." --out mask.png
 
     textdiff predict --model FOLDER --volume ct.nii.gz --text "left kidney" --out mask.nii.gz --uncertainty u.nii.gz
-    """
-    from textdiff.predicting import predict_picture, predict_solid
 
-    if (image is None) == (volume is None):
+    textdiff predict --model FOLDER --image films --texts reports.csv --out masks --jobs 2
+
+    A folder goes on where it was stopped; what became of each case stands in OUT/predictions.csv, and a case that fails
+    does not stop the others.
+    """
+    from textdiff.predicting import Pictures, Solids, predict_one
+    from textdiff.predicting_folders import Sentences, is_folder_of, predict_folder
+
+    source = image or volume
+    if source is None or (image and volume):
         raise ValueError("give either --image FILE or --volume FILE, one of the two")
     if trust not in (None, "sform", "qform"):
         raise ValueError(f"--trust {trust}: sform or qform")
@@ -196,26 +216,20 @@ def predict(
     options |= {"strict": True} if strict else {}
     options |= {} if only_named else {"only_named": False}
     options |= {"ask_again": False} if as_written else {}
-    if volume is not None:
-        predict_solid(
-            model,
-            volume,
-            text,
-            out,
-            uncertainty,
-            sampling=sampling,
-            reading=reading,
-            options=options,
-            device=device,
-            force=force,
-        )
-    elif image is not None:
+    if image is not None:
         asked = [*sampling, *reading, *(name for name in options if name != "strict")]
         asked += ["uncertainty"] if uncertainty else []
         if asked:
             option = {"only_named": "all-found", "ask_again": "as-written"}.get(asked[0], asked[0].replace("_", "-"))
             raise ValueError(f"--{option} is of volumes: it goes with --volume, not with --image")
-        predict_picture(model, image, text, out, device=device, force=force, strict=strict)
+    task = Pictures(model, device, strict) if image else Solids(model, device, sampling, reading, options)
+    sentences = Sentences(text, texts)
+    if is_folder_of(task, source, out):
+        predict_folder(task, source, sentences, out, uncertainty, jobs=jobs, force=force)
+    elif jobs != 1 or texts is not None:
+        raise ValueError(f"--{'texts' if texts else 'jobs'} goes with a folder of cases and a folder for --out")
+    else:
+        predict_one(task, source, sentences.of_all, out, uncertainty, force)
     typer.echo(out)
 
 

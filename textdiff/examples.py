@@ -144,14 +144,12 @@ def _bring(example: Example, image: Path, truth: Path) -> None:
 
 
 def _predict(example: Example, image: Path, labels: Path, device: str) -> None:
-    from textdiff.predicting import predict_picture, predict_solid
+    from textdiff.predicting import Pictures, Solids, predict_one
 
-    if example.kind == "TextDiff":
-        predict_picture(example.model, image, example.sentence, labels, device=device, force=False, strict=False)
-        return
     # What progress would say is of a file that is not yet at its place
-    settings: dict[str, Any] = {"sampling": {}, "reading": {}, "options": {"progress": False}}
-    predict_solid(example.model, image, example.sentence, labels, None, **settings, device=device, force=False)
+    quiet = Solids(example.model, device, options={"progress": False})
+    task = Pictures(example.model, device) if example.kind == "TextDiff" else quiet
+    predict_one(task, image, example.sentence, labels)
 
 
 def _compared(example: Example, image: Path, truth: Path, labels: Path) -> tuple[dict[str, float], Figure]:

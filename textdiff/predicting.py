@@ -6,9 +6,10 @@ Everything that can be said of the input without a model is said first: a mask t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
 
@@ -19,7 +20,9 @@ from textdiff.base.outputs import LEAST_ROOM, as_private_as, check_output
 from textdiff.messages import during
 
 if TYPE_CHECKING:
+    from textdiff import TextDiff, TextDiffSeg
     from textdiff.data.volumes.volume import Volume
+    from textdiff.models.inference import Sampling
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 VOLUMES = (".nii", ".nii.gz", ".dcm", ".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".img", ".hdr")
@@ -29,65 +32,109 @@ OPTIONS = {"TextDiff": "--image", "TextDiffSeg": "--volume"}
 SHARE = {("--out", True): 0.1, ("--out", False): 1.0, ("--uncertainty", True): 1.0, ("--uncertainty", False): 4.0}
 
 
-def predict_picture(model: str, image: Path, text: str, out: Path, *, device: str, force: bool, strict: bool) -> None:
-    """Segment one picture with one sentence and write its labels as PNG."""
-    check_text(text)
-    _check_source(image, "image file", "--image")
-    _check_suffix(out, "--out", (".png",))
-    check_output(out, "--out", inputs=[image], force=force)
-    _check_kind(model, "TextDiff")
-    from textdiff import TextDiff
-    from textdiff.base.precision import resolve_device
-    from textdiff.data.images.masks import write_mask
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures under sentences: one model, which is read when the first is segmented, and what holds for all of them."""
 
-    with during(f"reading the model {model}"):
-        trained = TextDiff.from_pretrained(model, device=resolve_device(device))
-    with during(f"segmenting {image}"):
-        labels = trained.predict(image, text, strict=strict)
-    with as_private_as(image):
-        write_mask(labels, out, like=image)
+    model: str
+    device: str = "auto"
+    strict: bool = False
+    option: ClassVar[str] = "--image"
+    kind: ClassVar[str] = "TextDiff"
+    suffix: ClassVar[str] = ".png"
+
+    def check(self, image: Path, text: str, out: Path, uncertainty: Path | None = None, force: bool = False) -> None:
+        """What can be said of one case before anything is loaded. Raises ValueError, OSError."""
+        check_text(text)
+        _check_source(image, "image file", self.option)
+        _check_suffix(out, "--out", (".png",))
+        check_output(out, "--out", inputs=[image], force=force)
+        _check_kind(self.model, self.kind)
+
+    @cached_property
+    def trained(self) -> TextDiff:
+        from textdiff import TextDiff
+        from textdiff.base.precision import resolve_device
+
+        with during(f"reading the model {self.model}"):
+            return TextDiff.from_pretrained(self.model, device=resolve_device(self.device))
+
+    def segment(self, image: Path, text: str, out: Path, uncertainty: Path | None = None) -> dict[str, list[float]]:
+        """Writes the labels of one picture; returns what was found: pixels of each class."""
+        from textdiff.data.images.masks import write_mask
+
+        trained = self.trained
+        with during(f"segmenting {image}"):
+            labels = trained.predict(image, text, strict=self.strict)
+        with as_private_as(image):
+            write_mask(labels, out, like=image)
+        return {name: [float((labels == number).sum())] for number, name in enumerate(trained.class_names) if number}
 
 
-def predict_solid(
-    model: str,
-    volume: Path,
-    text: str,
-    out: Path,
-    uncertainty: Path | None,
-    *,
-    sampling: dict[str, Any],
-    reading: dict[str, Any],
-    options: dict[str, Any],
-    device: str,
-    force: bool,
-) -> None:
-    """Segment one volume with one sentence, write its maps and list what was found.
+@dataclass(frozen=True)
+class Solids:
+    """Volumes under sentences, as :class:`Pictures`.
 
     ``sampling``: settings of the denoising; ``reading``: of :func:`~textdiff.data.volumes.volume.read_image`; ``options``: of
-    :func:`~textdiff.models.inference.predict_volume`. The labels are written last: where they are, everything is.
+    :func:`~textdiff.models.inference.predict_volume`.
     """
-    check_text(text)
-    check_volume_files(volume, out, uncertainty, force)
-    _check_kind(model, "TextDiffSeg")
-    from textdiff import TextDiffSeg
-    from textdiff.base.precision import resolve_device
-    from textdiff.data.volumes import volume as volumes
-    from textdiff.models.inference import PREDICTING
 
-    settings = replace(PREDICTING, **sampling)
-    keep_freed_memory()
-    with during(f"reading the model {model}"):
-        trained = TextDiffSeg.from_pretrained(model, device=resolve_device(device))
-    with during(f"segmenting {volume}"):
-        image = volumes.read_image(volume, **reading) if reading else volume
-        asked = {"progress": True, "uncertainty": uncertainty is not None} | options
-        found = trained.predict(image, text, settings, **asked)
-    with as_private_as(volume), during(f"writing {out}"):
-        if uncertainty is not None and found.uncertainty is not None:
-            volumes.write_image(uncertainty, _rounded(found.uncertainty))
-        _write_volume_labels(out, found.labels, found.class_names, volume, reading)
-    for number, name in enumerate(found.class_names[1:], start=1):
-        typer.echo(f"{number} {name}: {_amounts(found.volumes_ml[name])}", err=True)
+    model: str
+    device: str = "auto"
+    sampling: dict[str, Any] = field(default_factory=dict)
+    reading: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    option: ClassVar[str] = "--volume"
+    kind: ClassVar[str] = "TextDiffSeg"
+    suffix: ClassVar[str] = ".nii.gz"
+
+    def check(self, volume: Path, text: str, out: Path, uncertainty: Path | None = None, force: bool = False) -> None:
+        """What can be said of one case before anything is loaded. Raises ValueError, OSError, ImportError."""
+        check_text(text)
+        check_volume_files(volume, out, uncertainty, force)
+        _check_kind(self.model, self.kind)
+        _ = self.settings
+
+    @cached_property
+    def settings(self) -> Sampling:
+        from textdiff.models.inference import PREDICTING
+
+        return replace(PREDICTING, **self.sampling)
+
+    @cached_property
+    def trained(self) -> TextDiffSeg:
+        from textdiff import TextDiffSeg
+        from textdiff.base.precision import resolve_device
+
+        keep_freed_memory()
+        with during(f"reading the model {self.model}"):
+            return TextDiffSeg.from_pretrained(self.model, device=resolve_device(self.device))
+
+    def segment(self, volume: Path, text: str, out: Path, uncertainty: Path | None = None) -> dict[str, list[float]]:
+        """Writes the maps of one volume, the labels last: where they are, everything is. Returns ml of each class by sample."""
+        from textdiff.data.volumes import volume as volumes
+
+        trained = self.trained
+        with during(f"segmenting {volume}"):
+            image = volumes.read_image(volume, **self.reading) if self.reading else volume
+            asked = {"progress": True, "uncertainty": uncertainty is not None} | self.options
+            found = trained.predict(image, text, self.settings, **asked)
+        with as_private_as(volume), during(f"writing {out}"):
+            if uncertainty is not None and found.uncertainty is not None:
+                volumes.write_image(uncertainty, _rounded(found.uncertainty))
+            _write_volume_labels(out, found.labels, found.class_names, volume, self.reading)
+        return {name: list(found.volumes_ml[name]) for name in found.class_names[1:]}
+
+
+def predict_one(
+    task: Pictures | Solids, source: Path, text: str, out: Path, uncertainty: Path | None = None, force: bool = False
+) -> None:
+    """Segment one picture or volume with one sentence, write its maps and list what was found of a volume."""
+    task.check(source, text, out, uncertainty, force)
+    found = task.segment(source, text, out, uncertainty)
+    if isinstance(task, Solids):
+        for number, (name, samples) in enumerate(found.items(), start=1):
+            typer.echo(f"{number} {name}: {_amounts(samples)}", err=True)
 
 
 def check_text(text: str) -> None:

@@ -84,6 +84,8 @@ def model(monkeypatch) -> dict:
     calls = {}
 
     class Trained:
+        class_names = ("background", "nuclei")
+
         def predict(self, image, text, strict=False):
             calls.update(image=image, text=text)
             return LABELS

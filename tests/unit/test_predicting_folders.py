@@ -1,0 +1,191 @@
+"""`textdiff predict` over a folder: every case once, whatever fails, dies or is stopped; one folder, one way of asking."""
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from textdiff import cli
+from textdiff.data.images.masks import read_mask
+from textdiff.predicting import Pictures, Solids
+from textdiff.predicting_folders import Sentences, bare_name, find_sources, predict_folder
+
+MODEL = "chest_phantoms_small"  # named, never read: the tasks below stand in for it
+
+
+class Bright:
+    """Marks what is brighter than half; what the name of the picture says may go wrong."""
+
+    class_names = ("background", "bright")
+
+    def predict(self, image, text, strict=False):
+        if "dies" in image.name:
+            os._exit(9)
+        if "stops" in image.name:
+            raise KeyboardInterrupt
+        with Image.open(image) as picture:
+            return (np.asarray(picture) > 127).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Stub(Pictures):
+    @cached_property
+    def trained(self):
+        return Bright()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    films = tmp_path / "films"
+    films.mkdir()
+    for number in range(5):
+        Image.fromarray(np.full((4, 4), 50 * number, np.uint8)).save(films / f"film {number}.png")
+    return films
+
+
+def state(out):
+    return {
+        line.split(",")[0]: line.split(",")[1]
+        for line in (out / "predictions.csv").read_text().splitlines()[1:]
+        if line
+    }
+
+
+ALL = Sentences("the left lung", None)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_case_that_fails_is_a_line_and_the_others_are_made(folder, tmp_path, capsys, jobs):
+    (folder / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(cli.typer.Exit) as ended:
+        predict_folder(Stub(MODEL), folder, ALL, tmp_path / "masks", jobs=jobs)
+    assert ended.value.exit_code == 1
+    assert state(tmp_path / "masks") == {"broken": "failed"} | {f"film {n}": "done" for n in range(5)}
+    assert read_mask(tmp_path / "masks" / "film 3.png").all() and not read_mask(tmp_path / "masks" / "film 2.png").any()
+    said = capsys.readouterr().err
+    assert "5 of 6 done (0 before), 1 failed: broken" in said and sum("broken.png" in s for s in said.splitlines()) == 1
+
+
+def test_a_process_that_dies_costs_its_case_alone(folder, tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "dies.png")
+    with pytest.raises(cli.typer.Exit):
+        predict_folder(Stub(MODEL), folder, ALL, tmp_path / "masks", jobs=2)
+    assert state(tmp_path / "masks") == {"dies": "failed"} | {f"film {n}": "done" for n in range(5)}
+    assert "died" in (tmp_path / "masks" / "predictions.csv").read_text()
+
+
+def test_a_stopped_start_goes_on_and_makes_nothing_twice(folder, tmp_path, capsys):
+    out = tmp_path / "masks"
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "film 2 stops.png")
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(Stub(MODEL), folder, ALL, out)
+    made = {path.name: path.stat().st_mtime_ns for path in out.glob("*.png")}
+    assert sorted(state(out)) == ["film 0", "film 1"]
+    with open(out / "predictions.csv", "a") as table:
+        table.write("film 3,done,0.1,the left lung,")  # cut short by a kill
+    (folder / "film 2 stops.png").rename(folder / "film 5.png")
+    predict_folder(Stub(MODEL), folder, ALL, out)
+    assert "6 of 6 done (2 before)" in capsys.readouterr().err
+    assert {name: (out / name).stat().st_mtime_ns for name in made} == made
+    assert sorted(state(out)) == [f"film {n}" for n in range(6)]
+
+
+def test_labels_that_were_removed_are_made_again(folder, tmp_path):
+    out = tmp_path / "masks"
+    predict_folder(Stub(MODEL), folder, ALL, out)
+    (out / "film 1.png").unlink()
+    predict_folder(Stub(MODEL), folder, ALL, out)
+    assert (out / "film 1.png").is_file() and len((out / "predictions.csv").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    ("task", "sentences", "said"),
+    [
+        (Stub(MODEL, strict=True), ALL, "strict False, now True"),
+        (Stub("qata_small"), ALL, "sha256"),
+        (Stub(MODEL), Sentences("the right lung", None), "another sentence for film 0, film 1"),
+    ],
+)
+def test_one_folder_holds_one_way_of_asking(folder, tmp_path, task, sentences, said):
+    out = tmp_path / "masks"
+    predict_folder(Stub(MODEL), folder, ALL, out)
+    before = (out / "predictions.csv").read_bytes()
+    with pytest.raises(ValueError, match=f"made with other settings .*{said}.*--force"):
+        predict_folder(task, folder, sentences, out)
+    assert (out / "predictions.csv").read_bytes() == before
+    predict_folder(task, folder, sentences, out, force=True)
+    assert json.loads((out / "settings.json").read_text())["strict"] == task.strict
+
+
+def test_a_folder_of_somebody_elses_files_is_left_alone(folder, tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(FileExistsError, match="is there already"):
+        predict_folder(Stub(MODEL), folder, ALL, tmp_path / "mine")
+    with pytest.raises(ValueError, match="among what is read"):
+        predict_folder(Stub(MODEL), folder, ALL, folder / "masks")
+    assert not list((tmp_path / "mine").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([("film 0", "left")], "no sentence for film 1, film 2"),
+        (
+            [("film 0", "left"), ("film 0", "right"), *((f"film {n}", "left") for n in range(1, 5))],
+            "more than one row for film 0",
+        ),
+        ([(f"film {n}", "?") for n in range(5)], "no sentence for film 0"),
+    ],
+)
+def test_a_table_of_sentences_has_one_for_every_case(folder, tmp_path, rows, said):
+    table = tmp_path / "texts.csv"
+    table.write_text("name,text\n" + "".join(f"{name},{text}\n" for name, text in rows))
+    with pytest.raises(ValueError, match=said):
+        predict_folder(Stub(MODEL), folder, Sentences(None, table), tmp_path / "masks")
+    assert not (tmp_path / "masks").exists()
+
+
+def test_a_table_may_name_cases_with_or_without_their_suffix(tmp_path):
+    (tmp_path / "t.csv").write_text("name,text\na.png,left\nb,right\nof.no.case,x\n")
+    assert Sentences(None, tmp_path / "t.csv").by_name(["a", "b"]) == {"a": "left", "b": "right"}
+    assert [bare_name(n) for n in ("a.nii.gz", "a.b.PNG", "a.dcm", "a")] == ["a", "a.b", "a", "a"]
+
+
+def test_volumes_are_files_and_folders_of_slices(tmp_path):
+    for name in ("a.nii.gz", "b.nii", "notes.txt", ".hidden.nii", "c.hdr", "c.img"):
+        (tmp_path / name).touch()
+    (tmp_path / "series").mkdir()
+    assert list(find_sources(Solids("m"), tmp_path)) == ["a", "b", "c", "series"]
+    (tmp_path / "a.nii").touch()
+    with pytest.raises(ValueError, match=r"a.nii and a.nii.gz would have the same"):
+        find_sources(Solids("m"), tmp_path)
+    with pytest.raises(ValueError, match="no picture in it"):
+        find_sources(Pictures("m"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--jobs", "2", "--text", "left"], "--jobs goes with a folder"),
+        (["--texts", "t.csv"], "--texts goes with a folder"),
+        ([], "no sentence is given"),
+    ],
+)
+def test_what_is_of_folders_is_refused_of_one_case(folder, tmp_path, words, said):
+    given = ["predict", "--model", MODEL, "--image", str(folder / "film 0.png"), "--out", str(tmp_path / "m.png")]
+    result = CliRunner().invoke(cli.app, [*given, *words])
+    assert result.exit_code == 2 and said in result.stderr
+
+
+def test_the_command_takes_a_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Pictures, "trained", SimpleNamespace(class_names=Bright.class_names, predict=Bright().predict))
+    words = ["predict", "--model", MODEL, "--image", folder, "--text", "lung", "--out", tmp_path / "masks"]
+    result = CliRunner().invoke(cli.app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "masks").glob("*.png"))) == 5
