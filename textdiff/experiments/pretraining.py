@@ -77,9 +77,9 @@ class PretrainConfig(Config):
         )._with_weights()
 
     def _find(self, source: str, name: str) -> None:
-        from textdiff.models.store import check_backbone
+        from textdiff.models.store import find_backbone
 
-        check_backbone(name)
+        find_backbone(name)
 
     def _check(self) -> None:
         import torch
