@@ -1,5 +1,5 @@
 """What a wheel holds beside the package's own folder: small models, each with its example and the backbone that it names;
-published records, notebooks, paper tables.
+published records, notebooks, paper tables; and the commit that it was built from, where no file differs from it.
 
 In a checkout they lie where people look for them, in the package under the names below; `textdiff.base.paths.shipped`
 finds them in both places. All the rest is in pyproject.toml.
@@ -7,6 +7,7 @@ finds them in both places. All the rest is in pyproject.toml.
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 from setuptools import setup
@@ -34,6 +35,19 @@ SHIPPED = {
 }
 
 
+def commit():
+    """The commit of this checkout; "" where files differ from it, or where it is none."""
+    root = Path(__file__).resolve().parent
+    words = (["rev-parse", "--show-toplevel", "HEAD"], ["status", "--porcelain"])
+    try:
+        done = [subprocess.run(["git", *one], cwd=root, capture_output=True, text=True) for one in words]
+    except OSError:
+        return ""
+    top, found = (*done[0].stdout.split("\n"), "", "")[:2]
+    clean = all(one.returncode == 0 for one in done) and not done[1].stdout
+    return found if clean and Path(top).resolve() == root else ""
+
+
 class BuildWithShipped(build_py):
     """Copies what is shipped into the package that is being built; an editable package reads the checkout."""
 
@@ -49,6 +63,8 @@ class BuildWithShipped(build_py):
             else:
                 to.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, to)
+        if found := commit():
+            Path(self.build_lib, "textdiff", "shipped", "COMMIT").write_text(f"{found}\n", encoding="ascii")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
     textdiff run 13 -p n_labels 10 -p seed 1
     textdiff train --config run.json
     textdiff sweep comparison -p dataset=monuseg --jobs 2
+    textdiff bundle comparison -p dataset=monuseg --out to_the_cluster
     textdiff publish --all
 
 Whatever goes wrong ends in one line on standard error and exit code 2 (:mod:`textdiff.messages`); --debug shows the
@@ -304,10 +305,7 @@ def sweep(
     """
     from textdiff.experiments import sweep as runs
 
-    grid = read_grid(name, read_assignments(parameters or []), seeds)
-    if changes:
-        grid = grid.changed(typed(grid.kind, read_assignments(changes)))
-    planned = runs.plan(grid.only(runs.split_labels(rows, grid)) if rows else grid)
+    planned = runs.plan(asked_grid(name, parameters, seeds, rows, changes))
     if dry_run:
         typer.echo(runs.described(planned))
         return
@@ -320,6 +318,45 @@ def sweep(
     typer.echo(runs.summary(outcomes))
     if any(outcome.state == "failed" for outcome in outcomes):
         raise typer.Exit(1)
+
+
+@app.command()
+def bundle(
+    name: Annotated[str, typer.Argument(metavar="GRID", help="Table whose runs to pack, such as comparison.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="dataset=..."),
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="As of `textdiff sweep`.")] = None,
+    rows: Annotated[str | None, typer.Option(help="As of `textdiff sweep`.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="As of `textdiff sweep`.")
+    ] = None,
+    part_mb: Annotated[int, typer.Option(help="Megabytes of a part at most.")] = 1000,
+    wheels: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR|FILE|none",
+            help="Wheels of all that the package needs: a folder, a file of requirements to download (env/requirements-cuda.txt), or none.",
+        ),
+    ] = "none",
+) -> None:
+    """Pack runs of a table with code, weights and data for a machine without network, where run_here.sh makes them.
+
+    textdiff bundle comparison -p dataset=monuseg --wheels env/requirements-cuda.txt --out to_the_cluster
+
+    The records come back as records.tar.gz: unpack it in results/.
+    """
+    from textdiff import bundling
+    from textdiff.experiments import sweep as runs
+
+    words = [name, *(word for one in parameters or [] for word in ("-p", one))]
+    words += [word for one in changes or [] for word in ("--set", one)]
+    words += [*(("--seeds", seeds) if seeds else ()), *(("--rows", rows) if rows else ())]
+    planned = runs.plan(asked_grid(name, parameters, seeds, rows, changes))
+    bundling.bundle(planned, words, out, part_mb, wheels, lambda line: typer.echo(line, err=True))
+    typer.echo(out)
 
 
 @app.command()
@@ -360,6 +397,18 @@ def read_assignments(words: list[str]) -> dict[str, str]:
             raise ValueError(f"parameter {name} is given twice")
         pairs[name] = value
     return pairs
+
+
+def asked_grid(
+    name: str, parameters: list[str] | None, seeds: str | None, rows: str | None, changes: list[str] | None
+) -> Grid:
+    """The grid of the words that `sweep` and `bundle` share."""
+    from textdiff.experiments.sweep import split_labels
+
+    grid = read_grid(name, read_assignments(parameters or []), seeds)
+    if changes:
+        grid = grid.changed(typed(grid.kind, read_assignments(changes)))
+    return grid.only(split_labels(rows, grid)) if rows else grid
 
 
 def read_grid(name: str, parameters: dict[str, str], seeds: str | None) -> Grid:

@@ -288,25 +288,31 @@ class Config:
 
         Raises FileNotFoundError, OSError or ValueError that says what is missing and how to get it.
         """
+        self.inputs()
+
+    def inputs(self) -> dict[str, Path]:
+        """Where what a run reads is on this machine, by the field that names it; raises as :meth:`check_inputs`."""
+        found: dict[str, Path] = {}
         if self.reads_data and not self.entry.synthetic:
-            self.entry.folder()
+            found["dataset"] = self.entry.folder()
         for source in self.derived.values():
             name = getattr(self, source)
             name = model_name(self, name) if source == "model_folder" else name
             if name not in ("", "none") and not kept_model(name).is_dir():
-                self._find(source, name)
+                if place := self._find(source, name):
+                    found[source] = place
+        return found
 
-    def _find(self, source: str, name: str) -> None:
-        """Raises where what the field ``source`` names is not to be had."""
-        from textdiff.models.store import check_backbone, find_model
+    def _find(self, source: str, name: str) -> Path | None:
+        """Where what the field ``source`` names is; None for a network whose weights are drawn. Raises where it is not to be had."""
+        from textdiff.models.store import find_backbone, find_model
         from textdiff.models.text import find_encoder
 
         if source == "backbone":
-            check_backbone(name)
-        elif source == "text_encoder":
-            find_encoder(name)
-        else:
-            find_model(name, "TextDiff" if self.entry.kind == "images" else "TextDiffSeg")
+            return find_backbone(name)
+        if source == "text_encoder":
+            return find_encoder(name)
+        return find_model(name, "TextDiff" if self.entry.kind == "images" else "TextDiffSeg")
 
     def _check(self) -> None:
         """Rules between fields."""

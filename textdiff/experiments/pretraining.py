@@ -76,10 +76,10 @@ class PretrainConfig(Config):
             }
         )._with_weights()
 
-    def _find(self, source: str, name: str) -> None:
-        from textdiff.models.store import check_backbone
+    def _find(self, source: str, name: str) -> Path | None:
+        from textdiff.models.store import find_backbone
 
-        check_backbone(name)
+        return find_backbone(name)
 
     def _check(self) -> None:
         import torch

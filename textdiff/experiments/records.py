@@ -335,9 +335,12 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def _commit() -> tuple[str | None, bool | None]:
-    """Commit of the checkout that the package runs from and whether files differ from it; (None, None)
-    elsewhere.
+    """Commit of the checkout that the package runs from and whether files differ from it; of an installed package the
+    commit that it was built from; (None, None) where neither is known.
     """
+    built = paths.PACKAGE / "shipped" / "COMMIT"
+    if built.is_file():
+        return built.read_text(encoding="ascii").strip(), False
     prefix = _git("rev-parse", "--show-prefix")
     if prefix is None or prefix.strip("/") != paths.PACKAGE.name:
         return None, None

@@ -154,16 +154,19 @@ def load_backbone(name: str, seed: int = 0, rounded: bool = False) -> UNet:
     return UNet.with_weights(OPENAI_256, _openai_file(), rounded)
 
 
-def check_backbone(name: str) -> None:
-    """Raises FileNotFoundError, as :func:`load_backbone` would, where a backbone is not to be had; reads no weights."""
+def find_backbone(name: str) -> Path | None:
+    """The folder or file of a backbone's weights; None where they are drawn. Reads no weights.
+
+    Raises FileNotFoundError, as :func:`load_backbone` would, where they are not to be had.
+    """
     if name == "openai_256":
-        _openai_file()
-    elif network := timm_network(name):
-        timm_weights(network)
-    elif name.startswith((RANDOM, REDRAWN)):
+        return _openai_file()
+    if network := timm_network(name):
+        return timm_weights(network)
+    if name.startswith((RANDOM, REDRAWN)):
         _architecture(architecture_of(name))
-    else:
-        _backbone_folder(name)
+        return None
+    return _backbone_folder(name)
 
 
 def _openai_file() -> Path:
