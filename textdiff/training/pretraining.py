@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from textdiff.base.memory import Pool, sent
 from textdiff.base.precision import mixed_precision
+from textdiff.base.spilling import room
 from textdiff.data.cases import Case
 from textdiff.data.images.transforms import dihedral, dihedral_places, to_input
 from textdiff.models.diffusion import Diffusion
@@ -53,7 +54,7 @@ class CropPool:
         self.crop, self.symmetries, self.seed = crop, tuple(symmetries), seed
         sizes = [len(cases) * 3 * side * side for side in sides]
         self._starts = [0, *accumulate(sizes[:-1])]
-        self._pixels = torch.empty(sum(sizes), dtype=torch.uint8)
+        self._pixels = room([sum(sizes)], torch.uint8)
         self.stacks = [
             part.view(len(cases), 3, side, side) for part, side in zip(self._pixels.split(sizes), sides, strict=True)
         ]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from textdiff.base.memory import Pool, sent
+from textdiff.base.spilling import room
 from textdiff.data.batch import Batch
 from textdiff.data.cases import Case
 from textdiff.data.images.transforms import ImageSpec, dihedral, dihedral_caption, dihedral_places
@@ -69,9 +70,12 @@ class TrainingImages:
             raise ValueError(f"views={views}: a number of views per image, or 0 for a new one each time")
         if not cases:
             raise ValueError("no labelled images to train on")
-        pairs = [case.pair(spec.num_classes) for case in cases]
-        self.images = torch.stack([spec.input(image) for image, _ in pairs])
-        self.masks = torch.stack([spec.target(mask) for _, mask in pairs])
+        side = (spec.image_size, spec.image_size)
+        self.images = room((len(cases), 3, *side), torch.float32)
+        self.masks = room((len(cases), *side), torch.int64)
+        for i, case in enumerate(cases):
+            image, mask = case.pair(spec.num_classes)
+            self.images[i], self.masks[i] = spec.input(image), spec.target(mask)
         self.captions = [case.caption for case in cases]
         self.augmentation, self.seed, self.views = augmentation, seed, views
         self.turns = [self._turns(caption) for caption in self.captions]

@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from textdiff.base.checkpoints import write_atomically
+from textdiff.base.spilling import Pile
 from textdiff.data.batch import Batch
 from textdiff.data.volumes.cases import VolumeCase
 from textdiff.data.volumes.prompts import KINDS, prompt, request
@@ -154,7 +155,8 @@ class TrainingVolumes:
     """Random patches; sample ``number`` is the same whenever and in whatever order it is asked for.
 
     Args:
-        cases: labelled cases; read once, kept in memory, and on disk in ``cache`` if given.
+        cases: labelled cases; read once, kept in memory or a file (:class:`textdiff.base.spilling.Pile`), and prepared in
+            ``cache`` if given.
         class_names: background first.
         patch: voxels; smaller volumes are surrounded by their own minimum.
         prompts: kind of sentence ("class", "anatomy", "report", "mixed" of these three, "request"), or "" for none.
@@ -193,7 +195,7 @@ class TrainingVolumes:
         self.single, self.augment, self.mirror, self.foreground = single, augment, mirror, foreground
         self.distances, self.seed = distances, seed
         self.volumes: list[_Prepared] = []
-        intensities, labels, start = [], [], 0
+        self._intensities, self._labels, start = Pile(), Pile(), 0
         for case in tqdm(cases, desc="reading volumes", disable=not progress, leave=False):
             image, label_map = _on_grid(case, preprocessing, cache)
             if label_map.array.max() >= len(self.class_names):
@@ -201,13 +203,11 @@ class TrainingVolumes:
                 raise ValueError(f"{label_map.name} has label {largest}, but class_names name labels up to {known}")
             voxels = torch.from_numpy(image.array).float().flatten()
             lowest = voxels.min()
-            intensities.append(voxels - lowest)
-            labels.append(torch.from_numpy(label_map.array.astype(np.uint8)).flatten())
+            self._intensities.put(voxels - lowest)
+            self._labels.put(torch.from_numpy(label_map.array.astype(np.uint8)))
             structures = _some_voxels(label_map.array)
             self.volumes.append(_Prepared(start, image.shape, float(lowest), structures, image.affine))
             start += len(voxels)
-        # All voxels in two tensors, which loading processes can share however many volumes there are
-        self._intensities, self._labels = torch.cat(intensities), torch.cat(labels)
 
     def __len__(self) -> int:
         return len(self.volumes)
@@ -249,8 +249,8 @@ class TrainingVolumes:
         measured = torch.stack(distances) if self.distances else None
         return VolumeBatch(torch.stack(images), torch.stack(labels), measured, list(prompts))
 
-    def _of(self, volume: _Prepared, voxels: Tensor) -> Tensor:
-        return voxels[volume.start : volume.start + math.prod(volume.shape)].view(volume.shape)
+    def _of(self, volume: _Prepared, voxels: Pile) -> Tensor:
+        return voxels.whole()[volume.start : volume.start + math.prod(volume.shape)].view(volume.shape)
 
     def _grid(self, volume: _Prepared, draw: np.random.Generator, generator: torch.Generator) -> Tensor:
         """Sampling positions ``[1, *patch, 3]`` in grid_sample's own coordinates and order (last axis first)."""
