@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import http.server
 import threading
+from pathlib import Path
+
+
+def names(folder: Path) -> list[str]:
+    """What a fetch left in a folder, without the files of locks, which stay."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
 class Server:

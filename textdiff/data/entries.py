@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from textdiff.base.parsing import numbers
 from textdiff.base.paths import data_dir
+from textdiff.data.placing import bring_back
 
 Kind = Literal["images", "volumes"]
 Split = Literal["official", "manifest", "hash", "drawn"]
@@ -146,6 +147,8 @@ class DatasetEntry:
         Raises FileNotFoundError that names the place looked at and how to bring the data there.
         """
         root = data_dir()
+        for name in self.folders:
+            bring_back(root / name)
         present = {path.name.lower(): path for path in root.iterdir() if path.is_dir()} if root.is_dir() else {}
         found = next((present[name.lower()] for name in self.folders if name.lower() in present), None)
         if found is None:
@@ -163,8 +166,8 @@ class Backbone:
     image_size: side in pixels at which it is tapped. blocks: data set -> decoder blocks to tap, "" for any other.
     folder: where config.json and model.safetensors are, absolute or in `weights_dir()`; by default its name.
     sha256, config_sha256: of these two files; "" for one of your own, or where the publisher gives none.
-    packaged: it comes inside the package. address: of a single checkpoint that its publisher gives out instead;
-    tensors, parameters: what must be in it.
+    packaged: it comes inside the package. address: of a single checkpoint that its publisher gives out instead, without a
+    hash; address_sha256: the one that others have measured and state.
     """
 
     name: str
@@ -177,8 +180,7 @@ class Backbone:
     size: int = 0
     packaged: bool = False
     address: str = ""
-    tensors: int = 0
-    parameters: int = 0
+    address_sha256: str = ""
     licence: str = ""
     citation: str = ""
 

@@ -2,7 +2,8 @@
 
 Archives that GitHub makes are not stable byte for byte, so what is verified of images is the content: each listed file
 against its git blob id (`data/manifests/`). Tasks of the Medical Segmentation Decathlon have the addresses and MD5 sums that
-MONAI keeps; our own weights come from the release of this version, by SHA-256. A folder appears only when it is whole.
+MONAI keeps; our own weights come from the release of this version, by SHA-256. A folder appears only when it is whole, and
+one process at a time brings it.
 """
 
 from __future__ import annotations
@@ -10,24 +11,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
-from functools import partial
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from textdiff.base.checkpoints import read_checkpoint, read_json, write_atomically, write_text
+from textdiff.base.files import read_json, write_text
 from textdiff.base.paths import cache_dir, data_dir, weights_dir
 from textdiff.data import load_dataset
+from textdiff.data.archives import own_file, unpack
 from textdiff.data.download import (
     MIB,
     DiskFullError,
     FetchError,
     WrongContentError,
-    digest,
     download,
     need_room,
     verify,
@@ -35,7 +34,10 @@ from textdiff.data.download import (
 )
 from textdiff.data.entries import Backbone, DatasetEntry, Decathlon, GitHub, ShippedModel
 from textdiff.data.images.lvit import find_entry
+from textdiff.data.images.pictures import PICTURE_SUFFIXES
 from textdiff.data.images.sgseg import convert
+from textdiff.data.images.tables import TABLE_SUFFIXES
+from textdiff.data.placing import locked, partial_of, remove, swap
 from textdiff.data.registry import BACKBONES, DATASETS, MODELS, dataset
 from textdiff.data.splits import MANIFESTS, SPLITS
 from textdiff.data.volumes.layouts import load_volumes
@@ -46,6 +48,12 @@ MARKS = {
     "lvit": ("train_folder", "LViT's layout: Train_Folder/img, labelcol, *_text.xlsx; Val_Folder; Test_Folder"),
     "sgseg": ("prompts", "SGSeg's layout: images/, prompts/annotation.json"),
     "msd": ("imagestr", "the Decathlon's layout: imagesTr/, labelsTr/"),
+}
+# Layout -> suffixes of the files that are brought, and no others
+WANTED: dict[str, tuple[str, ...]] = {
+    "lvit": (*sorted(PICTURE_SUFFIXES), *sorted(TABLE_SUFFIXES)),
+    "sgseg": (".png", ".json"),
+    "msd": (".nii.gz", ".nii", ".json", ".txt", ".md"),
 }
 
 
@@ -71,39 +79,61 @@ def fetch(
         return fetch_release(name, base_url, force, say)
     entry, from_where = _fetchable(name)
     target = data_dir() / entry.folders[0]
-    _recover(target)
-    if target.exists() and not force:
+    with locked(target, say):
+        if target.exists() and not force:
+            return _kept(name, target, source, say)
+        if source is not None and not Path(source).expanduser().exists():
+            raise FetchError(f"no such archive or folder: {source}")
+        need_room(target.parent, 2 * from_where.size)
         if source is not None:
-            raise FetchError(f"{target} is already there; use force (--force) to replace it")
+            counts = _make(entry, from_where, Path(source).expanduser(), target)
+        else:
+            counts = _bring(entry, from_where, target, base_url, say)
+    say(f"{name}: in {target}, {counts}. Licence: {entry.licence}. Please cite: {entry.citation}")
+    return target
+
+
+def _kept(name: str, target: Path, source: str | Path | None, say: Say) -> Path:
+    """What is there already, checked."""
+    if source is not None:
+        raise FetchError(f"{target} is already there; use force (--force) to replace it")
+    try:
+        say(f"{name}: already in {target}, checked: {check(name, target)}")
+    except FetchError as error:
+        raise FetchError(f"{error}. Use force (--force) to fetch it anew; the old folder stays until then") from error
+    return target
+
+
+def _bring(
+    entry: DatasetEntry, from_where: GitHub | Decathlon, target: Path, base_url: str | None, say: Say
+) -> dict[str, int]:
+    """Download, and make `target` out of that; what is downloaded stays until then, unless it is wrong."""
+    store = cache_dir() / "downloads" / entry.name
+    with locked(store, say):
+        origin = _download(entry.name, from_where, store, base_url, say)
         try:
-            say(f"{name}: already in {target}, checked: {check(name, target)}")
-        except FetchError as error:
-            raise FetchError(
-                f"{error}. Use force (--force) to fetch it anew; the old folder stays until then"
-            ) from error
-        return target
-    if source is not None and not Path(source).expanduser().exists():
-        raise FetchError(f"no such archive or folder: {source}")
-    need_room(target.parent, 2 * from_where.size)
-    store = cache_dir() / "downloads" / name
-    origin = Path(source).expanduser() if source is not None else _download(name, from_where, store, base_url, say)
-    stage = target.with_name(f".{target.name}.partial")
+            counts = _make(entry, from_where, origin, target)
+        except DiskFullError:
+            raise  # the download is good: the next run takes it up
+        except FetchError:
+            if isinstance(from_where, GitHub):  # an archive's MD5 was right: it stays
+                remove(store)
+            raise
+        remove(store)
+    return counts
+
+
+def _make(entry: DatasetEntry, from_where: GitHub | Decathlon, origin: Path, target: Path) -> dict[str, int]:
+    """Put a verified data set made out of an archive or folder in the place of `target`."""
+    stage = partial_of(target)
+    remove(stage)
     try:
         with writing(stage):
             counts = _install(entry, from_where, origin, stage)
-        _swap(stage, target)
-    except DiskFullError:
-        raise  # the download is good: the next run takes it up
-    except FetchError:
-        if source is None and isinstance(from_where, GitHub):  # an archive's MD5 was right: it stays
-            shutil.rmtree(store, ignore_errors=True)
-        raise
+        swap(stage, target)
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
-    if source is None:
-        shutil.rmtree(store, ignore_errors=True)
-    say(f"{name}: in {target}, {counts}. Licence: {entry.licence}. Please cite: {entry.citation}")
-    return target
+        remove(stage)
+    return counts
 
 
 def check(name: str, folder: Path) -> dict[str, int]:
@@ -158,6 +188,11 @@ def _manifest(source: GitHub) -> dict[str, Any]:
     return read_json(MANIFESTS / source.manifest)
 
 
+def _most(size: int) -> int:
+    """Bytes that something of about `size` bytes may have at most, packed or unpacked."""
+    return 2 * size + 64 * MIB
+
+
 def _md5(source: Decathlon) -> str:
     from monai.apps import DecathlonDataset
 
@@ -176,10 +211,10 @@ def _download(name: str, source: GitHub | Decathlon, store: Path, base_url: str 
     url = address(source, base_url=base_url)
     say(f"{name}: {url} (about {source.size / MIB:.0f} MiB) to {store}")
     if isinstance(source, Decathlon):
-        return download(url, store / f"{source.folder}.tar", {"md5": _md5(source)})
+        return download(url, store / f"{source.folder}.tar", {"md5": _md5(source)}, most=_most(source.size))
     archive = store / f"{source.commit}.zip"
     if not zipfile.is_zipfile(archive):  # a whole one may wait here from a run that was stopped later
-        download(url, archive)
+        download(url, archive, most=_most(source.size))
     if not zipfile.is_zipfile(archive):
         archive.unlink()
         raise FetchError(f"{url}: the answer is not a whole zip archive; run the same command again")
@@ -187,19 +222,6 @@ def _download(name: str, source: GitHub | Decathlon, store: Path, base_url: str 
 
 
 # --- from what is on disk to a data set's folder -------------------------------------------------------
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    if not (zipfile.is_zipfile(archive) or tarfile.is_tarfile(archive)):
-        raise FetchError(f"{archive}: neither a zip nor a tar archive")
-    try:
-        if zipfile.is_zipfile(archive):
-            shutil.unpack_archive(archive, folder, format="zip")
-        else:
-            with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, shutil.ReadError) as error:
-        raise FetchError(f"{archive}: damaged archive: {error}") from error
 
 
 def _find_root(entry: DatasetEntry, source: GitHub | Decathlon, origin: Path, folder: Path) -> Path:
@@ -220,40 +242,56 @@ def _verified(root: Path, source: GitHub) -> Iterator[tuple[str, Path]]:
             file = find_entry(file, part) or file / part
         if not file.is_file():
             raise FetchError(f"{root}: missing {path} (expected git blob {expected['git_blob']})")
-        verify(file, expected, str(root))
+        verify(own_file(file, root), expected, str(root))
         yield path, file
 
 
 def _install(entry: DatasetEntry, source: GitHub | Decathlon, origin: Path, stage: Path) -> dict[str, int]:
     """Fill `stage` from an archive or folder and verify it; returns the number of cases of each split."""
     stage.mkdir(parents=True)
-    unpacked = stage / "unpacked"
-    if origin.is_file():
-        _unpack(origin, unpacked)
-    root = _find_root(entry, source, origin, unpacked if origin.is_file() else origin)
-    verified = True
+    unpacked, packed = stage / "unpacked", origin.is_file()
+    if packed:
+        if isinstance(source, Decathlon):
+            _verify_archive(origin, source)
+        unpack(origin, unpacked, WANTED[source.layout], _most(source.size))
+    root = _find_root(entry, source, origin, unpacked if packed else origin)
     if isinstance(source, Decathlon):
-        _bring_all(root, stage, move=origin.is_file())
-        verified = origin.is_file() and digest(origin, "md5") == _md5(source)
+        if not (root / "dataset.json").is_file():
+            raise FetchError(f"{origin}: no dataset.json, so that nothing says which cases there must be")
+        _bring_all(root, stage, WANTED[source.layout], move=packed)
     elif source.layout == "sgseg":
         convert(root, stage, _manifest(source))
     else:
         for path, file in _verified(root, source):
             (stage / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, stage / path)
-    shutil.rmtree(unpacked, ignore_errors=True)
+    remove(unpacked)
     counts = _counts(entry, stage)
+    verified = packed or isinstance(source, GitHub)  # nobody publishes hashes of a Decathlon's single files
     note = {"name": entry.name, "address": address(source), "verified": verified, "licence": entry.licence}
     note |= {"citation": entry.citation, "cases": counts}
     write_text(stage / "SOURCE.json", json.dumps(note, indent=2) + "\n")
     return counts
 
 
-def _bring_all(root: Path, stage: Path, move: bool) -> None:
-    """All files of `root` but hidden ones: moved where they were unpacked, copied where they are somebody's."""
+def _verify_archive(archive: Path, source: Decathlon) -> None:
+    try:
+        verify(archive, {"md5": _md5(source)}, "on disk")
+    except FetchError as error:
+        raise FetchError(
+            f"{error}: cut off, damaged, or packed by somebody else. If you trust it, unpack it and give the folder"
+        ) from error
+
+
+def _bring_all(root: Path, stage: Path, suffixes: tuple[str, ...], move: bool) -> None:
+    """The files of `root` with these suffixes, but hidden ones: moved where they were unpacked, copied where they are
+    somebody's.
+    """
     for path in sorted(root.rglob("*")):
         inside = path.relative_to(root)
-        if path.is_file() and not any(part.startswith(".") for part in inside.parts):
+        hidden = any(part.startswith(".") for part in inside.parts)
+        if path.name.lower().endswith(suffixes) and not hidden and not path.is_dir():
+            own_file(path, root)
             (stage / inside).parent.mkdir(parents=True, exist_ok=True)
             os.rename(path, stage / inside) if move else shutil.copyfile(path, stage / inside)
 
@@ -267,30 +305,6 @@ def _counts(entry: DatasetEntry, folder: Path) -> dict[str, int]:
     counts = {split: len(getattr(data, split)) for split in SPLITS}
     absent = len(getattr(data, "absent", ()))
     return counts | ({"absent": absent} if absent else {})
-
-
-def _recover(target: Path) -> None:
-    """Clear what a killed run left beside `target`; an old folder that waited during a swap comes back."""
-    old = target.with_name(f".{target.name}.old")
-    if old.exists() and not target.exists():
-        os.rename(old, target)
-    shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(target.with_name(f".{target.name}.partial"), ignore_errors=True)
-
-
-def _swap(stage: Path, target: Path) -> None:
-    """Put `stage` in the place of `target`, which comes back where that fails."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        os.rename(target, old)
-    try:
-        os.rename(stage, target)
-    except OSError:
-        if old.exists():
-            os.rename(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 # --- weights -------------------------------------------------------------------------------------------
@@ -326,60 +340,68 @@ def fetch_release(name: str, base_url: str | None = None, force: bool = False, s
         raise ValueError(f"no release has weights {name!r}; it has {', '.join(released)}")
     files = {"config.json": released[name].config_sha256, "model.safetensors": released[name].sha256}
     target = weights_dir() / name
-    if target.exists() and not force:
+    with locked(target, say):
+        if target.exists() and not force:
+            for file, sha256 in files.items():
+                if not (target / file).is_file():
+                    raise FetchError(f"{target}: no {file}; use force (--force) to replace the folder")
+                verify(target / file, {"sha256": sha256}, f"use force (--force) to replace {target}")
+            return target
+        base = (base_url or release_url()).rstrip("/")
+        say(f"{name}: {base} (about {released[name].size / MIB:.0f} MiB) to {target}")
+        need_room(target.parent, released[name].size)
         for file, sha256 in files.items():
-            if not (target / file).is_file():
-                raise FetchError(f"{target}: no {file}; use force (--force) to replace the folder")
-            verify(target / file, {"sha256": sha256}, f"use force (--force) to replace {target}")
-        return target
-    base = (base_url or release_url()).rstrip("/")
-    say(f"{name}: {base} (about {released[name].size / MIB:.0f} MiB) to {target}")
-    need_room(target.parent, released[name].size)
-    stage = target.with_name(f".{name}.partial")
-    for file, sha256 in files.items():
-        download(f"{base}/{name}.{file}", stage / file, {"sha256": sha256})
-    _swap(stage, target)
+            most = released[name].size + MIB
+            download(f"{base}/{name}.{file}", partial_of(target) / file, {"sha256": sha256}, most=most)
+        swap(partial_of(target), target)
     return target
-
-
-def _check_tensors(entry: Backbone, path: Path, origin: str) -> str:
-    """Read `path` as tensors only (no code of a pickle is run) and count them; returns a line about what was verified."""
-    try:
-        state = read_checkpoint(path)
-    except ValueError as error:
-        raise WrongContentError(f"{origin} -> {path}: not the weights of {entry.name}: {error}") from error
-    count = sum(value.numel() for value in state.values())
-    if (len(state), count) != (entry.tensors, entry.parameters):
-        raise WrongContentError(
-            f"{origin} -> {path}: not the weights of {entry.name}: {len(state)} tensors with {count:,} numbers, expected "
-            f"{entry.tensors} with {entry.parameters:,}"
-        )
-    return f"{len(state)} tensors, {count:,} numbers, as many as there must be (no checksum is published)"
 
 
 def _fetch_checkpoint(entry: Backbone, source: str | Path | None, base_url: str | None, force: bool, say: Say) -> Path:
-    """Bring a checkpoint that its publisher gives out as one file without a checksum; see `fetch`."""
+    """Bring a checkpoint that its publisher gives out as one file; see `fetch`."""
     public = urlsplit(entry.address)
     target = weights_dir() / PurePosixPath(public.path).name
-    if target.exists() and not force:
+    with locked(target, say):
+        if target.exists() and not force:
+            if source is not None:
+                raise FetchError(f"{target} is already there; use force (--force) to replace it")
+            _check_weights(entry, target, "on disk")
+            say(f"{entry.name}: already in {target}, checked: SHA-256 {entry.address_sha256[:16]}...")
+            return target
         if source is not None:
-            raise FetchError(f"{target} is already there; use force (--force) to replace it")
-        say(f"{entry.name}: already in {target}, checked: {_check_tensors(entry, target, 'on disk')}")
-        return target
-    if source is not None:
-        origin = Path(source).expanduser()
-        if not origin.is_file():
-            raise FetchError(f"no such file: {source}")
-        _check_tensors(entry, origin, "on disk")
-        need_room(target.parent, origin.stat().st_size)
-        with writing(target):
-            write_atomically(target, partial(shutil.copyfile, origin))
-    else:
-        url = f"{base_url.rstrip('/')}{public.path}" if base_url else entry.address
-        part = target.with_name(f"{target.name}.part")
-        need_room(target.parent, entry.size - (part.stat().st_size if part.exists() else 0))
-        say(f"{entry.name}: {url} (about {entry.size / MIB:.0f} MiB) to {target.parent}")
-        download(url, target, check=lambda arrived: _check_tensors(entry, arrived, url))
-    counted = f"{entry.tensors} tensors, {entry.parameters:,} numbers (no checksum is published)"
-    say(f"{entry.name}: in {target}, {counted}. Licence: {entry.licence}. Please cite: {entry.citation}")
+            _copy_checkpoint(entry, Path(source).expanduser(), target)
+        else:
+            url = f"{base_url.rstrip('/')}{public.path}" if base_url else entry.address
+            part = target.with_name(f"{target.name}.part")
+            need_room(target.parent, entry.size - (part.stat().st_size if part.exists() else 0))
+            say(f"{entry.name}: {url} (about {entry.size / MIB:.0f} MiB) to {target.parent}")
+            download(url, target, check=lambda arrived: _check_weights(entry, arrived, url), most=_most(entry.size))
+    say(
+        f"{entry.name}: in {target}, SHA-256 {entry.address_sha256[:16]}... as it must be. Licence: {entry.licence}. "
+        f"Please cite: {entry.citation}"
+    )
     return target
+
+
+def _copy_checkpoint(entry: Backbone, origin: Path, target: Path) -> None:
+    if not origin.is_file():
+        raise FetchError(f"no such file: {origin}")
+    _check_weights(entry, origin, "on disk")
+    need_room(target.parent, origin.stat().st_size)
+    stage = partial_of(target)
+    remove(stage)
+    try:
+        with writing(target):
+            shutil.copyfile(origin, stage)
+        _check_weights(entry, stage, str(origin))
+        os.replace(stage, target)
+    finally:
+        remove(stage)
+
+
+def _check_weights(entry: Backbone, path: Path, origin: str) -> None:
+    """Raises WrongContentError unless `path` has the bytes that are known; nothing in it is read as weights before that."""
+    try:
+        verify(path, {"sha256": entry.address_sha256}, origin)
+    except WrongContentError as error:
+        raise WrongContentError(f"{error}: not the weights of {entry.name}, or a damaged copy") from error

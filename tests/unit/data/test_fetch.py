@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from local_server import Server
+from local_server import Server, names
 from PIL import Image
 
 from textdiff.base.checkpoints import read_json
@@ -81,7 +81,7 @@ def test_monuseg_over_http(server, monuseg, home):
     assert target == home / "data" / "MoNuSeg"
     assert [case.caption for case in read_split(target / "Test_Folder")] == ["text"]
     assert json.loads((target / "SOURCE.json").read_text())["verified"] is True
-    assert sorted(p.name for p in target.parent.iterdir()) == ["MoNuSeg"] and not any((home / "cache").rglob("*.tif"))
+    assert names(target.parent) == ["MoNuSeg"] and not any((home / "cache").rglob("*.tif"))
     asked = len(server.asked)
     assert fetch("monuseg", base_url=server.url, say=quiet) == target and len(server.asked) == asked
 
@@ -120,7 +120,7 @@ def test_altered_file_is_named_with_the_expected_hash_and_the_old_folder_stays(m
     with pytest.raises(FetchError, match=f"x y.png: .*expected ({expected}|[0-9]+)"):
         fetch("monuseg", source=monuseg, force=True, say=quiet)
     assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
-    assert [p.name for p in target.parent.iterdir()] == ["MoNuSeg"]
+    assert names(target.parent) == ["MoNuSeg"]
 
 
 def test_existing_folder_is_checked_and_only_replaced_by_force(monuseg):
@@ -139,7 +139,7 @@ def test_kill_during_the_swap_is_mended_by_the_next_run(monuseg):
     target.rename(target.with_name(".MoNuSeg.old"))
     target.with_name(".MoNuSeg.partial").mkdir()
     assert fetch("monuseg", say=quiet) == target
-    assert [p.name for p in target.parent.iterdir()] == ["MoNuSeg"]
+    assert names(target.parent) == ["MoNuSeg"]
 
 
 def test_full_disk_during_conversion_keeps_the_old_folder(monuseg, monkeypatch):
@@ -152,7 +152,7 @@ def test_full_disk_during_conversion_keeps_the_old_folder(monuseg, monkeypatch):
     with pytest.raises(DiskFullError, match="disk full"):
         fetch("monuseg", source=monuseg, force=True, say=quiet)
     assert len(read_split(target / "Train_Folder")) == 1
-    assert [p.name for p in target.parent.iterdir()] == ["MoNuSeg"]
+    assert names(target.parent) == ["MoNuSeg"]
 
 
 def test_too_little_room_is_said_before_the_work(monuseg, monkeypatch):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from local_server import names as inside
 from msd_files import msd
 
 from textdiff.data import fetch as fetching
@@ -53,10 +54,6 @@ def quiet(*_):
 def number_of_cases() -> int:
     data = load_volumes("hippocampus")
     return len(data.train + data.val + data.test)
-
-
-def inside(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_addresses_and_sums_are_monais():

@@ -1,6 +1,7 @@
 """QaTa-COV19 as SGSeg's repository holds it in, LViT's folder layout out.
 
-In: images/<split>/{images,masks} and prompts/annotation.json. Every caption, and a sample of the pictures, is verified.
+In: images/<split>/{images,masks} and prompts/annotation.json. Every caption, and a sample of the pictures, is verified; file
+names in it are names and no paths.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from textdiff.base.limits import need_bytes
+from textdiff.data.archives import own_file, plain_name
 from textdiff.data.cases import picture_size
 from textdiff.data.download import FetchError, verify
 from textdiff.data.images.lvit import match_key
@@ -23,13 +26,15 @@ def convert(root: Path, stage: Path, manifest: Mapping[str, Any]) -> None:
     """Write the data set at `root` to `stage` in LViT's layout.
 
     Args:
-        manifest: {"cases": {split: number}, "captions_sha256": {split: hex}, "files": {path: what `verify` takes}}.
+        manifest: {"cases": {split: number}, "captions_sha256": {split: hex}, "rows_sha256": {split: [first 12 digits]},
+            "files": {path: what `verify` takes}}. Where only some rows of a split are known, the others have no caption
+            that no known row has.
 
     Raises FetchError that names the split or the file which is not as the manifest says.
     """
     import pandas as pd
 
-    rows = _read_captions(root / "prompts" / "annotation.json", manifest)
+    rows = _read_captions(root / "prompts" / "annotation.json", root, manifest)
     known = {path.lower(): expected for path, expected in manifest["files"].items()}
     for split, lvit_split in LVIT_SPLITS.items():
         folder = stage / f"{lvit_split}_Folder"
@@ -41,6 +46,7 @@ def convert(root: Path, stage: Path, manifest: Mapping[str, Any]) -> None:
                 origin = pictures.get(match_key(mask_name))
                 if origin is None:
                     raise FetchError(f"{root}: missing images/{split}/{kind}/{name}, which the captions name")
+                own_file(origin, root)
                 verify(origin, known.get(f"images/{split}/{kind}/{name}".lower(), {}), str(root))
                 picture_size(origin)
                 shutil.copyfile(origin, folder / subfolder / name)
@@ -48,21 +54,47 @@ def convert(root: Path, stage: Path, manifest: Mapping[str, Any]) -> None:
         table.to_excel(folder / f"{lvit_split}_text.xlsx", index=False)
 
 
-def _read_captions(path: Path, manifest: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+Row = tuple[str, str]
+
+
+def _read_captions(path: Path, root: Path, manifest: Mapping[str, Any]) -> dict[str, list[Row]]:
     """Split -> rows (mask's file name, caption), as many and the very ones that the manifest knows."""
     try:
+        need_bytes(20 * own_file(path, root).stat().st_size, path, "the captions")
         annotation = json.loads(path.read_text(encoding="utf-8"))
-        rows = {split: [(row["image_path"], row["caption"]) for row in annotation[split]] for split in LVIT_SPLITS}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        rows = {split: [(row["image_path"], row["caption"] + "") for row in annotation[split]] for split in LVIT_SPLITS}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise FetchError(f"{path}: cannot read the captions: {error!r}") from error
-    for split, expected in manifest["cases"].items():
-        if len(rows[split]) != expected:
-            raise FetchError(f"{path}: {len(rows[split])} captions in split {split!r}, expected {expected}")
-    for split, expected in manifest["captions_sha256"].items():
-        lines = "\n".join(sorted(f"{image}\t{caption}" for image, caption in rows[split]))
-        if (found := hashlib.sha256(lines.encode()).hexdigest()) != expected:
-            raise FetchError(f"{path}: SHA-256 of the captions of split {split!r} is {found}, expected {expected}")
+    for split, some in rows.items():
+        names = [match_key(plain_name(name, (".png",), f"{path}, split {split!r}")) for name, _ in some]
+        if len(set(names)) < len(names):
+            raise FetchError(f"{path}: two captions for one image in split {split!r}")
+        if len(some) != (expected := manifest["cases"].get(split, len(some))):
+            raise FetchError(f"{path}: {len(some)} captions in split {split!r}, expected {expected}")
+    _verify_rows(path, rows, manifest)
     return rows
+
+
+def _verify_rows(path: Path, rows: Mapping[str, list[Row]], manifest: Mapping[str, Any]) -> None:
+    lines = {split: [f"{image}\t{caption}" for image, caption in some] for split, some in rows.items()}
+    known: set[str] = set()
+    for split, expected in manifest["captions_sha256"].items():
+        if (found := _sha256("\n".join(sorted(lines[split])))) != expected:
+            raise FetchError(f"{path}: SHA-256 of the captions of split {split!r} is {found}, expected {expected}")
+        known |= {caption for _, caption in rows[split]}
+    for split, digests in manifest.get("rows_sha256", {}).items():
+        by_digest = {_sha256(line)[:12]: row for line, row in zip(lines[split], rows[split], strict=True)}
+        if missing := set(digests) - by_digest.keys():
+            raise FetchError(
+                f"{path}: {len(missing)} rows of split {split!r} are not as published, SHA-256 {min(missing)}"
+            )
+        known |= {by_digest[digest][1] for digest in digests}
+        if new := sorted({caption for _, caption in rows[split]} - known):
+            raise FetchError(f"{path}: split {split!r} has a caption that is not published, {ascii(new[0])[:200]}")
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _by_key(folder: Path) -> dict[str, Path]:
