@@ -1,9 +1,11 @@
-"""A web server on this machine that can break off, refuse and remember: what downloads are tested against."""
+"""Web servers on this machine that break off, refuse, remember and lie: what downloads are tested against."""
 
 from __future__ import annotations
 
 import http.server
+import socketserver
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -54,3 +56,44 @@ class Server:
     def close(self):
         self.http.shutdown()
         self.http.server_close()
+
+
+class HostileServer:
+    """A server that reads a request and then writes to the line whatever `answer` gives, piece by piece, until it is hung up.
+
+    answer: the request's head -> pieces of bytes; a number in the place of a piece is a pause in seconds.
+    """
+
+    def __init__(self, answer: Callable[[str], object]):
+        self.asked: list[str] = []
+        self.sent = 0
+        over = self.over = threading.Event()
+        outer = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self):
+                head = b""
+                while line := self.rfile.readline():
+                    head += line
+                    if line == b"\r\n":
+                        break
+                outer.asked.append(head.decode("latin-1"))
+                for piece in answer(outer.asked[-1]):
+                    if isinstance(piece, bytes):
+                        outer.sent += len(piece)
+                        try:
+                            self.wfile.write(piece)
+                        except OSError:
+                            return
+                    elif over.wait(piece):
+                        return
+
+        socketserver.ThreadingTCPServer.daemon_threads = True
+        self.tcp = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.tcp.server_address[1]}"
+        threading.Thread(target=self.tcp.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def close(self):
+        self.over.set()
+        self.tcp.shutdown()
+        self.tcp.server_close()

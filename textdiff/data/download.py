@@ -166,14 +166,23 @@ def _answer(url: str, headers: Mapping[str, str], watch: _Watch) -> HTTPResponse
             error.close()
             if error.code not in (301, 302, 303, 307, 308):
                 raise
-            following = urljoin(url, error.headers.get("Location", ""))
+            url = _led(url, error.headers.get("Location", ""))
         except ValueError as error:
             raise FetchError(f"{url}: no address of the web ({error})") from error
-        allowed = ("https",) if urlsplit(url).scheme == "https" else ("http", "https")
-        if urlsplit(following).scheme not in allowed:
-            raise FetchError(f"{url}: redirected to {ascii(following)[:200]}, which is not {' or '.join(allowed)}")
-        url = following
     raise FetchError(f"{url}: redirected more than {MOST_REDIRECTIONS} times")
+
+
+def _led(url: str, location: str) -> str:
+    """Where a redirection leads. Raises FetchError where that is out of the web, or from https to http."""
+    allowed = ("https",) if urlsplit(url).scheme == "https" else ("http", "https")
+    try:
+        following = urljoin(url, location)
+        known = urlsplit(following).scheme in allowed
+    except ValueError:
+        known = False
+    if not known:
+        raise FetchError(f"{url}: redirected to {ascii(location)[:200]}, which is not {' or '.join(allowed)}")
+    return following
 
 
 def _request(url: str, part: Path, timeout: float, most: int) -> None:

@@ -80,6 +80,7 @@ def fetch(
     entry, from_where = _fetchable(name)
     target = data_dir() / entry.folders[0]
     with locked(target, say):
+        remove(partial_of(target))
         if target.exists() and not force:
             return _kept(name, target, source, say)
         if source is not None and not Path(source).expanduser().exists():
@@ -126,7 +127,6 @@ def _bring(
 def _make(entry: DatasetEntry, from_where: GitHub | Decathlon, origin: Path, target: Path) -> dict[str, int]:
     """Put a verified data set made out of an archive or folder in the place of `target`."""
     stage = partial_of(target)
-    remove(stage)
     try:
         with writing(stage):
             counts = _install(entry, from_where, origin, stage)
