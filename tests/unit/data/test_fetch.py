@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -238,6 +239,74 @@ def test_qata_defects_are_named(sgseg):
     (sgseg / "data" / "QaTa" / "images" / "valid" / "masks" / "mask_sub-s11_dx.png").unlink()
     with pytest.raises(FetchError, match=r"missing images/valid/masks/mask_sub-s11_dx\.png"):
         fetch("qata", source=sgseg, say=quiet)
+
+
+PROGRAM = "import os; open(os.environ['EVIDENCE'], 'w')"
+
+
+@pytest.mark.parametrize(
+    "name", ["{home}/sitecustomize.py", "../../../sitecustomize.py", "sitecustomize.py", "{home}/x.png", "../x.png", 7]
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_row_of_the_captions_writes_nothing_elsewhere(sgseg, home, name, split):
+    """A picture's name in the captions is where it is written to: a path there would put a program wherever it likes."""
+    name = name.format(home=home) if isinstance(name, str) else name
+    root = sgseg / "data" / "QaTa"
+    table = root / "prompts" / "annotation.json"
+    rows = json.loads(table.read_text())
+    rows[split][1]["image_path"] = name
+    table.write_text(json.dumps(rows))
+    for kind in ("images", "masks"):
+        picture_bytes(root / "images" / split / kind / "sitecustomize.png", 1, mask=True)
+        (root / "images" / split / kind / "sitecustomize.py.png").write_text(PROGRAM)
+    before = sorted(home.rglob("*"))
+    with pytest.raises(FetchError, match=r"split '(train|test)': .* is not the plain name of a file"):
+        fetch("qata", source=sgseg, say=quiet)
+    added = set(home.rglob("*")) - set(before) - {home / "data", home / "data" / ".QaTa-COV19.lock"}
+    assert not added
+
+
+def test_captions_that_nobody_published_are_refused(sgseg, home, monkeypatch):
+    """Of test some rows are known by hash; the others have a caption that is known from these or from train."""
+    table = sgseg / "data" / "QaTa" / "prompts" / "annotation.json"
+    rows = json.loads(table.read_text())
+    first = f"{rows['test'][0]['image_path']}\t{CAPTION}"
+    content = read_json(home / "qata.json")
+    content["rows_sha256"] = {"test": [hashlib.sha256(first.encode()).hexdigest()[:12]]}
+    (home / "qata.json").write_text(json.dumps(content))
+    for number, caption, said in (
+        (1, "=cmd|' /c calc'!A0", "not published"),
+        (0, CAPTION + " ", "1 rows of split 'test'"),
+    ):
+        changed = json.loads(json.dumps(rows))
+        changed["test"][number]["caption"] = caption
+        table.write_text(json.dumps(changed))
+        with pytest.raises(FetchError, match=said):
+            fetch("qata", source=sgseg, say=quiet)
+    for broken in ("[" * 100_000, '{"train": [{"image_path": "a.png", "caption": {}}]}', "\ud800"):
+        table.write_bytes(broken.encode("utf-8", "surrogatepass"))
+        with pytest.raises(FetchError, match="cannot read the captions"):
+            fetch("qata", source=sgseg, say=quiet)
+    table.write_text(json.dumps({split: some * 2 for split, some in rows.items()}))
+    with pytest.raises(FetchError, match="two captions for one image"):
+        fetch("qata", source=sgseg, say=quiet)
+    table.write_text(json.dumps(rows))
+    assert fetch("qata", source=sgseg, say=quiet).is_dir()
+
+
+def test_a_picture_of_a_folder_that_is_a_link_out_or_a_pipe_is_not_read(sgseg, monuseg, home):
+    private = home / "private.png"
+    picture_bytes(private, 5, mask=True)
+    for path, name in (
+        (sgseg / "data" / "QaTa" / "images" / "test" / "masks" / "mask_sub-s21_dx.png", "qata"),
+        (monuseg / "Val_Folder" / "img" / "x y.tif", "monuseg"),
+    ):
+        for make, said in ((lambda at: at.symlink_to(private), "leads out"), (os.mkfifo, "no regular file|missing")):
+            path.unlink()
+            make(path)
+            with pytest.raises(FetchError, match=said):
+                fetch(name, source=sgseg if name == "qata" else monuseg, say=quiet)
+            assert names(home / "data") == []
 
 
 def test_monuseg_is_not_taken_for_qata(monuseg, sgseg):

@@ -111,6 +111,71 @@ def test_from_disk(home, origin, packed):
     assert len(inside(target / "labelsTr")) == 5 and len(inside(origin / "imagesTr")) == 6  # the origin stays whole
 
 
+def packed(home: Path, origin: Path, *more: tarfile.TarInfo) -> bytes:
+    """The task as a tar, dataset.json last, with more members after that."""
+    parts = sorted(path for path in origin.iterdir() if path.name != "dataset.json")
+    with tarfile.open(home / "again.tar", "w") as tar:
+        for path in (*parts, origin / "dataset.json"):
+            tar.add(path, f"{FOLDER}/{path.name}")
+        for info in more:
+            tar.addfile(info)
+    return (home / "again.tar").read_bytes()
+
+
+def known_by_md5(monkeypatch, archive: Path) -> None:
+    from monai.apps import DecathlonDataset
+
+    monkeypatch.setitem(DecathlonDataset.md5, FOLDER, digest(archive, "md5"))
+
+
+def test_a_tar_cut_at_any_header_is_refused(home, origin, monkeypatch):
+    """By its MD5; and where that were known, by its missing end."""
+    content = packed(home, origin)
+    with tarfile.open(home / "again.tar") as tar:
+        heads = [info.offset for info in tar] + [tar.offset]
+    for number, place in enumerate(heads[1:]):
+        cut = home / f"cut_{number}.tar"
+        cut.write_bytes(content[:place])
+        with pytest.raises(FetchError, match="md5 is .*unpack it and give the folder"):
+            fetch("hippocampus", source=cut, say=quiet)
+        with monkeypatch.context() as patched:
+            known_by_md5(patched, cut)
+            with pytest.raises(FetchError, match="cut off or damaged at a header"):
+                fetch("hippocampus", source=cut, say=quiet)
+        assert inside(home / "data") == []
+    assert len(heads) > 10
+
+
+def test_a_folder_without_the_list_of_its_cases_is_refused(home, origin):
+    (origin / "dataset.json").unlink()
+    with pytest.raises(FetchError, match=r"no dataset\.json, so that nothing says which cases"):
+        fetch("hippocampus", source=origin, say=quiet)
+
+
+def test_a_link_that_leads_out_only_after_the_move_is_never_there(home, origin, monkeypatch):
+    """From where it is unpacked "../../private" stays inside; from where the data set comes to lie it would not."""
+    (home / "data").mkdir()
+    (home / "data" / "private.nii.gz").write_bytes((origin / "labelsTr" / "case_0.nii.gz").read_bytes())
+    link = tarfile.TarInfo(f"{FOLDER}/labelsTr/case_0.nii.gz")
+    link.type, link.linkname = tarfile.SYMTYPE, "../../private.nii.gz"
+    (origin / "labelsTr" / "case_0.nii.gz").unlink()
+    packed(home, origin, link)
+    known_by_md5(monkeypatch, home / "again.tar")
+    with pytest.raises(FetchError, match="a link or device stands in the place of a file"):
+        fetch("hippocampus", source=home / "again.tar", say=quiet)
+    (origin / "labelsTr" / "case_0.nii.gz").symlink_to(home / "data" / "private.nii.gz")
+    with pytest.raises(FetchError, match="is a link that leads out of the data set"):
+        fetch("hippocampus", source=origin, say=quiet)
+    assert inside(home / "data") == ["private.nii.gz"]
+
+
+def test_programs_are_not_brought_along(home, origin):
+    (origin / "sitecustomize.py").write_text("raise SystemExit")
+    (origin / "imagesTr" / "run.sh").write_text("exit")
+    target = fetch("hippocampus", source=origin, say=quiet)
+    assert not list(target.rglob("*.py")) and not list(target.rglob("*.sh"))
+
+
 def test_a_folder_that_lacks_a_file_is_refused(home, origin):
     (origin / "labelsTr" / "case_3.nii.gz").unlink()
     with pytest.raises(FetchError, match="not whole: case 'case_3': .* has no label map"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import random
 from dataclasses import replace
 from email.message import Message
 from types import SimpleNamespace
@@ -92,6 +93,17 @@ def test_what_does_not_fit_is_refused_and_an_old_file_stays(server, home, whole,
     with pytest.raises(WrongContentError, match=f"(?s){PATH}.*not the weights of openai_256"):
         fetch("openai_256", base_url=server.url, force=True, say=quiet)
     assert names(home) == [NAME] and (home / NAME).read_bytes() == whole and not evidence.exists()
+
+
+def test_any_flipped_bit_is_noticed(server, home, whole):
+    draw = random.Random(0)
+    for _ in range(60):
+        place = draw.randrange(len(whole))
+        flipped = bytes([whole[place] ^ (1 << draw.randrange(8))])
+        server.files[PATH] = whole[:place] + flipped + whole[place + 1 :]
+        with pytest.raises(WrongContentError, match="not the weights of openai_256"):
+            fetch("openai_256", base_url=server.url, say=quiet)
+    assert names(home) == []
 
 
 def test_a_file_already_on_disk(home, whole, tmp_path):
