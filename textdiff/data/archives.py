@@ -66,7 +66,7 @@ def unpack(archive: Path, folder: Path, suffixes: Sequence[str], most: int) -> N
     the same bytes, the first is written.
 
     Args:
-        most: bytes that all members together may have.
+        most: bytes that may be unpacked, those of a tar that are only passed over included.
 
     Raises FetchError, after which `folder` is to be thrown away: no archive, a damaged or cut one, a path that leads
     elsewhere, a link or device in a file's place, two files of one name, or more bytes or members than allowed.
@@ -74,8 +74,16 @@ def unpack(archive: Path, folder: Path, suffixes: Sequence[str], most: int) -> N
     try:
         with writing(folder):
             known: dict[str, Path] = {}
-            for member in _counted(archive, most):
-                if parts := _wanted(member, suffixes, archive):
+            taken = 0
+            for number, member in enumerate(_members(archive), start=1):
+                parts = _wanted(member, suffixes, archive)
+                taken += member.size if parts or member.passed else 0
+                if number > MOST_MEMBERS or taken > most or member.size < 0:
+                    raise FetchError(
+                        f"{archive}: refused: at member {number} it has {taken / MIB:.0f} MiB, and such an archive has at "
+                        f"most {most / MIB:.0f} MiB in {MOST_MEMBERS} members. If it is right, unpack it and give the folder"
+                    )
+                if parts:
                     _write(member, folder.joinpath(*parts), known, archive)
     except FetchError:
         raise
@@ -88,20 +96,8 @@ class _Member:
     name: str
     size: int  # bytes, as announced
     kind: str  # "file", "folder" or "other"
+    passed: bool  # its bytes are unpacked even where it is left
     open: Callable[[], IO[bytes] | None]
-
-
-def _counted(archive: Path, most: int) -> Iterator[_Member]:
-    """The members, as long as they are few enough and small enough together."""
-    taken = 0
-    for number, member in enumerate(_members(archive), start=1):
-        taken += max(member.size, 0)
-        if number > MOST_MEMBERS or taken > most or member.size < 0:
-            raise FetchError(
-                f"{archive}: refused: at member {number} it holds {taken / MIB:.0f} MiB, and what is expected of it is at "
-                f"most {most / MIB:.0f} MiB in {MOST_MEMBERS} members"
-            )
-        yield member
 
 
 def _wanted(member: _Member, suffixes: Sequence[str], archive: Path) -> list[str]:
@@ -158,7 +154,7 @@ def _members(archive: Path) -> Iterator[_Member]:
     with tar:
         for info in tar:
             kind = "file" if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) else "folder" if info.isdir() else "other"
-            yield _Member(info.name, info.size, kind, partial(tar.extractfile, info))
+            yield _Member(info.name, info.size, kind, True, partial(tar.extractfile, info))
 
 
 def _zip_members(archive: Path) -> Iterator[_Member]:
@@ -172,7 +168,7 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
         for info in packed.infolist():
             form = stat.S_IFMT(info.external_attr >> 16)
             kind = "folder" if info.is_dir() else "file" if form in (0, stat.S_IFREG) else "other"
-            yield _Member(info.filename, info.file_size, kind, partial(packed.open, info))
+            yield _Member(info.filename, info.file_size, kind, False, partial(packed.open, info))
 
 
 class _StrictInfo(tarfile.TarInfo):

@@ -113,10 +113,9 @@ class _Watch:
         before, began = 0, False
         while not self._over.wait(self.seconds):
             enough = self.received - before >= LEAST_PACE * self.seconds or (self.response is not None and not began)
-            if not enough:
+            if not enough or self.hung_up:  # again and again: a line that is only being made cannot be hung up yet
                 self.hung_up = True
                 self._hang_up()
-                return
             before, began = self.received, self.response is not None
 
     def _hang_up(self) -> None:
@@ -211,7 +210,7 @@ def _refused(url: str, error: urllib.error.HTTPError, part: Path, start: int) ->
     if error.code == 416 and start:
         total = error.headers.get("Content-Range", "").removeprefix("bytes */")
         if total and total != str(start):  # the file is another one than that which `part` began
-            part.unlink()
+            _drop(part)
             raise ConnectionError(said) from error
         return  # nothing left to send: whether `part` is whole is for the check to say
     if error.code in (416, 429, 500, 502, 503, 504):
@@ -280,7 +279,8 @@ def _noted(part: Path) -> dict[str, str]:
 def _version(response: HTTPResponse) -> str:
     """What stands for the bytes of a file as a server has it: its ETag, unless it is a weak one, else its date; or ""."""
     tag = response.headers.get("ETag", "")
-    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
+    version = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
+    return version if version.isascii() and version.isprintable() else ""
 
 
 def _drop(part: Path) -> None:
@@ -330,7 +330,7 @@ def download(
             os.replace(part, path)
             _drop(part)
             return path
-        except (HTTPException, OSError) as error:
+        except (HTTPException, OSError, ValueError) as error:  # the last for numbers in an answer that are none
             trouble = error
             if attempt + 1 < attempts:
                 time.sleep(min(2**attempt, 8) * 0.25)
