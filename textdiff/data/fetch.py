@@ -242,7 +242,7 @@ def _verified(root: Path, source: GitHub) -> Iterator[tuple[str, Path]]:
             file = find_entry(file, part) or file / part
         if not file.is_file():
             raise FetchError(f"{root}: missing {path} (expected git blob {expected['git_blob']})")
-        verify(own_file(file, root), expected, str(root))
+        verify(file, expected, str(root))
         yield path, file
 
 
