@@ -25,7 +25,7 @@ from textdiff.data.entries import Decathlon
 from textdiff.data.fetch import address, check, fetch, fetch_release
 from textdiff.data.registry import DATASETS, MODELS, dataset
 
-ROUNDS = int(os.environ.get("TEXTDIFF_CHAOS", "4"))
+ROUNDS = int(os.environ.get("TEXTDIFF_CHAOS", "3"))
 FORKED = multiprocessing.get_context("fork")  # the libraries are loaded once
 PATIENCE = 60.0  # seconds after which something hangs
 
