@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -44,6 +45,7 @@ SchedulerType=sched/builtin
 SchedulerParameters=sched_interval=1
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
 MpiDefault=none
 SwitchType=switch/none
 MinJobAge=600
@@ -72,7 +74,12 @@ def slurm_node(folder: Path, cores: int = 2) -> Iterator[dict[str, str]]:
     conf.write_text(CONF.format(folder=folder, user=getpass.getuser(), ports=_free_ports(2), cores=cores))
     key.write_bytes(os.urandom(128))
     key.chmod(0o600)
-    environment = {**os.environ, "SLURM_CONF": str(conf), "PATH": SBIN}
+    # The plugin for Snakemake takes SLURM_CONF out of the environment before it calls srun
+    (folder / "bin").mkdir()
+    srun = folder / "bin" / "srun"
+    srun.write_text(f'#!/bin/sh\nSLURM_CONF={shlex.quote(str(conf))} exec {shutil.which("srun")} "$@"\n')
+    srun.chmod(0o755)
+    environment = {**os.environ, "SLURM_CONF": str(conf), "PATH": os.pathsep.join([str(srun.parent), SBIN])}
     commands = (
         ["munged", "--foreground", "--force", f"--key-file={key}", f"--socket={folder}/munge.socket"]
         + [f"--pid-file={folder}/munge.pid", f"--log-file={folder}/munge.log", f"--seed-file={folder}/munge.seed"],

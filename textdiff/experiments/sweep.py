@@ -117,9 +117,9 @@ def log_path(config: Config) -> Path:
     return results_dir() / "logs" / f"{config.run_id}.log"
 
 
-def config_text(config: Config) -> str:
-    """The configuration as `textdiff train` reads it."""
-    return json.dumps({"experiment": config.experiment, **config.to_dict()}, indent=2) + "\n"
+def config_text(config: Config, indent: int | None = 2) -> str:
+    """The configuration as `textdiff train` reads it; one line where ``indent`` is None."""
+    return json.dumps({"experiment": config.experiment, **config.to_dict()}, indent=indent) + "\n"
 
 
 def write_config(config: Config) -> Path:
