@@ -11,6 +11,8 @@ import time
 import pytest
 from workflow_grids import Cluster, listed
 
+from textdiff.experiments.records import FILES
+
 pytest.importorskip("snakemake", reason="Snakemake is not installed (pip install '.[cluster]')")
 
 KILLS = int(os.environ.get("TEXTDIFF_CHAOS", "1"))  # how often Snakemake is killed
@@ -63,14 +65,19 @@ def test_after_a_kill_the_next_start_loses_only_what_was_in_flight(tmp_path):
 
 
 def test_a_record_that_comes_while_snakemake_is_at_work_stays(tmp_path):
-    """Only Snakemake is killed; its runs go on without it, and the next start finds what they have made."""
+    """Another sweep has made a run that Snakemake has planned: its job finds the record, and takes nothing away before."""
     grid = Cluster(tmp_path, seeds="0")
-    process = grid.start(dict.fromkeys(grid.ids, "slow"), "--cores", "2")
-    wait_until(process, lambda: len(grid.counts("tried")) == 2)
-    process.kill()
-    code, said = grid.run({}, "--cores", "2")
-    process.communicate()
-    assert code == 0 and grid.counts("tried") == dict.fromkeys(grid.ids, 1), said
+    process = grid.start(dict.fromkeys(grid.ids, "slow"), "--cores", "1")
+    wait_until(process, lambda: len(grid.counts("tried")) == 1)
+    (other,) = (config for config in grid.configs if config.run_id not in grid.counts("tried"))
+    record = tmp_path / "records" / other.experiment / other.run_id
+    (record / "figures").mkdir(parents=True)
+    for name in FILES:
+        (record / name).write_text('{"test/dice": 1}')
+    said, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0 and "2 done" in said, said
+    assert other.run_id not in grid.counts("tried")
+    assert all((record / name).read_text() == '{"test/dice": 1}' for name in FILES)
 
 
 def wait_until(process: subprocess.Popen[str], ready) -> None:
