@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def plan(grid: Grid) -> list[Planned]:
 
     Raises ValueError that lists all rows which are not possible, here or anywhere.
     """
-    _all_pass([(row.label, lambda row=row: grid.configs(row)) for row in grid.rows], f"grid {grid.name}")
+    _all_pass([(row.label, partial(grid.configs, row)) for row in grid.rows], f"grid {grid.name}")
     labels: dict[str, str] = {}
     for row in grid.rows:
         for config in grid.configs(row):
@@ -78,8 +79,8 @@ def plan(grid: Grid) -> list[Planned]:
     planned = [Planned(config, labels[config.run_id], state_of(config)) for config in grid.all()]
     # Raises where this machine lacks what it names
     waiting = [one for one in planned if one.state == TO_RUN]
-    again = [(one.row, lambda one=one: type(one.config).from_params(**one.config.to_dict())) for one in waiting]
-    _all_pass(again, f"grid {grid.name}")
+    here = [(one.row, partial(type(one.config).from_params, **one.config.to_dict())) for one in waiting]
+    _all_pass(here, f"grid {grid.name}")
     return planned
 
 
