@@ -359,7 +359,9 @@ def bundle(
     words = [name, *(word for one in parameters or [] for word in ("-p", one))]
     words += [word for one in changes or [] for word in ("--set", one)]
     words += [*(("--seeds", seeds) if seeds else ()), *(("--rows", rows) if rows else ())]
-    planned = runs.plan(read_grid(name, read_assignments(parameters or []), seeds, rows, read_assignments(changes or [])))
+    planned = runs.plan(
+        read_grid(name, read_assignments(parameters or []), seeds, rows, read_assignments(changes or []))
+    )
     bundling.bundle(planned, words, out, part_mb, wheels, lambda line: typer.echo(line, err=True))
     typer.echo(out)
 
