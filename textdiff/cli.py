@@ -297,6 +297,7 @@ def sweep(
         typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the run notebook (13, 22) in all runs."),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Runs at the same time.")] = 1,
+    retries: Annotated[int, typer.Option(help="How often a run that failed is tried again.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the runs.")] = False,
 ) -> None:
     """Make all runs of a table that have no record yet, each in a process of its own; one that fails does not stop the rest.
@@ -305,18 +306,22 @@ def sweep(
     """
     from textdiff.experiments import sweep as runs
 
-    planned = runs.plan(asked_grid(name, parameters, seeds, rows, changes))
+    grid = read_grid(name, read_assignments(parameters or []), seeds, rows, read_assignments(changes or []))
+    planned = runs.plan(grid)
     if dry_run:
         typer.echo(runs.described(planned))
         return
+    runs.check(planned)
     _end_as_ctrl_c("SIGTERM", "SIGHUP")
     try:
-        outcomes = runs.sweep(planned, jobs, typer.echo)
+        outcomes = runs.sweep(planned, jobs, typer.echo, retries, runs.table_path(grid))
     except KeyboardInterrupt:
         typer.echo("stopped: finished runs are recorded, and the same command goes on from here", err=True)
         raise typer.Exit(130) from None
     typer.echo(runs.summary(outcomes))
-    if any(outcome.state == "failed" for outcome in outcomes):
+    typer.echo(f"table:  {runs.table_path(grid)}")
+    if command := runs.again(outcomes):
+        typer.echo(f"again:  {command}")
         raise typer.Exit(1)
 
 
@@ -354,7 +359,9 @@ def bundle(
     words = [name, *(word for one in parameters or [] for word in ("-p", one))]
     words += [word for one in changes or [] for word in ("--set", one)]
     words += [*(("--seeds", seeds) if seeds else ()), *(("--rows", rows) if rows else ())]
-    planned = runs.plan(asked_grid(name, parameters, seeds, rows, changes))
+    planned = runs.plan(
+        read_grid(name, read_assignments(parameters or []), seeds, rows, read_assignments(changes or []))
+    )
     bundling.bundle(planned, words, out, part_mb, wheels, lambda line: typer.echo(line, err=True))
     typer.echo(out)
 
@@ -399,26 +406,22 @@ def read_assignments(words: list[str]) -> dict[str, str]:
     return pairs
 
 
-def asked_grid(
-    name: str, parameters: list[str] | None, seeds: str | None, rows: str | None, changes: list[str] | None
+def read_grid(
+    name: str,
+    parameters: dict[str, str],
+    seeds: str | None = None,
+    rows: str | None = None,
+    changes: dict[str, str] | None = None,
 ) -> Grid:
-    """The grid of the words that `sweep` and `bundle` share."""
-    from textdiff.experiments.sweep import split_labels
+    """The grid that the words of a command mean, here and in workflow/Snakefile.
 
-    grid = read_grid(name, read_assignments(parameters or []), seeds)
-    if changes:
-        grid = grid.changed(typed(grid.kind, read_assignments(changes)))
-    return grid.only(split_labels(rows, grid)) if rows else grid
-
-
-def read_grid(name: str, parameters: dict[str, str], seeds: str | None) -> Grid:
-    """The grid of a name, of dataset=..., and of seeds such as "0,1,2" (None: the grid's own).
-
-    Raises ValueError naming what there is: grids, data sets.
+    dataset=... in ``parameters``; ``seeds`` such as "0,1,2" (None: the grid's own); ``rows``: labels of those that are wanted
+    (None: all); ``changes``: parameters of all runs. Raises ValueError naming what there is: grids, data sets, rows, parameters.
     """
     from textdiff.base.parsing import numbers
     from textdiff.data import registry
     from textdiff.experiments.grids import grid
+    from textdiff.experiments.sweep import split_labels
 
     for given in parameters:
         if given != "dataset":
@@ -431,7 +434,10 @@ def read_grid(name: str, parameters: dict[str, str], seeds: str | None) -> Grid:
     draws = None if seeds is None else numbers(seeds)
     if draws == ():
         raise ValueError("--seeds needs at least one number, such as 0,1,2")
-    return grid(name, parameters["dataset"], draws)
+    table = grid(name, parameters["dataset"], draws)
+    if changes:
+        table = table.changed(typed(table.kind, changes))
+    return table.only(split_labels(rows, table)) if rows else table
 
 
 def typed(kind: type[Config], given: dict[str, str]) -> dict[str, Any]:

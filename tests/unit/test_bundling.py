@@ -147,7 +147,7 @@ def test_data_and_weights_of_rows_are_packed_under_the_names_that_rows_use(tmp_p
 def bundling_plan(dataset, rows):
     from textdiff.experiments.sweep import plan
 
-    return plan(cli.asked_grid("comparison", [f"dataset={dataset}"], "3", rows, None))
+    return plan(cli.read_grid("comparison", {"dataset": dataset}, "3", rows))
 
 
 def test_the_script_is_the_one_that_is_packed(bundle):

@@ -491,8 +491,8 @@ def swept(monkeypatch, tmp_path):
     monkeypatch.setattr(cli, "_end_as_ctrl_c", lambda *names: None)  # the tests' own process
     seen = {"ends": "done"}
 
-    def stand_in(planned, jobs, report):
-        seen.update(planned=planned, jobs=jobs)
+    def stand_in(planned, jobs, report, retries, table):
+        seen.update(planned=planned, jobs=jobs, retries=retries, table=table)
         if seen["ends"] == "stopped":
             raise KeyboardInterrupt
         return [sweep.Outcome(one, seen["ends"]) for one in planned]
@@ -505,9 +505,15 @@ SWEEP = ("sweep", "comparison", "-p", "dataset=nuclei_phantoms", "--rows", "Text
 
 
 def test_sweep_passes_on_what_it_is_given(swept):
-    result = invoke(*SWEEP, "--seeds", "3,4", "--set", "iterations=7", "--set", "weight_decay=1e-4", "--jobs", 2)
+    result = invoke(
+        *SWEEP, "--seeds", "3,4", "--set", "iterations=7", "--set", "weight_decay=1e-4", "--jobs", 2, "--retries", 3
+    )
     assert result.exit_code == 0, result.output
-    assert "2 done, 0 skipped, 0 failed" in result.output and swept["jobs"] == 2
+    assert "2 done, 0 skipped, 0 failed" in result.output and (swept["jobs"], swept["retries"]) == (2, 3)
+    assert (
+        swept["table"].parts[-2:] == ("tables", "comparison-nuclei_phantoms.csv")
+        and str(swept["table"]) in result.output
+    )
     configs = [one.config for one in swept["planned"]]
     assert [(c.seed, c.iterations, c.weight_decay, c.model) for c in configs] == [
         (3, 7, 1e-4, "textdiff"),
@@ -518,8 +524,14 @@ def test_sweep_passes_on_what_it_is_given(swept):
 def test_sweep_with_a_failed_run_ends_in_one(swept):
     swept["ends"] = "failed"
     result = invoke(*SWEEP)
-    assert result.exit_code == 1
-    assert f"failed: {swept['planned'][0].config.run_id}" in result.output
+    assert result.exit_code == 1 and swept["retries"] == 1
+    assert f"failed: {swept['planned'][0].config.run_id}" in result.output and "again:  textdiff train" in result.output
+
+
+def test_sweep_looks_for_what_all_runs_read_first(swept, monkeypatch, tmp_path):
+    monkeypatch.setenv("TEXTDIFF_DATA", str(tmp_path / "nowhere"))
+    result = invoke("sweep", "ablation", "-p", "dataset=monuseg")
+    assert result.exit_code == 2 and "fetch monuseg" in result.stderr and "planned" not in swept
 
 
 def test_a_stopped_sweep_says_how_to_go_on(swept):

@@ -1,14 +1,17 @@
 """All runs of a table. In: a grid (:mod:`textdiff.experiments.grids`). Out: a record per run, each made in a process of its own.
 
     planned = plan(grid("comparison", "monuseg"))     # which runs, and which of them have a record already
+    check(planned)                                    # data and weights are there, or all that is missing is listed
     outcomes = sweep(planned, jobs=2)                 # the others are made; one that fails does not stop the rest
 
 What a process said is kept as <results>/logs/<run id>.log. A sweep that was stopped goes on where it was when it is started
-again: finished runs have their record, and the training of an interrupted one has its checkpoint.
+again: finished runs have their record, and the training of an interrupted one has its checkpoint. ``workflow/Snakefile`` makes
+the same plan's runs on many machines; plan, check, table and summary are these.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -16,12 +19,16 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from textdiff.base.files import write_text
+from textdiff.base.files import write_atomically, write_text
 from textdiff.base.paths import results_dir
+from textdiff.data.faults import Fault, few, settle
 from textdiff.experiments.config import Config
 from textdiff.experiments.grids import Grid
 from textdiff.experiments.records import Run, published_dir
@@ -30,6 +37,7 @@ TO_RUN, RECORDED, PUBLISHED = "to run", "recorded", "published"
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 10.0  # between asking a process to end and ending it
 ERROR_LINES = 6
+LOG_END = 64_000  # bytes of a log that are looked at for its last words
 
 
 @dataclass(frozen=True)
@@ -59,16 +67,38 @@ def state_of(config: Config) -> str:
 
 
 def plan(grid: Grid) -> list[Planned]:
-    """The runs of a grid, each once, the first seed of every row first. Raises ValueError for one that is not possible."""
+    """The runs of a grid, each once, the first seed of every row first.
+
+    Raises ValueError that lists all rows which are not possible, here or anywhere.
+    """
+    _all_pass([(row.label, partial(grid.configs, row)) for row in grid.rows], f"grid {grid.name}")
     labels: dict[str, str] = {}
     for row in grid.rows:
         for config in grid.configs(row):
             labels.setdefault(config.run_id, row.label)
     planned = [Planned(config, labels[config.run_id], state_of(config)) for config in grid.all()]
-    for one in planned:
-        if one.state == TO_RUN:
-            type(one.config).from_params(**one.config.to_dict())  # raises where this machine lacks what it names
+    # Raises where this machine lacks what it names
+    waiting = [one for one in planned if one.state == TO_RUN]
+    here = [(one.row, partial(type(one.config).from_params, **one.config.to_dict())) for one in waiting]
+    _all_pass(here, f"grid {grid.name}")
     return planned
+
+
+def check(planned: Sequence[Planned]) -> None:
+    """Looks for the data and weights of all runs without a record. Raises one error that lists everything missing."""
+    waiting = [one for one in planned if one.state == TO_RUN]
+    _all_pass([(one.row, one.config.check_inputs) for one in waiting], "what the runs read")
+
+
+def _all_pass(steps: Iterable[tuple[str, Callable[[], Any]]], what: str) -> None:
+    faults: dict[tuple[str, bool], list[str]] = {}
+    for row, step in steps:
+        try:
+            step()
+        except (ValueError, TypeError, OSError) as error:
+            rows = faults.setdefault((str(error), isinstance(error, FileNotFoundError)), [])
+            rows += [] if row in rows else [row]
+    settle([Fault(text, case=few(rows), missing=missing) for (text, missing), rows in faults.items()], what)
 
 
 def split_labels(text: str, grid: Grid) -> list[str]:
@@ -88,9 +118,9 @@ def log_path(config: Config) -> Path:
     return results_dir() / "logs" / f"{config.run_id}.log"
 
 
-def config_text(config: Config) -> str:
-    """The configuration as `textdiff train` reads it."""
-    return json.dumps({"experiment": config.experiment, **config.to_dict()}, indent=2) + "\n"
+def config_text(config: Config, indent: int | None = 2) -> str:
+    """The configuration as `textdiff train` reads it; one line where ``indent`` is None."""
+    return json.dumps({"experiment": config.experiment, **config.to_dict()}, indent=indent) + "\n"
 
 
 def write_config(config: Config) -> Path:
@@ -103,6 +133,31 @@ def write_config(config: Config) -> Path:
 def train_command(path: Path) -> list[str]:
     """The words that make the run of a configuration file."""
     return [sys.executable, "-m", "textdiff", "train", "--config", str(path)]
+
+
+def table_path(grid: Grid) -> Path:
+    """Where :func:`write_table` puts the table of a grid."""
+    return results_dir() / "tables" / f"{grid.name}-{grid.common['dataset']}.csv"
+
+
+def write_table(planned: Sequence[Planned], path: Path) -> None:
+    """Writes what the records say by now: a line per run, with row, seed, run id, state of its record, and all metrics."""
+    lines: list[dict[str, Any]] = []
+    for one in planned:
+        state, config = state_of(one.config), one.config
+        line = {"row": one.row, "seed": config.seed, "run_id": config.run_id, "state": state}
+        if state != TO_RUN:
+            line |= Run.open(config, "" if state == RECORDED else published_dir()).metrics()
+        lines.append(line)
+    names = list(dict.fromkeys(name for line in lines for name in line))
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, names)
+            table.writeheader()
+            table.writerows(lines)
+
+    write_atomically(path, write)
 
 
 def described(planned: Sequence[Planned]) -> str:
@@ -119,22 +174,31 @@ def _counted(planned: Sequence[Planned]) -> str:
     return f"{len(planned)} {'run' if len(planned) == 1 else 'runs'}: {counts}"
 
 
-def sweep(planned: Sequence[Planned], jobs: int = 1, report: Callable[[str], None] = print) -> list[Outcome]:
+def sweep(
+    planned: Sequence[Planned],
+    jobs: int = 1,
+    report: Callable[[str], None] = print,
+    retries: int = 0,
+    table: Path | None = None,
+) -> list[Outcome]:
     """Makes the runs that have no record yet, ``jobs`` at a time; ``report`` is given one line per run, more when it failed.
 
-    Every process may use its share of the cores (OMP_NUM_THREADS, unless that is set). An exception here, Ctrl-C among
-    them, stops all of them.
+    A run that failed is tried ``retries`` times more, after those that wait; it goes on from its checkpoint. After every run
+    :func:`write_table` writes ``table``. Every process may use its share of the cores (OMP_NUM_THREADS, unless that is set).
+    An exception here, Ctrl-C among them, stops all of them.
 
     Raises:
-        ValueError: ``jobs`` below one.
+        ValueError: ``jobs`` below one, or ``retries`` below none.
     """
     if jobs < 1:
         raise ValueError(f"jobs={jobs}: at least one run at a time")
+    if retries < 0:
+        raise ValueError(f"retries={retries}: a run can be tried 0 times more, or 1, 2 ...")
     report(_counted(planned))
     waiting = [one for one in planned if one.state == TO_RUN]
     outcomes = [Outcome(one, "skipped") for one in planned if one.state != TO_RUN]
     running: list[_Child] = []
-    total, told = len(waiting), 0
+    total, told, failures = len(waiting), 0, Counter[str]()
     try:
         while waiting or running:
             ended = [child.outcome() for child in running if child.process.poll() is not None]
@@ -147,9 +211,17 @@ def sweep(planned: Sequence[Planned], jobs: int = 1, report: Callable[[str], Non
                 else:
                     ended.append(Outcome(one, "skipped"))
             for outcome in ended:
+                run_id = outcome.planned.config.run_id
+                failures[run_id] += outcome.state == "failed"
+                if outcome.state == "failed" and failures[run_id] <= retries:
+                    waiting.append(outcome.planned)
+                    report(f"to be tried again: {_line(outcome)}")
+                    continue
                 told += 1
                 report(f"[{told}/{total}] {_line(outcome)}")
-            outcomes += ended
+                outcomes.append(outcome)
+            if ended and table is not None:
+                write_table(planned, table)
             if running:
                 time.sleep(POLL_SECONDS)
     finally:
@@ -164,14 +236,41 @@ def _line(outcome: Outcome) -> str:
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """What a sweep came to: how many runs were made, skipped and failed, and the failed ones by name."""
+    """What a sweep came to: how many runs were made, skipped and failed, and the failed ones by name, with their last word."""
     states = [outcome.state for outcome in outcomes]
-    failed = [outcome.planned.config for outcome in outcomes if outcome.state == "failed"]
     lines = [", ".join(f"{states.count(state)} {state}" for state in ("done", "skipped", "failed"))]
-    lines += [f"failed: {config.run_id}  (see {log_path(config)})" for config in failed]
-    if failed:
-        lines.append(f"again:  {shlex.join(train_command(log_path(failed[0]).with_suffix('.json'))[2:])}")
+    for outcome in outcomes:
+        if outcome.state == "failed":
+            config, said = outcome.planned.config, outcome.error[-1] if outcome.error else "no word"
+            lines.append(f"failed: {config.run_id}: {said}  (see {log_path(config)})")
     return "\n".join(lines)
+
+
+def again(outcomes: Sequence[Outcome]) -> str:
+    """The command that makes the first failed run of a sweep again; "" where none failed."""
+    failed = [outcome.planned.config for outcome in outcomes if outcome.state == "failed"]
+    return shlex.join(train_command(log_path(failed[0]).with_suffix(".json"))[2:]) if failed else ""
+
+
+def outcome_of(one: Planned) -> Outcome:
+    """What became of a run that others have started: its record says, or its log."""
+    if one.state != TO_RUN:
+        return Outcome(one, "skipped")
+    return (
+        Outcome(one, "done") if state_of(one.config) != TO_RUN else Outcome(one, "failed", error=last_words(one.config))
+    )
+
+
+def last_words(config: Config) -> tuple[str, ...]:
+    """The last lines of a run's log, without colours and rules; none where there is no log."""
+    try:
+        with log_path(config).open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_END))
+            text = log.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ()
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text).replace("\r", "\n")
+    return tuple(line for line in plain.splitlines() if line.strip(" -"))[-ERROR_LINES:]
 
 
 def _environment(jobs: int) -> dict[str, str]:
@@ -206,11 +305,7 @@ class _Child:
         if self.process.returncode == 0:
             run = Run.open(self.planned.config)
             return () if run.finished else (f"the run ended, but there is no record {run.folder}",)
-        plain = re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text(encoding="utf-8", errors="replace")).replace(
-            "\r", "\n"
-        )
-        lines = [line for line in plain.splitlines() if line.strip(" -")]
-        return tuple(lines[-ERROR_LINES:]) or (f"it ended with exit code {self.process.returncode} and no word",)
+        return last_words(self.planned.config) or (f"it ended with exit code {self.process.returncode} and no word",)
 
 
 def _stop(children: Sequence[_Child]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -18,7 +17,19 @@ from textdiff.experiments import sweep as sweeping
 from textdiff.experiments.catalogue import CONFIGS
 from textdiff.experiments.grids import Grid, Row, grid
 from textdiff.experiments.records import FILES
-from textdiff.experiments.sweep import described, log_path, plan, split_labels, summary, sweep, write_config
+from textdiff.experiments.sweep import (
+    again,
+    check,
+    described,
+    log_path,
+    outcome_of,
+    plan,
+    split_labels,
+    summary,
+    sweep,
+    write_config,
+    write_table,
+)
 
 # Stands in for `textdiff train --config FILE`: does for each seed what DOES says.
 STAND_IN = """
@@ -29,7 +40,8 @@ seed, root = config["seed"], file.parents[1]
 does = json.loads(os.environ["DOES"]).get(str(seed), "record")
 (root / f"{seed}.threads").write_text(os.environ["OMP_NUM_THREADS"])
 print("half a line", end="\\r")
-if does == "fail":
+if does == "fail" or (does == "fail once" and not (root / f"{seed}.tried").exists()):
+    (root / f"{seed}.tried").touch()
     sys.exit("\\x1b[31mTraceback of the run\\x1b[0m\\n-----\\nKeyError: 'dice'")
 if does == "die":
     os.kill(os.getpid(), signal.SIGKILL)
@@ -160,16 +172,74 @@ def test_a_failing_run_does_not_stop_the_others(runs_do):
     lines = summary(outcomes).splitlines()
     logs = [log_path(outcome.planned.config) for outcome in outcomes[:3]]
     assert lines[0] == "1 done, 0 skipped, 3 failed"
-    assert all(str(log) in line for log, line in zip(logs, lines[1:4], strict=True))
+    assert all(str(log) in line for log, line in zip(logs, lines[1:4], strict=True)) and "KeyError: 'dice'" in lines[1]
     runs_do("record")
     assert [outcome.state for outcome in sweep(planned(0), report=str)] == ["done"]
 
 
-def test_the_summary_says_how_to_make_a_failed_run_again(results):
+def test_there_is_a_way_to_make_a_failed_run_again(results):
     (one,) = planned(0)
-    last = summary([sweeping.Outcome(one, "failed")]).splitlines()[-1]
     command = ["textdiff", "train", "--config", str(log_path(one.config).with_suffix(".json"))]
-    assert shlex.split(last.removeprefix("again: ")) == command
+    assert shlex.split(again([sweeping.Outcome(one, "failed")])) == command and not again(
+        [sweeping.Outcome(one, "done")]
+    )
+
+
+def test_a_failed_run_is_tried_again_as_often_as_is_said(runs_do, results):
+    runs_do("fail once", "fail", "record")
+    told = []
+    outcomes = sweep(planned(0, 1, 2), report=told.append, retries=1)
+    assert {outcome.planned.config.seed: outcome.state for outcome in outcomes} == {0: "done", 1: "failed", 2: "done"}
+    assert sum(line.startswith("to be tried again") for line in told) == 2
+    with pytest.raises(ValueError, match="retries=-1"):
+        sweep(planned(1), retries=-1)
+
+
+def test_the_table_grows_with_the_records(runs_do, results):
+    runs_do("record", "fail", "record")
+    table, rows = results / "tables" / "small.csv", []
+
+    def report(line):
+        if table.is_file():
+            rows.append([line.split(",")[3] for line in table.read_text().splitlines()[1:]])
+
+    three = planned(0, 1, 2)
+    sweep(three, report=report, table=table)
+    assert rows == [
+        ["recorded", "to run", "to run"],
+        ["recorded", "to run", "to run"],
+    ]  # at the second and the third line
+    (results / three[2].config.experiment / three[2].config.run_id / "metrics.json").write_text('{"test/dice": 0.5}')
+    write_table(three, table)
+    label, seed, run_id, state, dice = table.read_text().splitlines()[3].split(",")
+    assert (label, seed, run_id, state, dice) == ("TextDiff", "2", three[2].config.run_id, "recorded", "0.5")
+
+
+def test_the_record_or_the_log_says_what_became_of_a_run(runs_do, results):
+    runs_do("record", "fail")
+    both = planned(0, 1)
+    sweep(both, report=str)
+    log = log_path(both[1].config)
+    log.write_bytes(b"early words\n" + b"x" * 10**6 + b"\nthe last\n")
+    assert [outcome_of(one).state for one in both] == ["done", "failed"]
+    assert outcome_of(both[1]).error[-1] == "the last" and "early words" not in outcome_of(both[1]).error
+    log.unlink()
+    assert "no word" in summary([outcome_of(both[1])])
+
+
+def test_all_that_is_wrong_is_said_before_anything_starts(results, monkeypatch, tmp_path):
+    wrong = (Row("A", {"iterations": 0}), ROWS[0], Row("B", {"n_labels": -3}), Row("C", {"iterations": 0}))
+    with pytest.raises(ValueError, match=r"2 faults in grid small:\n1. A, C: iterations=0.*\n2. B: n_labels=-3"):
+        plan(small_grid(rows=wrong))
+    monkeypatch.setenv("TEXTDIFF_DATA", str(tmp_path / "nowhere"))
+    lacking = plan(small_grid(rows=(ROWS[0], Row("other encoder", {"text_encoder": str(tmp_path / "no encoder")}))))
+    with pytest.raises((ValueError, OSError), match="other encoder: .*no encoder"):
+        check(lacking)
+    missing = plan(replace(grid("ablation", "monuseg", [0])))
+    if all(one.state != "to run" for one in missing):  # they are published
+        missing = [replace(one, state="to run") for one in missing]
+    with pytest.raises(FileNotFoundError, match="TextDiff.*and .* more: .*MoNuSeg|nowhere"):
+        check(missing)
 
 
 def test_an_interrupted_sweep_ends_its_processes(runs_do, results):
@@ -194,22 +264,3 @@ def test_less_than_one_at_a_time_is_refused(runs_do, results):
     with pytest.raises(ValueError, match="jobs=0: at least one"):
         sweep(planned(0), jobs=0)
     assert not results.exists()
-
-
-@pytest.mark.parametrize(("name", "dataset"), [("ablation", "nuclei_phantoms"), ("ablation3d", "abdomen_phantoms")])
-def test_snakemake_makes_a_job_of_every_run_without_a_published_record(tmp_path, name, dataset):
-    pytest.importorskip("snakemake", reason="Snakemake is not installed (pip install '.[cluster]')")
-    repository = Path(sweeping.__file__).parents[2]
-    words = ["--snakefile", repository / "workflow" / "Snakefile", "--directory", tmp_path, "--cores", "1"]
-    words += ["--dry-run", "--printshellcmds", "--config", f"grid={name}", f"dataset={dataset}", "seeds=0,1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", *words],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(repository), "XDG_CACHE_HOME": str(tmp_path / "cache")},
-    )
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    assert "-m textdiff train --config" in said
-    for config in grid(name, dataset, (0, 1)).all():
-        assert f"results/runs/{config.experiment}/{config.run_id}/metrics.json" in said
