@@ -1,11 +1,13 @@
 """What the inputs of a training were like: its cases in, ranges out; and, of a new input, in words how it differs.
 
 A network answers whatever it is shown. These ranges are kept with a model, so that a CT whose numbers are not HU, a
-film that is inverted or a head where a crop was meant is noticed before its mask is believed.
+film that is inverted, a head where a crop was meant or a sentence in another language is noticed before its mask is
+believed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,9 @@ SLACK = 0.2  # how far a quantile may lie outside, in units of the widest span o
 LAYOUT = 0.3  # correlation: pictures lie alike above it, and one that falls short by as much lies otherwise
 COLOURED, TINTED = 25, 10  # grey levels by which colours may go beyond those of the training
 AMOUNT = 1.5  # a structure smaller or larger by this factor than any of the training is mentioned
+UNSEEN = 0.25  # share of a sentence's words above which it is mentioned that no sentence of the training has them
+LENGTH = 1.5  # a sentence shorter or longer by this factor than any of the training is mentioned
+NAMED = 8  # words of a sentence, at most, that a remark repeats
 Range = tuple[float, float]
 
 
@@ -34,7 +39,8 @@ class Domain:
     each of `SHARES`. stored: middle of the lowest and of the highest stored numbers. colour: of pictures, mean difference of
     their largest and smallest channel, of red and grey, of blue and grey; layout: the mean of all, in eight fields along each
     axis, of mean 0 and deviation 1, row by row, and alike: how each correlates with that of the others. spacing, extent: of volumes, mm per voxel and of the whole along right, front, head.
-    volumes_ml: of every structure, where it is there.
+    volumes_ml: of every structure, where it is there. words: of pictures, all words of their sentences, in lower case; length:
+    how many a sentence has; None where no sentence was kept.
     """
 
     quantiles: tuple[Range, ...]
@@ -45,6 +51,8 @@ class Domain:
     spacing: tuple[Range, ...] = ()
     extent: tuple[Range, ...] = ()
     volumes_ml: Mapping[str, Range] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+    length: Range | None = None
 
     def __post_init__(self) -> None:
         if len(self.quantiles) != len(SHARES):
@@ -56,8 +64,9 @@ class Domain:
         values: dict[str, Any] = dict(about)
         for key in ("quantiles", "colour", "spacing", "extent"):
             values[key] = tuple(map(tuple, about.get(key, ())))
-        values["layout"] = tuple(about.get("layout", ()))
-        for key in ("stored", "alike"):
+        for key in ("layout", "words"):
+            values[key] = tuple(about.get(key, ()))
+        for key in ("stored", "alike", "length"):
             values[key] = None if about.get(key) is None else tuple(about[key])
         values["volumes_ml"] = {name: tuple(ml) for name, ml in about.get("volumes_ml", {}).items()}
         return cls(**values)
@@ -181,6 +190,26 @@ class Domain:
             )
         return said
 
+    def remarks_on_sentence(self, sentence: str) -> list[str]:
+        """In what a sentence differs from those of the training, one sentence each; none where those were not kept.
+
+        Words and their number are compared, not what is said: a false sentence in known words is not noticed.
+        """
+        if self.length is None:
+            return []
+        words, said = _words(sentence), []
+        low, high = self.length
+        unseen = [word for word in words if word not in self.words]
+        if len(unseen) > UNSEEN * len(words):
+            named = [*dict.fromkeys(unseen)]
+            said.append(
+                f"words of the sentence that no sentence of the training has, {len(unseen)} of {len(words)}: "
+                f"{', '.join(named[:NAMED])}{', ...' if len(named) > NAMED else ''}; what they mean was not learned"
+            )
+        if not low / LENGTH <= len(words) <= high * LENGTH:
+            said.append(f"the sentence has {len(words)} words, those of the training {low:.0f} to {high:.0f}")
+        return said
+
     def _laid_out(self, fields: np.ndarray) -> bool:
         """Whether light and dark lie as in the training, where its inputs lie alike (films and bodies do, tissue does not)."""
         if self.alike is None or sum(self.alike) / 2 < LAYOUT:
@@ -217,15 +246,14 @@ def domain_of_volumes(cases: Sequence[VolumeCase], preprocessing: Preprocessing,
 
 
 def domain_of_pictures(cases: Sequence[Case]) -> Domain:
-    """The ranges over pictures."""
+    """The ranges over pictures and their sentences."""
     pictures = [case.image() for case in cases]
     colours = [_colour(picture) for picture in pictures]
     stored = _middle([(picture.min(), picture.max()) for picture in pictures])
     quantiles = [_quantiles(picture.mean(axis=-1)) for picture in pictures]
-    colour = _ranges(colours)
-    return Domain(
-        _ranges(quantiles), stored, colour, **_layout([_fields(picture.mean(axis=-1)) for picture in pictures])
-    )
+    fields = [_fields(picture.mean(axis=-1)) for picture in pictures]
+    sentences = [_words(case.caption) for case in cases if case.caption.strip()]
+    return Domain(_ranges(quantiles), stored, _ranges(colours), **_layout(fields), **_wording(sentences))
 
 
 def _layout(fields: Sequence[np.ndarray]) -> dict[str, Any]:
@@ -236,6 +264,18 @@ def _layout(fields: Sequence[np.ndarray]) -> dict[str, Any]:
     others = (every.sum(axis=0) - every) / (len(every) - 1)
     alike = [_alike(one, other) for one, other in zip(every, others, strict=True)]
     return {"layout": tuple(every.mean(axis=0).tolist()), "alike": (min(alike), max(alike))}
+
+
+def _words(sentence: str) -> list[str]:
+    return re.findall(r"\w+", sentence.lower())
+
+
+def _wording(sentences: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """All words of sentences, each given as its words, and how many one has; nothing where there is no sentence."""
+    if not sentences:
+        return {}
+    counts = [float(len(words)) for words in sentences]
+    return {"words": tuple(sorted(set().union(*sentences))), "length": (min(counts), max(counts))}
 
 
 def _quantiles(values: np.ndarray) -> np.ndarray:

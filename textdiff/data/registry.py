@@ -368,7 +368,7 @@ _MODELS = (
         kind="TextDiff",
         dataset="chest_phantoms",
         sha256="c5cba3d5d1f797c1666c3f695f1bfb9f39c91619f115153c7f19ca98613d92fc",
-        config_sha256="693dc43b006ad3ca75d9c7d0d83bc4331cf27ff14e9e3d4f3f8113d4329938af",
+        config_sha256="753114a0a716924fd2bccb2c02cb199223e30e8f5aef8e8fdb68f2a665c82cc7",
         size=830_804,
         packaged=True,
     ),
@@ -377,7 +377,7 @@ _MODELS = (
         kind="TextDiff",
         dataset="qata",
         sha256="8cf8efe8664c5bc0d60cccd82082f7475e4321dd76775b46d54a96c72bfe6cf8",
-        config_sha256="062e208a3830ebe93325afe8948eb31b4c71ac48e352422339bbde0ebab20f9c",
+        config_sha256="094f4b4824d6789de108d21e16e46b06b8679f3478fe9d8b9ec7b04b3ea3ad66",
         size=3_300_936,
     ),
     ShippedModel(
@@ -385,7 +385,7 @@ _MODELS = (
         kind="TextDiff",
         dataset="monuseg",
         sha256="a91c1a07c3fa54ae3c769a4763362a8c62cfef59829c1ede31768cf5544f6588",
-        config_sha256="8cd26e8c2802eb92050939bb42b235fc7ef6b922f80628698c852f9c6e7e8946",
+        config_sha256="fc50574b049ec862c129635eddcff958054375155911ff9a67ff9c42f519a02b",
         size=2_051_152,
     ),
     ShippedModel(

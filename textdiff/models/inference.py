@@ -59,8 +59,8 @@ def predict_image(
         strict: refuse what would be warned of.
 
     A file is read upright, as its EXIF orientation says, and so are the labels
-    (:func:`textdiff.data.images.masks.write_mask` lays them on the file). Warns of a picture unlike those of the training
-    (:mod:`textdiff.data.domain`).
+    (:func:`textdiff.data.images.masks.write_mask` lays them on the file). Warns of a picture and of a sentence unlike those of
+    the training (:mod:`textdiff.data.domain`).
 
     Raises FileNotFoundError: no such file; ValueError: a file that is no picture, another kind of array, no words, or with
     ``strict`` what is warned of; FloatingPointError: the model gives nan or infinity.
@@ -71,7 +71,10 @@ def predict_image(
     where = f"{image}: " if isinstance(image, (str, Path)) else ""
     if model.domain is None:
         logger.info(NO_DOMAIN)
-    doubts = [] if model.domain is None else [where + remark for remark in model.domain.remarks_on_picture(pixels)]
+        doubts = []
+    else:
+        doubts = [where + remark for remark in model.domain.remarks_on_picture(pixels)]
+        doubts += model.domain.remarks_on_sentence(text) if model.text is not None else []
     if strict and doubts:
         raise ValueError("; ".join(doubts))
     for doubt in doubts:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 from textdiff.data.cases import Case
 from textdiff.data.domain import SHARES, Domain, domain_of_pictures, domain_of_volumes
+from textdiff.data.images.captions import swap_left_right
 from textdiff.data.images.phantoms import chest_phantoms
+from textdiff.data.registry import MODELS
 from textdiff.data.volumes.patches import Preprocessing
 from textdiff.data.volumes.phantoms import abdomen_phantoms
 from textdiff.data.volumes.volume import to_grid
@@ -106,6 +109,60 @@ def test_pictures():
         "a colour picture, and the training showed a grey one"
         in seen.remarks_on_picture(picture * np.uint8([1, 0, 0]))[-1]
     )
+
+
+SENTENCES = [
+    ("", "has 0 words"),
+    ("left lung", "has 2 words"),
+    ("Bilaterale pulmonale Infektion, zwei infizierte Areale, linke untere Lunge", "9 of 9: bilaterale, "),
+    ("双侧肺部感染", "1 of 1: 双侧肺部感染"),
+    ("There is consolidation in the left lower lobe", "6 of 8: there, is, consolidation, in, the, lobe;"),
+    ("a lovely day at the sea, a lovely day at the sea", "12 of 12: a, lovely, day, at, the, sea;"),
+    (" ".join(map(str, range(100, 120))), "106, 107, ...;"),
+]
+
+
+@pytest.mark.takes("Sentences", "a sentence for a picture in words like those of the training", "taken")
+@pytest.mark.takes("Sentences", "a false sentence for a picture, in words of the training", "taken")
+def test_sentences_in_known_words_are_passed_whatever_they_say():
+    cases = chest_phantoms(80, 0)
+    seen = domain_of_pictures(cases[:40])
+    for case in cases[40:]:
+        for sentence in (case.caption, case.caption.upper(), swap_left_right(case.caption)):
+            assert seen.remarks_on_sentence(sentence) == []
+    one_new = cases[0].caption.replace("pulmonary", "lung's")
+    assert seen.remarks_on_sentence(one_new) == []
+
+
+@pytest.mark.takes(
+    "Sentences",
+    "a sentence for a picture in another language, or in words that the training had not",
+    "taken, and said",
+)
+@pytest.mark.takes(
+    "Sentences", "a sentence for a picture much shorter or longer than the training's", "taken, and said"
+)
+@pytest.mark.parametrize(("sentence", "remark"), SENTENCES)
+def test_sentences_in_other_words_are_named(sentence, remark):
+    seen = domain_of_pictures(chest_phantoms(40, 0, size=32))
+    assert remark in " | ".join(seen.remarks_on_sentence(sentence))
+
+
+def test_without_sentences_nothing_is_said_of_any():
+    cases = [replace(case, caption="") for case in chest_phantoms(3, 0, size=32)]
+    assert domain_of_pictures(cases).remarks_on_sentence("a lovely day at the sea") == []
+
+
+@pytest.mark.parametrize("name", [name for name, entry in MODELS.items() if entry.kind == "TextDiff"])
+def test_shipped_models_know_the_words_of_their_training(name):
+    folder = Path(__file__).parents[3] / "weights" / name
+    domain = Domain.from_json(json.loads((folder / "config.json").read_text())["domain"])
+    example = json.loads((folder / "example/example.json").read_text())
+    for key in ("sentence", "other_sentence"):
+        assert domain.remarks_on_sentence(example[key]) == []
+    assert "5 of 5: un, bel, giorno, al, mare;" in domain.remarks_on_sentence("un bel giorno al mare")[0]
+    before = {key: value for key, value in domain.as_json().items() if key not in ("words", "length")}
+    assert Domain.from_json(before).remarks_on_sentence("un bel giorno al mare") == []
 
 
 @pytest.mark.takes("Values", "an MR with any shift and scale", "taken")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict
 
 import numpy as np
@@ -11,6 +12,8 @@ from PIL import Image
 from tiny_models import entries, pictures, tiny_features, tiny_head, tiny_textdiff
 
 from textdiff.base.cache import FeatureCache
+from textdiff.data.cases import Case
+from textdiff.data.domain import domain_of_pictures
 from textdiff.data.images.views import ImageBatch
 from textdiff.models.losses import DiceCE
 from textdiff.models.text import TextEncoder
@@ -263,6 +266,19 @@ def test_predictions_that_are_no_numbers_or_have_no_words_are_refused(text):
     for probabilities in (False, True):
         with pytest.raises(FloatingPointError, match="the model gives nan or infinity"):
             model.predict(picture, CAPTIONS[0], probabilities=probabilities)
+
+
+def test_a_sentence_unlike_those_of_the_training_is_warned_of_or_refused(text):
+    model, without, picture = tiny_textdiff(text), tiny_textdiff(None, fusion="none"), np.zeros((8, 8, 3), np.uint8)
+    model.domain = without.domain = domain_of_pictures([Case("x", CAPTIONS[0], image_array=picture)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(picture, CAPTIONS[0], strict=True)
+        without.predict(picture, "un bel giorno al mare", strict=True)
+    with pytest.warns(UserWarning, match="no sentence of the training has, 5 of 5: un, bel, giorno, al, mare;"):
+        model.predict(picture, "un bel giorno al mare")
+    with pytest.raises(ValueError, match="no sentence of the training has"):
+        model.predict(picture, "un bel giorno al mare", strict=True)
 
 
 def test_predicting_changes_neither_mode_nor_cache(text, tmp_path):
