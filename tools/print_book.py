@@ -1,10 +1,11 @@
 """The book on paper or in a reader: the built book's sources come in, _build/print/textdiff.pdf or .epub goes out.
 
     python tools/print_book.py pdf      # one long page, printed by Chromium or Chrome without a window
-    python tools/print_book.py epub
+    python tools/print_book.py epub    # its formulas set by the same browser
 
 Both are built by Jupyter Book from a copy of the sources with a configuration of its own (`printable`), after the book
-itself, so that their notebooks are those of its pages.
+itself, so that their notebooks are those of its pages. Both need a browser: the PDF is printed by it, and for EPUB, whose
+readers run no MathJax, it sets the formulas (finish_epub.py).
 """
 
 import re
@@ -16,6 +17,7 @@ from typing import Any
 
 import build_book
 import yaml
+from finish_epub import EpubFailed, by_mathjax, finish
 
 FOLDER = build_book.ROOT / "_build/print"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -37,17 +39,26 @@ def printable(config: dict[str, Any]) -> dict[str, Any]:
     about = {
         "html_css_files": [*sphinx.get("config", {}).get("html_css_files", []), "print.css"],
         "epub_show_urls": "no",
+        "epub_title": config["title"],
+        "epub_uid": "textdiff",
+        "epub_identifier": config["repository"]["url"],
+        "epub_scheme": "URL",
+        "epub_use_index": False,  # it is a page of the contents
+        "epub_tocscope": "includehidden",  # the pages are listed in _toc.yml, and on no page
         # Names of files for search engines and other programs, which no reader of a book opens
         "suppress_warnings": ["epub.unknown_project_files"],
     }
-    return changed | {"html": html, "sphinx": sphinx | {"config": sphinx.get("config", {}) | about}}
+    own = {"epub_contents": str(Path(__file__).parent)}
+    about["extensions"] = [*sphinx.get("config", {}).get("extensions", []), *own]
+    sphinx = sphinx | {"local_extensions": own, "config": sphinx.get("config", {}) | about}
+    return changed | {"html": html, "sphinx": sphinx}
 
 
 def browser() -> str:
     """The first of `BROWSERS` that is installed. Raises PrintFailed."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if not found:
-        raise PrintFailed(f"a PDF is printed by a browser: install one of {', '.join(BROWSERS)}")
+        raise PrintFailed(f"pages are printed and formulas are set by a browser: install one of {', '.join(BROWSERS)}")
     return found
 
 
@@ -73,8 +84,8 @@ def one_page(built: Path) -> Path:
 
 
 def main(kind: str) -> Path:
-    """The finished file. Raises PrintFailed, and what a build of the book raises."""
-    program = browser() if kind == "pdf" else ""
+    """The finished file. Raises PrintFailed, EpubFailed, and what a build of the book raises."""
+    program = browser()
     build_book.build()
     built, target = pages(build_book.ROOT / "_build/source", kind), FOLDER / f"textdiff.{kind}"
     fresh = target.with_name(f"new.{kind}")
@@ -85,7 +96,8 @@ def main(kind: str) -> Path:
         options += [f"--virtual-time-budget={SETTLE}", f"--print-to-pdf={fresh}"]
         _run([program, *options, page.as_uri()], "the browser")
     else:
-        shutil.copyfile(next(built.glob("*.epub")), fresh)
+        mathjax = build_book.ROOT / "book/_static/mathjax/tex-mml-chtml.js"
+        finish(next(built.glob("*.epub")), fresh, by_mathjax(program, mathjax, FOLDER))
     return fresh.replace(target)
 
 
@@ -103,5 +115,11 @@ if __name__ == "__main__":
         sys.exit("say pdf or epub")
     try:
         print(main(sys.argv[1]))
-    except (PrintFailed, build_book.PackageFailed, build_book.NotebookFailed, build_book.BookFailed) as error:
+    except (
+        PrintFailed,
+        EpubFailed,
+        build_book.PackageFailed,
+        build_book.NotebookFailed,
+        build_book.BookFailed,
+    ) as error:
         sys.exit(str(error))

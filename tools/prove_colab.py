@@ -27,10 +27,10 @@ from notebook_cells import notebooks, setting
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "env/requirements-cpu.txt"
-# What the package requires and Colab's own image holds; the setup cell must bring the rest (MONAI, nibabel).
+# What the notebooks require and Colab's own image holds; the setup cell must bring the rest (MONAI, nibabel).
 COLAB_HAS = (
     *("ipykernel", "transformers", "safetensors", "einops", "scipy", "pillow", "pandas", "openpyxl"),
-    *("matplotlib", "seaborn", "typer", "tqdm", "filelock"),
+    *("matplotlib", "seaborn", "typer", "tqdm", "filelock", "scikit-image"),
 )
 CELL_SECONDS = 900
 

@@ -16,7 +16,7 @@ def test_the_configuration_for_paper_has_nothing_to_launch():
     assert "launch_buttons" in config and "launch_buttons" not in changed
     assert not any(value for name, value in changed["html"].items() if name.endswith("_button"))
     assert changed["sphinx"]["config"]["html_css_files"] == ["book.css", "print.css"]
-    assert changed["sphinx"]["config"]["extensions"] == config["sphinx"]["config"]["extensions"]
+    assert changed["sphinx"]["config"]["extensions"] == [*config["sphinx"]["config"]["extensions"], "epub_contents"]
     assert all((build_book.ROOT / "book/_static" / name).is_file() for name in ("book.css", "print.css"))
 
 
