@@ -57,6 +57,23 @@ def test_a_chapter_opens_with_its_question_and_links_to_its_pages(chapter):
     assert re.match(r"# [^\n]+\n\n\*\*[^\n]+\?\*\*\n", markdown(chapter["file"]))
 
 
+def answers(page: str) -> int:
+    """How many answers to exercises a page holds."""
+    path = ROOT / f"{page}.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.is_file() else []
+    return sum("answer" in cell["metadata"].get("tags", []) for cell in cells)
+
+
+@pytest.mark.parametrize("chapter", CONTENTS["chapters"], ids=lambda chapter: chapter["file"])
+def test_a_chapter_has_three_exercises_on_a_page_that_its_opening_names(chapter):
+    pages = [chapter["file"], *(section["file"] for section in chapter.get("sections", []))]
+    with_them = {page for page in pages if answers(page)}
+    assert with_them and all(answers(page) == 3 for page in with_them)
+    closing = markdown(chapter["file"]).strip().split("\n\n")[-1]
+    assert chapter["file"] in with_them or "xercises" in closing
+    assert with_them <= linked(chapter["file"]) | {chapter["file"]}
+
+
 def test_the_first_page_links_to_every_chapter():
     assert {chapter["file"] for chapter in CONTENTS["chapters"]} <= linked(CONTENTS["root"])
 
