@@ -31,7 +31,7 @@ class PartGenerator(torch.Generator):
 
 def seed_of_part(seed: int, first: int) -> int:
     """The seed of what the part that begins with sample ``first`` draws for itself alone; that of the batch for the first part."""
-    return seed + (first << 40)
+    return (seed + first * 2_654_435_761) % 2**63  # a processor's generator reads the lower 32 bits only
 
 
 def drawn(

@@ -96,6 +96,11 @@ def processes() -> Processes:
         return Processes()
     try:
         from accelerate import PartialState
+        from accelerate.utils import parse_flag_from_env
     except ImportError as error:
         raise RuntimeError(MISSING.format(count=count)) from error
-    return Processes(PartialState(timeout=PATIENCE))
+    on_processor = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
+    met = Processes(PartialState(on_processor, timeout=PATIENCE))
+    if met.count != count:
+        raise RuntimeError(f"the launcher started {count} processes, but accelerate finds {met.count} of them")
+    return met
