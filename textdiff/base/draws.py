@@ -22,7 +22,7 @@ class PartGenerator(torch.Generator):
     """
 
     def __new__(cls, batch: torch.Generator, part: slice, whole: int) -> PartGenerator:
-        return super().__new__(cls, device=batch.device)
+        return super().__new__(cls, device=batch.device)  # type: ignore[call-arg]  # missing in torch's stubs
 
     def __init__(self, batch: torch.Generator, part: slice, whole: int) -> None:
         self.batch, self.part, self.whole = batch, part, whole

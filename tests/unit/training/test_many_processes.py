@@ -59,7 +59,7 @@ def test_two_processes_take_the_steps_of_one(trained, use, tmp_path):
 @pytest.mark.parametrize("use", USES)
 def test_a_run_goes_on_with_as_many_processes_to_the_bit_and_with_others_up_to_rounding(trained, use):
     folder, _ = trained
-    straight = state(folder, f"{use}-stored", 0)
+    straight = state(folder, f"{use}-straight", 0)
     for index in (0, 1):
         assert_same(state(folder, f"{use}-2-2", index), straight)
     changed = state(folder, f"{use}-2-1-2", 0)
