@@ -91,7 +91,9 @@ def train(
 def _score(model: nn.Module) -> float:
     """Any number that follows from the weights, 0.5 or less; other processes than the main one are not asked."""
     assert processes().main
-    return 0.5 - abs(float(next(p for p in model.parameters() if p.requires_grad).double().sum() * 50 % 1) - 0.5)
+    return 0.5 - abs(
+        float(next(p for p in model.parameters() if p.requires_grad).detach().double().sum() * 50 % 1) - 0.5
+    )
 
 
 def curve(history: list[dict[str, float]]) -> torch.Tensor:
