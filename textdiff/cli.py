@@ -271,13 +271,21 @@ def train(
 ) -> None:
     """Make the run that a configuration file describes: train, test, record. A recorded run is not made again.
 
-    The config.json of a record is such a file.
+    The config.json of a record is such a file. Several processes train together where a launcher starts them:
+
+    accelerate launch --multi_gpu --num_processes 8 -m textdiff train --config run.json
     """
+    from textdiff.base.processes import processes
+
+    if not processes().main:
+        os.environ["TQDM_DISABLE"] = "1"  # one bar for all
     from textdiff.experiments.places import kept_model
     from textdiff.experiments.run import make_run
 
     settings = read_config(config)
     run = make_run(settings, out_dir or "")
+    if not processes().main:
+        return
     if kept_model(settings.run_id).is_dir():
         typer.echo(f"model: {kept_model(settings.run_id)}", err=True)
     typer.echo(run.folder)

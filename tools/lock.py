@@ -1,6 +1,6 @@
 """Write the lock files: pyproject.toml and the pinned torch come in, env/requirements-{cpu,cuda}.txt go out.
 
-Installs the package's dependencies, those of its dicom, book and test extras among them, into a throw-away
+Installs the package's dependencies, those of its dicom, parallel, book and test extras among them, into a throw-away
 environment and freezes what came. Run it with the oldest Python that the lock is for (`make lock`, Python
 3.11).
 """
@@ -46,10 +46,11 @@ def cleaned(freeze: str) -> str:
 
 
 def dependencies() -> list[str]:
-    """What the package and its extras dicom, book and test ask for."""
+    """What the package and its extras dicom, parallel, book and test ask for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["dicom"], *extras["book"], *extras["test"]]
+    names = ("dicom", "parallel", "book", "test")
+    wanted = [*project["dependencies"], *(one for name in names for one in extras[name])]
     return [name for name in wanted if not name.startswith("textdiff")]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 from textdiff.base import paths
 from textdiff.base.parsing import numbers
 from textdiff.base.precision import Precision, resolve_device
+from textdiff.base.processes import processes
 from textdiff.data import load_dataset, registry
 from textdiff.data.images.captions import other_sentences
 from textdiff.data.splits import check_unseen
@@ -450,9 +451,10 @@ def train(model: nn.Module, config: TextDiffConfig, data: Dataset, cases: Sequen
         put(read_checkpoint(found), own)
     else:
         _fitted(model, config, data, labelled, checkpoint)
-        write_checkpoint(taught, own)
+        if processes().main:
+            write_checkpoint(taught, own)
     marked = _marked(model, config, data, others)
-    teacher = _dice(model, config, data)
+    teacher = processes().told(lambda: _dice(model, config, data))
     put(first, own)
     both, checkpoint = MixedImages(labelled, marked), checkpoint.with_name("student.safetensors")
     history = _fitted(model, config, data, both, checkpoint, 2 * config.batch_size)

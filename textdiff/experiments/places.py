@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
 from filelock import FileLock
 
 from textdiff.base import paths
+from textdiff.base.processes import processes
 
 
 class HasRunId(Protocol):
@@ -31,7 +32,10 @@ def scratch_dir() -> Path:
 
 @contextmanager
 def locked(config: HasRunId) -> Iterator[None]:
-    """Within this context no other process of this machine makes the same run; one that does is waited for."""
+    """Within this context nobody else on this machine makes the same run; whoever does is waited for.
+
+    Of several processes of one training the main one holds the lock, for all.
+    """
     scratch_dir().mkdir(parents=True, exist_ok=True)
-    with FileLock(scratch_dir() / f"{config.run_id}.lock"):
+    with nullcontext() if not processes().main else FileLock(scratch_dir() / f"{config.run_id}.lock"):
         yield

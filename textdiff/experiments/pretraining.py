@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from textdiff.base.files import write_text
 from textdiff.base.parsing import numbers
 from textdiff.base.precision import Precision, resolve_device
+from textdiff.base.processes import processes
 from textdiff.data import load_dataset
 from textdiff.experiments.config import AUTO, Config, Count, Listed, Rate, SamplingSteps, Within, optimisation
 from textdiff.experiments.places import kept_model, locked, scratch_dir
@@ -180,12 +181,14 @@ def kept_backbone(config: PretrainConfig) -> tuple[UNet, pd.DataFrame]:
 
     folder = kept_model(config.run_id)
     with locked(config):
-        if not (folder / "history.json").is_file():
+        if not processes().told(lambda: (folder / "history.json").is_file()):
             checkpoint = scratch_dir() / config.run_id / "checkpoint.safetensors"
             unet, history = pretrained(config, checkpoint)
-            unet.save_pretrained(folder)
-            write_text(folder / "history.json", json.dumps(history))
-            shutil.rmtree(checkpoint.parent, ignore_errors=True)
+            if processes().main:
+                unet.save_pretrained(folder)
+                write_text(folder / "history.json", json.dumps(history))
+                shutil.rmtree(checkpoint.parent, ignore_errors=True)
+            processes().wait()
         history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
     return UNet.from_pretrained(folder).to(resolve_device(config.device)), pd.DataFrame(history)
 

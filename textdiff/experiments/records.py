@@ -198,11 +198,12 @@ def environment(seconds: float, command: str) -> dict[str, Any]:
 
     `peak_memory_mb`: largest resident memory of this process, `peak_gpu_memory_mb`: largest allocation by
     torch (both in units of 10^6 bytes, null where unknown); `cores`: those this process may use; `compile`:
-    what TEXTDIFF_COMPILE said (:func:`textdiff.base.compiling.compile_choice`).
+    what TEXTDIFF_COMPILE said (:func:`textdiff.base.compiling.compile_choice`); `processes`: how many made the training.
     """
     import torch
 
     from textdiff.base.compiling import compile_choice
+    from textdiff.base.processes import processes
 
     commit, dirty = _commit()
     gpu = torch.cuda.is_available()
@@ -214,6 +215,7 @@ def environment(seconds: float, command: str) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processes": processes().count,
         "gpu": torch.cuda.get_device_name() if gpu else None,
         "compile": compile_choice(),
         "seconds": round(seconds, 1),

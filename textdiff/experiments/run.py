@@ -1,7 +1,8 @@
 """The one way to make a run. In: a configuration. Out: its record; trained weights are kept beside it on this machine.
 
 Notebooks 13 and 22, ``textdiff train``, ``textdiff sweep`` and Snakemake all come through here: a record is the same
-whoever asked for it, nothing is run twice, and two processes never make the same run at once.
+whoever asked for it, nothing is run twice, and nobody makes the same run at once. Processes that a launcher started for one
+training (:mod:`textdiff.base.processes`) call it alike: the main one tests and records, and all come back when it has.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from textdiff.base.processes import processes
 from textdiff.data.check import check_cases
 from textdiff.data.faults import counted, settle
 from textdiff.experiments import images, volumes
@@ -43,17 +45,19 @@ def make_run(config: Config, out_dir: str | Path = "") -> Run:
         raise ValueError(f"{type(config).__name__} describes no run; runs: {', '.join(c.__name__ for c in WORK)}")
     with locked(config):
         run = Run.open(config, out_dir)
-        if not run.finished:
+        if not processes().told(lambda: run.finished):
             run.check_writable()
             config.check_inputs()
             _make(run, config, WORK[type(config)])
+            processes().wait()
     return run
 
 
 def _make(run: Run, config: Any, work: Any) -> None:
     data = work.load_data(config)
     labelled = work.labelled_cases(config, data)
-    _check_data(config, data, labelled)
+    if processes().main:
+        _check_data(config, data, labelled)
     others = images.unlabelled_cases(config, data) if getattr(config, "unlabelled", 0) else []
     # All pictures that are learned from, which are also read once before the first step
     seen = [case.fingerprint() for case in (*labelled, *others)]
@@ -62,6 +66,8 @@ def _make(run: Run, config: Any, work: Any) -> None:
     model.domain = work.domain(config, data, labelled)
     checkpoint = scratch_dir() / config.run_id / "checkpoint.safetensors"
     history = work.train(model, config, data, labelled, checkpoint)
+    if not processes().main:
+        return
     keep_model(model, config)
     metrics, per_case = work.measure(model, config, data)
     best = best_row(history)

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from textdiff.base.draws import drawn
 from textdiff.base.precision import Precision, mixed_precision
 from textdiff.data.volumes.patches import DIVISOR, IMAGE_CHANNELS, Preprocessing
 from textdiff.models import inference
@@ -208,13 +209,13 @@ class TextDiffSeg(Pretrained):
         with mixed_precision(self.device, self.precision, batch.images.shape[2] // DIVISOR):
             maps, fused, tokens = self._read(batch.images, batch.prompts)
             clean = self._latent(batch.labels, batch.distances)
-            noise = torch.randn(clean.shape, generator=generator).to(clean)
+            noise = drawn(torch.randn, clean.shape, generator).to(clean)
             timesteps = self._timesteps(len(clean), generator).to(clean.device)
             noised = self.diffusion.add_noise(clean, noise, timesteps)
             output = self._denoise(noised, timesteps, fused, tokens)
             denoise = F.mse_loss(output, self.diffusion.target(clean.detach(), noise, timesteps))
             guessed = self.diffusion.clean(output, noised, timesteps)
-            keep = (torch.rand(len(clean), generator=generator) < self.autoencode).to(clean.device)
+            keep = (drawn(torch.rand, [len(clean)], generator) < self.autoencode).to(clean.device)
             decoded = torch.where(keep.reshape(-1, 1, 1, 1, 1), clean, guessed)
             logits = self.decoder(decoded, maps)
         segment = self.criterion(logits, batch.labels)
@@ -304,9 +305,9 @@ class TextDiffSeg(Pretrained):
         return self.denoiser(torch.cat([noised, fused.to(noised.dtype)], dim=1), timesteps, context=tokens).float()
 
     def _timesteps(self, n: int, generator: torch.Generator | None) -> Tensor:
-        drawn = torch.randint(STEPS, (n,), generator=generator)
-        last = torch.rand(n, generator=generator) < self.from_noise
-        return torch.where(last, STEPS - 1, drawn)
+        timesteps = drawn(partial(torch.randint, STEPS), [n], generator)
+        last = drawn(torch.rand, [n], generator) < self.from_noise
+        return torch.where(last, STEPS - 1, timesteps)
 
     def _check(self, images: Tensor, prompts: Sequence[str]) -> None:
         if images.ndim != 5 or images.shape[1] != IMAGE_CHANNELS:

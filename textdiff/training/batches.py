@@ -47,13 +47,18 @@ class _Numbered(Dataset):
 
 
 def batches(
-    samples: Samples | Batched, size: int, numbers: range, device: str | torch.device = "cpu", workers: int = 0
+    samples: Samples | Batched,
+    size: int,
+    numbers: range,
+    device: str | torch.device = "cpu",
+    workers: int = 0,
+    part: slice = slice(None),
 ) -> Iterator[Any]:
-    """The batches of ``size`` samples with these numbers, in order, on ``device``.
+    """The batches of ``size`` samples with these numbers, in order, on ``device``; of each the samples of ``part``.
 
     ``workers``: processes that load samples ahead; 0 loads in this one, when asked. A :class:`Batched` set needs none.
     """
-    each = [list(range(number * size, (number + 1) * size)) for number in numbers]
+    each = [list(range(number * size, (number + 1) * size)[part]) for number in numbers]
     if isinstance(samples, Batched):
         yield from (samples.batch(one, device) for one in each)
         return

@@ -3,6 +3,9 @@
 It serves TextDiff's head, networks trained from scratch, networks for volumes and pre-training. Every random number
 follows from the seed and the step: an interrupted run goes on from its checkpoint as if nothing had happened, to the bit
 on a CPU.
+
+Several processes of a launcher (:mod:`textdiff.base.processes`) divide every batch, and add up their gradients once a step:
+each takes the same step, the one that a single process would take with the whole batch, up to the rounding of sums.
 """
 
 from __future__ import annotations
@@ -21,9 +24,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from textdiff.base.checkpoints import read_checkpoint, write_checkpoint
+from textdiff.base.checkpoints import fingerprint, read_checkpoint, write_checkpoint
 from textdiff.base.compiling import compiled
+from textdiff.base.draws import PartGenerator, seed_of_part
 from textdiff.base.memory import Fitting
+from textdiff.base.processes import processes
 from textdiff.training.batches import Batched, Samples, batches
 from textdiff.training.weights import Weights, put, trained_state
 
@@ -40,7 +45,7 @@ class Optimisation:
 
     Args:
         iterations: optimiser steps.
-        batch_size, accumulate: samples at once, and how many such batches make one step.
+        batch_size, accumulate: samples at once, in all processes together, and how many such batches make one step.
         lr_schedule: "cosine" is a linear warm-up, then a cosine down to zero, with gradients clipped to norm 1;
             "constant" is neither (the authors' milestone lies beyond their last epoch, so that their rate never changes).
         warmup: steps of the warm-up; None for a twentieth of all.
@@ -115,24 +120,29 @@ def fit(
         workers: processes that load samples ahead (:func:`textdiff.training.batches.workers_for`), where samples are
             made one by one.
 
-    Where a card's memory does not take a batch, it goes through in parts with the same mean loss, from then on.
+    Where a card's memory does not take a batch, it goes through in parts with the same mean loss, from then on. Several
+    processes (:func:`textdiff.base.processes.processes`) call this alike; the main one validates and writes, all end with
+    the same weights. They may be another number when a run is continued.
 
     Returns one row every ``validate_every`` steps and at the end: "step", the mean of every loss since the last row, "score"
     (nan without validation), "seconds".
 
     Raises FloatingPointError: a loss or the norm of the gradients is nan or infinite; says at which step; ValueError: nothing
-    to train; a checkpoint that is damaged or belongs to another run; MemoryError: a single sample is too much for the
-    device, or a batch whose loss cannot be split (:func:`why_whole`).
+    to train; a checkpoint that is damaged or belongs to another run; processes that cannot divide a batch, or begin with
+    different weights; MemoryError: a single sample is too much for the device, or a batch whose loss cannot be split
+    (:func:`why_whole`); RuntimeError: another process has ended.
     """
+    processes().check_device(device)
     run = _Run(model.to(device), how)
     settings = {"format": FORMAT, **asdict(how), "validated": validate is not None, "samples": samples.settings}
     if checkpoint is not None and Path(checkpoint).is_file():
         run.load(Path(checkpoint), settings)
+    run.check_alike()
     started = time.monotonic() - run.seconds
     numbers = range(run.step * how.accumulate, how.iterations * how.accumulate)
-    loaded = zip(numbers, batches(samples, how.batch_size, numbers, device, workers), strict=True)
+    loaded = zip(numbers, batches(samples, how.batch_size, numbers, device, workers, run.own), strict=True)
     steps = range(run.step, how.iterations)
-    bar = tqdm(steps, initial=run.step, total=how.iterations, desc="training", disable=not progress)
+    bar = tqdm(steps, initial=run.step, total=how.iterations, desc="training", disable=not (progress and run.all.main))
     model.train()
     steps_of_part = how.iterations * how.accumulate
     faster = nullcontext() if compiling is None else compiled(compiling, device, steps_of_part)
@@ -147,7 +157,7 @@ def fit(
             if row_due:
                 row = run.finish_row(validate)
                 bar.set_postfix(loss=f"{row['loss']:.4f}", score=f"{row['score']:.4f}")
-            if checkpoint is not None and save_due:
+            if checkpoint is not None and save_due and run.all.main:
                 run.save(Path(checkpoint), settings)
     run.weights.leave()
     model.eval()
@@ -181,7 +191,11 @@ class _Run:
         self.late = kind in LATE
         self.broken = torch.zeros((), device=parameters[0].device)
         self.unread: list[_Figures] = []
-        self.fitting = Fitting("samples", why_whole(model))
+        self.all, whole = processes(), why_whole(model)
+        self.own = self.all.share(how.batch_size)  # this process's samples of every batch
+        if whole and self.all.count > 1:
+            raise ValueError(f"{self.all.count} processes cannot divide a batch: {whole}, or train in one process")
+        self.fitting = Fitting("samples", whole)
         self.weights = Weights(trained_state(model), how.ema_decay)
         self.step, self.seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
@@ -191,7 +205,8 @@ class _Run:
     def update(self, batches: Iterator[tuple[int, Any]]) -> None:
         """One optimiser step on the mean loss of the next ``accumulate`` numbered batches, one graph in memory at a time."""
         taken = [next(batches) for _ in range(self.how.accumulate)]
-        found = self.fitting.run(lambda parts: self._gradients(taken, parts), self.how.batch_size)
+        count = self.own.stop - self.own.start
+        found = self._added_up(self.fitting.run(lambda parts: self._gradients(taken, parts), count))
         limit = 1.0 if self.how.lr_schedule == "cosine" else math.inf  # the latter only measures
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), limit)
         named = [pair for losses in found for pair in losses.items()]
@@ -207,20 +222,46 @@ class _Run:
         self.weights.follow(self.step)
 
     def _gradients(self, taken: Sequence[tuple[int, Any]], parts: Sequence[slice]) -> list[dict[str, Tensor]]:
-        """Leaves the gradients of the mean loss of these batches, each in ``parts``, and returns the losses of each batch."""
+        """Leaves this process's share of the gradients of the mean loss of these batches, and returns that of their losses.
+
+        ``parts``: of this process's samples of each batch.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         found: list[dict[str, Tensor]] = []
         for number, batch in taken:
-            generator = self._generator(number)
+            seed = self._seeded(number)
             means: dict[str, Tensor] = {}
             for part in parts:
-                losses = self.model.loss(batch if len(parts) == 1 else batch[part], generator)
+                losses = self.model.loss(batch if len(parts) == 1 else batch[part], self._generator(seed, part))
                 share = (part.stop - part.start) / self.how.batch_size
                 (losses["loss"] / (self.how.accumulate / share)).backward()
                 for name, value in losses.items():
                     means[name] = means.get(name, 0.0) + share * value.detach()
             found.append(means)
         return found
+
+    def _added_up(self, found: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """Leaves in every process the sums of all processes' gradients, and returns the sums of their losses."""
+        if self.all.count == 1:
+            return found
+        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+        sums = self.all.sums([*gradients, *(value for losses in found for value in losses.values())])
+        for gradient, total in zip(gradients, sums, strict=False):
+            gradient.copy_(total)  # in its own layout, which the optimiser takes for that of the parameter
+        values = iter(sums[len(gradients) :])
+        return [{name: next(values) for name in losses} for losses in found]
+
+    def check_alike(self) -> None:
+        """Raises ValueError where this process does not begin as the main one does."""
+        if self.all.count == 1:
+            return
+        step, weights = self.step, int(fingerprint(self.weights.latest)[:12], 16)
+        theirs = self.all.told(lambda: step), self.all.told(lambda: weights)
+        if theirs != (step, weights):
+            raise ValueError(
+                f"process {self.all.index} begins at step {step} and the main one at step {theirs[0]:.0f}, or with other weights: "
+                "all need the same checkpoint (a cache folder that they share), the same files and versions"
+            )
 
     def read(self) -> None:
         """Adds the losses of the steps since the last reading to the totals; here the processor waits for the device.
@@ -245,7 +286,7 @@ class _Run:
         score = math.nan
         if validate is not None:
             with self.weights.shown():
-                score = float(validate(self.model.eval()))
+                score = self.all.told(lambda: validate(self.model.eval()))
             self.model.train()
         losses = {name: total / self.count for name, total in self.totals.items()}
         self.history.append({"step": self.step, **losses, "score": score, "seconds": self.seconds})
@@ -295,13 +336,24 @@ class _Run:
         for name in self.COUNTED:
             setattr(self, name, about[name])
 
-    def _generator(self, number: int) -> torch.Generator:
-        """For what the loss of batch ``number`` draws; torch's own generators, which dropout draws from, start there too."""
+    def _seeded(self, number: int) -> int:
+        """The seed of what the loss of batch ``number`` draws; torch's own generators, which dropout draws from, start there too.
+
+        These cannot be divided: under several processes each has its own, and dropout is another than in one.
+        """
         seed = (self.how.seed + 1) * 1_000_003 + number
-        torch.default_generator.manual_seed(seed)
-        if next(iter(self.parameters.values())).device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-        return torch.Generator().manual_seed(seed)
+        own = seed_of_part(seed, self.own.start)
+        torch.default_generator.manual_seed(own)
+        if self.broken.device.type == "cuda":
+            torch.cuda.manual_seed(own)
+        return seed
+
+    def _generator(self, seed: int, part: slice) -> torch.Generator:
+        """For what the loss of one part of this process's samples draws."""
+        generator, first = torch.Generator().manual_seed(seed), self.own.start
+        if part.stop - part.start == self.how.batch_size:
+            return generator
+        return PartGenerator(generator, slice(first + part.start, first + part.stop), self.how.batch_size)
 
 
 class _Figures:

@@ -7,6 +7,7 @@ Every crop follows from the seed and its number, so that an interrupted run cont
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from textdiff.base.draws import PartGenerator, drawn
 from textdiff.base.memory import Pool, sent
 from textdiff.base.precision import mixed_precision
 from textdiff.base.spilling import room
@@ -131,9 +133,9 @@ class Denoising(nn.Module):
     def loss(self, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """``batch``: images ``[B, C, H, W]`` in [-1, 1]. ``generator`` is of the CPU; noise is drawn where the batch is."""
         generator = drawing_on(batch.device, generator)
-        noise = torch.randn(batch.shape, generator=generator, device=batch.device)
+        noise = drawn(torch.randn, batch.shape, generator, device=batch.device)
         steps = len(self.diffusion.timesteps)
-        timesteps = torch.randint(steps, (len(batch),), generator=generator, device=batch.device)
+        timesteps = drawn(partial(torch.randint, steps), [len(batch)], generator, device=batch.device)
         noised = self.diffusion.add_noise(batch, noise, timesteps).to(memory_format=layout(batch.device))
         with mixed_precision(batch.device, self.precision):
             predicted = self.unet(noised, timesteps)
@@ -149,6 +151,8 @@ def drawing_on(device: torch.device, generator: torch.Generator) -> torch.Genera
     """A generator that draws on ``device``: the one of the CPU that is given, or on a card a new one that it seeds."""
     if device.type != "cuda":
         return generator
+    if isinstance(generator, PartGenerator):
+        return PartGenerator(drawing_on(device, generator.batch), generator.part, generator.whole)
     seed = int(torch.randint(2**62, (), generator=generator))
     return torch.Generator(device).manual_seed(seed)
 
