@@ -52,7 +52,9 @@ def test_a_text_encoder_of_ten_million_layers(tmp_path):
     pytest.importorskip("transformers")
     folder = shutil.copytree(assets_dir() / "tiny_bert", tmp_path / "bert")
     (folder / "config.json").write_text(json.dumps(read_json(folder / "config.json") | LAYERS))
-    with pytest.raises((OSError, ValueError), match="config.json describes a model of more than 8.182 MB, and its weights"):
+    with pytest.raises(
+        (OSError, ValueError), match="config.json describes a model of more than 8.182 MB, and its weights"
+    ):
         TextEncoder.from_pretrained(folder)
 
 
