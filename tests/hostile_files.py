@@ -142,6 +142,13 @@ def network(name: str) -> Maker:
     return make
 
 
+def model(folder: Path) -> Path:
+    from textdiff.base.paths import shipped
+
+    shutil.copytree(shipped("weights") / "hippocampus_small", folder, dirs_exist_ok=True)
+    return folder / "config.json"
+
+
 def state(folder: Path) -> Path:
     import torch
 
@@ -182,7 +189,7 @@ def read_slots(path: Path) -> None:
 
 def kinds() -> dict[str, tuple[Maker, Reader]]:
     """Name -> (who writes a healthy file into a folder, who reads it)."""
-    from textdiff import UNet
+    from textdiff import TextDiffSeg, UNet
     from textdiff.base.checkpoints import read_checkpoint
     from textdiff.data.images.masks import read_mask
     from textdiff.data.images.pictures import read_picture
@@ -231,6 +238,7 @@ def kinds() -> dict[str, tuple[Maker, Reader]]:
         "meta.csv": (text("meta.csv", "image_id;split\na;train\nb;test\n"), lambda path: read_split(path.parent)),
         "safetensors": (network("model.safetensors"), read_checkpoint),
         "config.json": (network("config.json"), lambda path: UNet.from_pretrained(path.parent)),
+        "model": (model, lambda path: TextDiffSeg.from_pretrained(path.parent)),
         "pt": (state, read_checkpoint),
         "slots": (slots, read_slots),
     }
