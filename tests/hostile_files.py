@@ -323,6 +323,11 @@ def _stop(*_: object) -> None:
     raise TooLong
 
 
+def watch() -> None:
+    """From now on `outcome` ends what takes too long."""
+    signal.signal(signal.SIGPROF, _stop)
+
+
 def outcome(read: Reader, path: Path, folder: Path) -> str:
     """ "read", "refused", or what was wrong."""
     from textdiff.messages import FOR_PEOPLE
@@ -350,7 +355,7 @@ def virtual_bytes() -> int:
 def main(seed: int, count: int, chosen: list[str]) -> dict[str, Any]:
     """``count`` damaged files of each kind; the drawn changes depend on seed, kind and number alone."""
     warnings.simplefilter("ignore")
-    signal.signal(signal.SIGPROF, _stop)
+    watch()
     known, counts, faults = kinds(), Counter[str](), []
     with tempfile.TemporaryDirectory() as place:
         made = {}

@@ -43,7 +43,7 @@ def nifti(shape: tuple[int, ...] = ARRAY.shape, behind: bytes = b"") -> bytes:
     return bytes(content) + behind
 
 
-@pytest.mark.takes("Volumes", "a header that announces more than memory holds", "refused")
+@pytest.mark.takes("NIfTI", "a header that announces more than memory holds", "refused")
 @pytest.mark.parametrize("read", [read_image, read_labels])
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_a_header_of_eight_gigabytes(tmp_path, read, name):
@@ -56,7 +56,7 @@ def test_a_header_of_eight_gigabytes(tmp_path, read, name):
         read(tmp_path / name)
 
 
-@pytest.mark.takes("Volumes", "compressed voxels that go on behind those of the header", "refused")
+@pytest.mark.takes("NIfTI", "compressed voxels that go on behind those of the header", "refused")
 def test_a_packed_file_that_goes_on_behind_its_header(tmp_path):
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(nifti(behind=bytes(3 * 10**8)), 1))
     with (
@@ -88,7 +88,7 @@ def test_other_formats_that_unpack_without_end(tmp_path, monkeypatch, kind):
         read_image(path)
 
 
-@pytest.mark.takes("Volumes", "NRRD or MetaImage that takes its voxels from another folder", "refused")
+@pytest.mark.takes("NRRD, MetaImage", "one that takes its voxels from another folder", "refused")
 @pytest.mark.parametrize("where", ["../other.raw", "{}/other.raw", "sub/../../other.raw"])
 def test_a_header_does_not_choose_any_file_of_the_machine(tmp_path, where):
     pytest.importorskip("SimpleITK")
