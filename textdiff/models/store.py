@@ -367,7 +367,9 @@ class Pretrained(nn.Module):
             features: Any = getattr(model, "features", None)
             if features is not None:
                 _check_whole(features.settings, about["features"], cls.LATER, "features.")
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, ArithmeticError) as error:
+            if str(folder) in str(error):
+                raise
             said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{folder / 'config.json'} does not describe a {cls.__name__}: {said}") from error
         model.load_own(read_checkpoint(folder / WEIGHTS), str(folder / WEIGHTS))

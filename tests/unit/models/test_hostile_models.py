@@ -101,3 +101,12 @@ def test_json_of_more_than_memory(tmp_path, monkeypatch):
     monkeypatch.setenv("TEXTDIFF_MAX_FILE_GB", "0.001")
     with pytest.raises(TooLargeError, match="a.json: what it says would take 0.004 GB"):
         read_json(tmp_path / "a.json")
+
+
+def test_what_a_description_asks_for_in_vain_names_it(tmp_path):
+    folder = shutil.copytree(shipped("weights") / "hippocampus_small", tmp_path / "m")
+    about = read_json(folder / "config.json")
+    about["model"]["widths"] = [17, 31, 63]
+    (folder / "config.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="m/config.json does not describe a TextDiffSeg: .*divisible"):
+        TextDiffSeg.from_pretrained(folder)
