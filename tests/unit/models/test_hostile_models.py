@@ -106,7 +106,7 @@ def test_json_of_more_than_memory(tmp_path, monkeypatch):
 def test_what_a_description_asks_for_in_vain_names_it(tmp_path):
     folder = shutil.copytree(shipped("weights") / "hippocampus_small", tmp_path / "m")
     about = read_json(folder / "config.json")
-    about["model"]["widths"] = [17, 31, 63]
+    about["model"]["widths"] = [float("inf"), 32, 64]
     (folder / "config.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match="m/config.json does not describe a TextDiffSeg: .*divisible"):
+    with pytest.raises(ValueError, match="m/config.json does not describe a TextDiffSeg: "):
         TextDiffSeg.from_pretrained(folder)
