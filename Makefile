@@ -20,7 +20,7 @@ export HF_HUB_OFFLINE := 1
 export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: book pdf epub test demo bench lint lock env clean
+.PHONY: book pdf epub test demo fuzz bench lint lock env clean
 .DEFAULT_GOAL := book
 
 book: env
@@ -35,6 +35,11 @@ test: lint
 demo: env
 	mkdir -p _build/demo
 	TEXTDIFF_RESULTS=_build/demo $(BIN)/textdiff run 13 -p mode demo --out _build/demo/13_textdiff.ipynb --force
+
+# Coverage-guided, by atheris (pip install atheris); KINDS="png dicom" SECONDS=600 for more of some
+fuzz: env
+	for kind in $(or $(KINDS),png tiff dicom nifti.gz xlsx slots safetensors config.json); do \
+		$(BIN)/python tests/fuzz/fuzz.py $$kind -max_total_time=$(or $(SECONDS),60) -rss_limit_mb=3000 || exit 1; done
 
 bench: env
 	$(BIN)/python -m benchmarks $(if $(FULL),--full) $(if $(BACKBONES),--backbones $(BACKBONES)) $(if $(BEFORE),--before $(BEFORE))

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,6 +19,11 @@ from textdiff.base.files import read_json as read_json
 from textdiff.base.files import write_atomically as write_atomically
 from textdiff.base.files import write_text as write_text
 
+MOST_TENSORS = 5000  # of a model; OpenAI's network has 566
+MOST_HEADER = (
+    2_000_000  # bytes of JSON at the beginning of a safetensors file: of 5000 tensors it has a quarter of that
+)
+GROWTH = 4  # bytes of memory for one of a file of weights, which may be of 8 bits
 ALIGNED = 64  # bytes; products with numbers that lie otherwise round otherwise, and a file's do
 
 
@@ -41,8 +48,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            _check_header(path)
+            state = load_file(path)
+        else:
+            _check_stored(path)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except TooManyError:
+        raise
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} is not a plain file of weights: it is damaged, or a pickle with code in it, which is never run. "
@@ -52,7 +64,67 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} cannot be read as a checkpoint; it may be truncated ({error})") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} holds no flat state dict (tensor by name), but a {type(state).__name__}")
+    _check_tensors(state, path)
     return dict(state)
+
+
+class TooManyError(ValueError):
+    """A file of weights, or the description of a model, that says more than it can mean."""
+
+
+def _check_header(path: Path) -> None:
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if MOST_HEADER < length <= path.stat().st_size:  # a longer one is damage, and said so by its reader
+        raise TooManyError(f"{path}: its list of tensors has {length} bytes, and at most {MOST_HEADER} are read")
+
+
+def _check_stored(path: Path) -> None:
+    """Raises TooManyError for a PyTorch file that unpacks to more than it is; PyTorch itself never packs one."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        held = sum(part.file_size for part in archive.infolist())
+    if held > path.stat().st_size:
+        raise TooManyError(
+            f"{path} has {path.stat().st_size} bytes, and would unpack to {held}: save it with torch.save"
+        )
+
+
+def _check_tensors(state: Mapping[str, Tensor], path: Path) -> None:
+    if len(state) > MOST_TENSORS:
+        raise TooManyError(f"{path} holds {len(state)} tensors, and at most {MOST_TENSORS} are read")
+    for name, value in state.items():
+        if value.layout != torch.strided or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise TooManyError(f"{path}: {name!r} of shape {tuple(value.shape)} is not stored number by number")
+
+
+@contextmanager
+def building(described: Path, weights: int) -> Iterator[None]:
+    """While it lasts, no model is built that has more tensors than a model has, or than ``weights`` bytes of them can fill.
+
+    Raises TooManyError, naming the file ``described`` that asks for it, before it is built.
+    """
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    count = size = 0
+
+    def look(_module: nn.Module, _name: str, value: object) -> None:
+        nonlocal count, size
+        if isinstance(value, Tensor):
+            count, size = count + 1, size + value.numel() * value.element_size()
+        if count > MOST_TENSORS:
+            raise TooManyError(f"{described} describes a model of more than {MOST_TENSORS} tensors")
+        if size > GROWTH * weights + 2**20:
+            raise TooManyError(
+                f"{described} describes a model of more than {size / 1e6:.4g} MB, and its weights have {weights / 1e6:.4g} MB"
+            )
+
+    hook = register_module_parameter_registration_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str, ignored: tuple[str, ...] = ()) -> None:

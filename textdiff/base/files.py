@@ -11,6 +11,10 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from textdiff.base.limits import need_bytes
+
+JSON_GROWTH = 40  # bytes of memory for one of a file: an empty list is two
+
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Calls ``write(temporary)`` beside ``path`` and renames the result: after a kill or a full disk the old file is whole.
@@ -45,10 +49,16 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def read_json(path: str | Path) -> dict:
-    """The object in a JSON file. Raises ValueError that names a file which is damaged or holds something else."""
+    """The object in a JSON file.
+
+    Raises ValueError that names a file which is damaged, nested without end or holds something else; TooLargeError for one that
+    takes more than it may.
+    """
+    path = Path(path)
+    need_bytes(JSON_GROWTH * path.stat().st_size, path, "what it says")
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__} where an object was expected")

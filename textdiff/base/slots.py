@@ -36,6 +36,18 @@ def slot_bytes(layout: Layout) -> int:
     return sum(dtype.itemsize * prod(shape) for dtype, shape in layout) + MARK.size
 
 
+def _dtype(name: str) -> torch.dtype:
+    if not isinstance(dtype := getattr(torch, name), torch.dtype):
+        raise ValueError(f"no type of numbers: {name}")
+    return dtype
+
+
+def _shape(sides: list[int]) -> tuple[int, ...]:
+    if not all(isinstance(side, int) and side >= 0 for side in sides):
+        raise ValueError(f"no shape: {sides}")
+    return tuple(sides)
+
+
 class SlotFile:
     """An existing file of slots. Keys are 32 hexadecimal digits. One process at a time may write, any number read.
 
@@ -50,9 +62,9 @@ class SlotFile:
             if len(header) < HEADER:
                 raise ValueError(f"{len(header)} bytes")
             told = json.loads(header)
-            self.layout: Layout = [(getattr(torch, dtype), tuple(shape)) for dtype, shape in told]
+            self.layout: Layout = [(_dtype(dtype), _shape(shape)) for dtype, shape in told]
             self.size = slot_bytes(self.layout)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} has no header of feature maps ({error})") from error
         self.slots: dict[str, int] = {}
         self._checksum = zlib.crc32(header)

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from textdiff.data.entries import DatasetEntry
-from textdiff.data.images.masks import check_labels, labels_from_grey, read_mask
+from textdiff.data.images.masks import check_labels, label_map, labels_from_grey, read_mask
 from textdiff.data.images.pictures import picture_size, read_picture
 
 __all__ = ["Case", "Dataset", "Splits", "labels_from_grey", "picture_size", "read_picture"]
@@ -51,9 +51,10 @@ class Case:
         Raises ValueError when there is none, or a label is not of `num_classes` classes (if told); errors name the file.
         """
         if self.mask_array is not None:
+            labels = label_map(self.mask_array, f"case {self.name!r}")
             if num_classes is not None:
-                check_labels(self.mask_array, num_classes, f"case {self.name!r}")
-            return self.mask_array
+                check_labels(labels, num_classes, f"case {self.name!r}")
+            return labels
         if self.mask_path is None:
             raise ValueError(f"case {self.name!r} has no mask (it is an unlabelled image)")
         return read_mask(self.mask_path, num_classes)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from textdiff.base.memory import Fitting
 from textdiff.data.cases import Case
 from textdiff.data.images.transforms import ImageSpec
-from textdiff.evaluation.metrics import case_scores
+from textdiff.evaluation.metrics import case_scores, check_class_order
 
 
 def score_cases(
@@ -56,6 +56,7 @@ def score_cases(
         raise ValueError(f"{len(captions)} captions for {len(cases)} cases: give one per case, in the cases' order")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: at least 1")
+    check_class_order(getattr(model, "class_names", ()), class_names or ())
     texts = [case.caption for case in cases] if captions is None else list(captions)
     rows, fitting = [], Fitting("images")
     modes = {module: module.training for module in model.modules()}

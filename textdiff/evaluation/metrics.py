@@ -55,6 +55,17 @@ def _labels(values: LabelMap, what: str, num_classes: int) -> np.ndarray:
     return labels.astype(np.int64)
 
 
+def check_class_order(model: Sequence[str], data: Sequence[str]) -> None:
+    """Raises ValueError, with both lists, where a model was trained with the classes of the data in another order: its label 1 is
+    not theirs, and nothing else would tell.
+    """
+    if tuple(model) != tuple(data) and sorted(model) == sorted(data):
+        raise ValueError(
+            f"the model was trained with the classes in the order {', '.join(model)}, and the data have them as {', '.join(data)}: "
+            "give the data's class_names in the model's order"
+        )
+
+
 def iou_of_counts(counts: np.ndarray) -> np.ndarray:
     """IoU in 0..1 from counts [..., 3] (intersection, predicted, actual); 1 where prediction and truth are both empty."""
     intersection, predicted, actual = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)

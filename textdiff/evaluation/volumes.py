@@ -23,7 +23,15 @@ from textdiff.evaluation.calibration import (
     near_foreground,
     uncertainty_against_dice,
 )
-from textdiff.evaluation.metrics import COUNTS, case_counts, check_table, dice_of_iou, iou_of_counts, summary_of_dice
+from textdiff.evaluation.metrics import (
+    COUNTS,
+    case_counts,
+    check_class_order,
+    check_table,
+    dice_of_iou,
+    iou_of_counts,
+    summary_of_dice,
+)
 from textdiff.evaluation.surfaces import DISTANCES, foreground_box, surface_distances
 from textdiff.models.inference import Prediction
 
@@ -81,6 +89,7 @@ def score_volumes(
             result = segment(image, prompt)
             seconds = time.perf_counter() - started
             labels = result if isinstance(result, Volume) else result.labels
+            check_class_order(getattr(result, "class_names", ()), class_names)
             check_pair(image, labels, "the prediction")
             scores = _overlap_and_distance(labels.array, truth.array, image, class_names, surfaces)
             scores |= _certainty(result, truth.array, reliability)

@@ -266,11 +266,14 @@ def _weights_folder(name: str) -> Path:
 
 
 def _load_weights(model: Any, folder: Path) -> None:
-    from textdiff.base.checkpoints import load_strict, read_checkpoint
+    from textdiff.base.checkpoints import load_strict, read_checkpoint, read_json
+    from textdiff.evaluation.metrics import check_class_order
     from textdiff.models.textdiffseg import TextDiffSeg
 
     state = read_checkpoint(folder / "model.safetensors")
     if isinstance(model, TextDiffSeg):
+        if (about := folder / "config.json").is_file():
+            check_class_order(read_json(about).get("class_names", ()), model.class_names)
         model.load_own(state, str(folder))
     else:
         load_strict(model, state, str(folder))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from textdiff.base import paths
-from textdiff.base.checkpoints import load_strict, read_checkpoint, read_json, write_checkpoint, write_text
+from textdiff.base.checkpoints import building, load_strict, read_checkpoint, read_json, write_checkpoint, write_text
 from textdiff.data import registry
 from textdiff.data.domain import Domain
 from textdiff.models.features import DiffusionFeatures, FeatureExtractor
@@ -367,7 +367,9 @@ class Pretrained(nn.Module):
             features: Any = getattr(model, "features", None)
             if features is not None:
                 _check_whole(features.settings, about["features"], cls.LATER, "features.")
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, ArithmeticError) as error:
+            if str(folder) in str(error):
+                raise
             said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{folder / 'config.json'} does not describe a {cls.__name__}: {said}") from error
         model.load_own(read_checkpoint(folder / WEIGHTS), str(folder / WEIGHTS))
@@ -388,7 +390,9 @@ def _built(cls: type[Model], about: Mapping[str, Any], folder: Path) -> Model:
         parts["features"] = _load_features(about["features"], folder)
     settings = {key: value for key, value in about.items() if key not in APART}
     objects = {key: build(**settings[key]) for key, build in cls.SPECS.items()}
-    return cls(**{**parts, **settings, **about["model"], **objects})
+    weights = folder / WEIGHTS
+    with building(folder / "config.json", weights.stat().st_size if weights.is_file() else 0):
+        return cls(**{**parts, **settings, **about["model"], **objects})
 
 
 def _check_whole(

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from textdiff.base.checkpoints import building
 from textdiff.base.paths import assets_dir, weights_dir
 from textdiff.models.tiny_bert import load_tiny
 
@@ -249,10 +250,11 @@ def _load(folder: Path) -> tuple[nn.Module, Any]:
     from transformers import AutoModel, AutoTokenizer
 
     options = {"local_files_only": True, "trust_remote_code": False}
+    weights = sum(path.stat().st_size for pattern in _WEIGHTS for path in folder.glob(pattern))
     try:
         # Parts absent from the file (an unused pooler, say) are drawn at random; the caller's random numbers
         # must not depend on that.
-        with _quiet(), torch.random.fork_rng(devices=[]):
+        with _quiet(), torch.random.fork_rng(devices=[]), building(folder / "config.json", weights):
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
             model, report = AutoModel.from_pretrained(folder, output_loading_info=True, **options)
     except Exception as error:  # damaged files raise whatever the format's reader raises

@@ -174,8 +174,9 @@ class TextDiffSeg(Pretrained):
     ) -> None:
         model = {key: value for key, value in locals().items() if key not in OBJECTS}
         super().__init__()
-        if len(class_names) < 2:
-            raise ValueError(f"class_names={list(class_names)}: background and at least one structure")
+        if not 2 <= len(class_names) <= 256:  # label maps have 8 bits
+            said = list(class_names) if len(class_names) < 2 else f"{len(class_names)} names"
+            raise ValueError(f"class_names={said}: background and 1 to 255 structures")
         if any(width % 16 for width in denoiser_widths) or len(denoiser_widths) != 2 or len(widths) != 3:
             raise ValueError(
                 f"widths={tuple(widths)} must be three numbers and denoiser_widths={tuple(denoiser_widths)} two multiples of 16"

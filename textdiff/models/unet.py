@@ -17,7 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from textdiff.base.checkpoints import load_strict, read_checkpoint, read_json, write_checkpoint, write_text
+from textdiff.base.checkpoints import (
+    TooManyError,
+    building,
+    load_strict,
+    read_checkpoint,
+    read_json,
+    write_checkpoint,
+    write_text,
+)
 from textdiff.base.products import pixelwise
 
 
@@ -323,11 +331,17 @@ class UNet(nn.Module):
     @classmethod
     def with_weights(cls, config: Mapping[str, Any], weights: Path, rounded: bool = False) -> UNet:
         """The network of these settings and this file's weights, in eval mode; only one copy of them is ever made."""
-        with torch.device("meta"):
-            unet = cls(**config)
+        state, about = read_checkpoint(weights), weights.with_name("config.json")
+        try:
+            with torch.device("meta"), building(about, weights.stat().st_size):
+                unet = cls(**config)
+        except TooManyError:
+            raise
+        except (TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError) as error:  # values of any kind
+            raise ValueError(f"{about} describes no UNet: {error}") from error
         if rounded:
             unet.rounded()
-        load_strict(unet, read_checkpoint(weights), source=str(weights))
+        load_strict(unet, state, source=str(weights))
         return unet.eval()
 
 

@@ -8,6 +8,7 @@ that differ in letter case between files and table, and the two text columns in 
 from __future__ import annotations
 
 import difflib
+import filecmp
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ def _pictures(folder: Path, what: str, faults: list[Fault]) -> dict[str, Path]:
         key = match_key(path.name)
         if key not in pictures:
             pictures[key] = path
-        elif pictures[key].read_bytes() != path.read_bytes():
+        elif not filecmp.cmp(pictures[key], path, shallow=False):
             said = f"{found}: {shown(pictures[key].name)} and {shown(path.name)} are different files for one case ({key!r})"
             faults.append(Fault(said, key, str(path), "rename or remove one"))
     if left:

@@ -70,6 +70,14 @@ def check_labels(labels: np.ndarray, num_classes: int, where: object) -> None:
         raise ValueError(f"{where}: mask has {counted(labels)}; expected labels 0..{num_classes - 1}{two}: {PLAIN}")
 
 
+def label_map(values: np.ndarray, where: object) -> np.ndarray:
+    """An array given as labels, as uint8 of its shape. Raises ValueError that lists what is no whole number of 0 to 255."""
+    wrong = np.asarray(~np.isin(values, np.arange(256)))
+    if wrong.any():
+        raise ValueError(f"{where}: labels are whole numbers 0 to 255, and there are {counted(values[wrong])}")
+    return values.astype(np.uint8, copy=False)
+
+
 def counted(grey: np.ndarray) -> str:
     """The values of a mask and how many pixels each has: "0 (3200 pixels), 128 (400)"."""
     values, counts = np.unique(grey, return_counts=True)
@@ -91,11 +99,11 @@ def write_mask(labels: np.ndarray | Tensor, out: str | Path, like: str | Path | 
     from textdiff.base.checkpoints import write_atomically
 
     array = np.asarray(labels)
-    if array.ndim != 2 or not array.size or array.min() < 0 or array.max() > 255:
-        span = f", {array.min()} to {array.max()}" if array.size else ""
-        raise ValueError(f"a label map has two dimensions and values 0 to 255, not shape {array.shape}{span}")
+    if array.ndim != 2 or not array.size:
+        raise ValueError(f"{out}: a label map has two dimensions, not shape {array.shape}")
+    array = label_map(array, out)
     turn = 1 if like is None else picture_frame(like)[1]
-    picture = turned(images.fromarray(array.astype(np.uint8)), BACK.get(turn))
+    picture = turned(images.fromarray(array), BACK.get(turn))
     exif = images.Exif()
     if turn in TURNS:
         exif[ORIENTATION] = turn

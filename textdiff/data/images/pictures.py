@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from textdiff.base.limits import need_bytes
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -28,6 +30,7 @@ PICTURE_SUFFIXES = {
 # Tags of TIFF, and of EXIF, which is one
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, BIT_ORDER = 256, 257, 258, 259, 262, 266
 ORIENTATION, SAMPLES, SUB_IFDS, FORMAT = 274, 277, 330, 339
+COPIES = 16  # bytes of memory for one pixel: it is decoded, turned, converted, and copied, with up to 4 bytes each time
 DEFLATE = (8, 32946)  # values of COMPRESSION
 PARTS = ((273, 324), (279, 325))  # places and sizes of strips, or of tiles
 # How a stored picture is turned to stand upright, by its EXIF orientation: names of PIL's transpositions
@@ -107,6 +110,8 @@ def decode(path: str | Path) -> Decoded:
         if said := _choose_page(path, picture):
             warnings.warn(said, stacklevel=3)
         about = _about(path, picture)
+        width, height = picture.size
+        need_bytes(COPIES * width * height, path, f"its {width} x {height} pixels")
         _verify(path, picture)
         picture.load()  # turns a TIFF upright
         upright = picture if picture.format == "TIFF" else turned(picture, TURNS.get(_orientation(path, picture)))
@@ -278,11 +283,11 @@ def _verify(path: Path, picture: Image) -> None:
         file.seek(place)
         stream = zlib.decompressobj()
         try:
-            stream.decompress(file.read(size))
+            stream.decompress(file.read(size), COPIES * picture.size[0] * picture.size[1] + 2**20)
         except zlib.error as error:
             raise OSError(f"its checksum is wrong ({error})") from error
         if not stream.eof:
-            raise OSError("it is damaged (the compressed pixels end too early)")
+            raise OSError("it is damaged (the compressed pixels end too early, or go on without end)")
 
 
 # --- pages -----------------------------------------------------------------------------------------------

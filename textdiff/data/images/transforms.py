@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from textdiff.data.images.captions import swap_left_right
 
 CHEST_WORDS = re.compile(r"\b(lungs?|pulmonary|chest)\b", re.IGNORECASE)
+MOST_CLASSES = 256  # of a label map of 8 bits
 PLACES = {"upper": 1j, "lower": -1j, "left": -1, "right": 1}  # in the complex plane, where 1j turns by a quarter
 PLACE_OF = {place: word for word, place in PLACES.items()}
 PLACE_PHRASE = re.compile(r"\b(upper|lower|left|right)(?:([\s-]+)(upper|lower|left|right))?\b", re.IGNORECASE)
@@ -76,8 +77,10 @@ def mask_at(mask: np.ndarray, size: int, rule: str = "area", num_classes: int = 
     _check_size(size)
     if mask.ndim != 2:
         raise ValueError(f"expected a mask [H, W], got shape {mask.shape}")
-    if int(mask.max(initial=0)) >= num_classes:
-        raise ValueError(f"mask holds label {int(mask.max())}, expected 0..{num_classes - 1}")
+    if mask.dtype.kind not in "biu" or mask.min(initial=0) < 0 or mask.max(initial=0) >= num_classes:
+        raise ValueError(
+            f"mask holds {mask.dtype} values {mask.min()} to {mask.max()}, expected whole labels 0..{num_classes - 1}"
+        )
     labels = torch.from_numpy(np.ascontiguousarray(mask)).long()
     if rule == "dilated":
         if num_classes != 2:
@@ -122,6 +125,8 @@ class ImageSpec:
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}={value!r}: a whole number, at least {least}")
+        if self.num_classes > MOST_CLASSES:
+            raise ValueError(f"num_classes={self.num_classes}: label maps have 8 bits, for at most {MOST_CLASSES}")
 
     def input(self, image: np.ndarray) -> torch.Tensor:
         """uint8 [H, W, 3] -> float32 [3, image_size, image_size] in [-1, 1]."""

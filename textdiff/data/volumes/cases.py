@@ -12,7 +12,7 @@ import numpy as np
 
 from textdiff.data.cases import Splits
 from textdiff.data.faults import counted
-from textdiff.data.volumes.volume import Volume, check_pair, read_image, read_labels, turned
+from textdiff.data.volumes.volume import Volume, check_pair, check_whole, read_image, read_labels, turned
 
 MOST = 255  # the highest label
 
@@ -41,6 +41,11 @@ class VolumeCase:
             raise ValueError("a case needs a name")
         if self.image_path is None and self.image_volume is None:
             raise ValueError(f"case {self.name!r} has neither image_path nor image_volume")
+        ours = [len(self.structures), *self.masks, *(self.values or {}).values()]
+        if min(ours) < 0 or max(ours) > MOST:
+            raise ValueError(
+                f"case {self.name!r}: its labels are numbered {min(ours)} to {max(ours)}; they go from 0 to {MOST}"
+            )
 
     @property
     def labelled(self) -> bool:
@@ -110,13 +115,15 @@ class VolumeCase:
         return replace(labels, array=table[labels.array])
 
     def _numbered(self, labels: Volume) -> Volume:
+        check_whole(labels.array, np.iinfo(np.int16).max, f"case {self.name!r}")
         if self.values is None:
             if (highest := int(labels.array.max())) > MOST:
                 raise ValueError(
                     f"case {self.name!r}: {self.label_path or 'labels'} holds {highest}; labels go up to {MOST}"
                 )
             return replace(labels, array=labels.array.astype(np.uint8, copy=False))
-        counts = np.bincount(labels.array.ravel())
+        stored = labels.array.astype(np.int16, copy=False)
+        counts = np.bincount(stored.ravel())
         found = [int(value) for value in np.flatnonzero(counts)]
         if unknown := [f"{value} ({counts[value]} voxels)" for value in found if value and value not in self.values]:
             known = ", ".join(str(value) for value in sorted(self.values))
@@ -125,7 +132,7 @@ class VolumeCase:
                 f"{', '.join(unknown)}; known: 0, {known}"
             )
         table = np.array([self.values.get(value, 0) for value in range(len(counts))], np.uint8)
-        return replace(labels, array=table[labels.array])
+        return replace(labels, array=table[stored])
 
     def _gathered(self) -> Volume:
         """One label map out of single masks; where two overlap the later structure stays, with a warning that counts."""

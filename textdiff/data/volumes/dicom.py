@@ -9,10 +9,13 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
+from textdiff.base.limits import need_bytes
+from textdiff.data.volumes.dicom_files import announced, check_pixels, decoded, read_file, said
 from textdiff.data.volumes.dicom_series import is_dicom, series_slices
 from textdiff.data.volumes.dicom_slices import Refused, Slice, grid, naming, need, quiet
 from textdiff.data.volumes.grids import LPS_TO_RAS, Volume
@@ -60,12 +63,19 @@ def _voxels(slices: Sequence[Slice], where: Path) -> np.ndarray:
     """Grey values [column, row, slice], float32."""
     _check_units(slices, where)
     first = slices[0]
-    array = np.empty((len(slices), first.dataset.Rows, first.dataset.Columns), np.float32)
+    shape = (len(slices), int(first.dataset.Rows), int(first.dataset.Columns))
+    need_bytes(4 * prod(shape), where, f"a series of {said(shape)} voxels")
+    array = np.empty(shape, np.float32)
     files: dict[Path, list[tuple[int, Slice]]] = {}
     for k, one in enumerate(slices):
         files.setdefault(one.path, []).append((k, one))
     for members in files.values():
         frames = _decoded([one for _, one in members])
+        wanted = announced(members[0][1].dataset)
+        if frames.shape != wanted:
+            raise Refused(
+                f"{members[0][1].path}: its header announces {said(wanted)} voxels, but it holds {said(frames.shape)}"
+            )
         for k, one in members:
             array[k] = frames[one.frame]
     _replace_padding(array, slices, where)
@@ -89,23 +99,23 @@ def _check_units(slices: Sequence[Slice], where: Path) -> None:
 
 def _decoded(mates: Sequence[Slice]) -> np.ndarray:
     """Rescaled grey values [frame, row, column] of the file that these slices lie in."""
-    import pydicom
     from pydicom.pixels.processing import apply_modality_lut
-    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, UncompressedTransferSyntaxes
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, UncompressedTransferSyntaxes
 
     path, syntax = mates[0].path, mates[0].dataset.file_meta.get("TransferSyntaxUID")
+    with naming(path), quiet():
+        dataset = read_file(path)
+        if not syntax:  # a file without preamble
+            implicit = dataset.original_encoding[0]
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        check_pixels(dataset, path)
     try:
         with naming(path), quiet():
-            dataset = pydicom.dcmread(path, force=True)
-            if not syntax:  # a file without preamble
-                implicit = dataset.original_encoding[0]
-                dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-            stored = dataset.pixel_array
+            stored = decoded(dataset, path)
     except Refused:
-        if syntax in (None, *UncompressedTransferSyntaxes):
+        if syntax in (None, RLELossless, *UncompressedTransferSyntaxes):
             raise
         return _decoded_by_itk(mates)
-    stored = stored.reshape(-1, *stored.shape[-2:])
     grey = np.empty(stored.shape, np.float32)
     for piece in mates:
         grey[piece.frame] = apply_modality_lut(stored[piece.frame], piece.tags)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from textdiff.base.limits import need_bytes
+from textdiff.data.volumes.dicom_files import check_pixels
 from textdiff.data.volumes.dicom_seg import need_highdicom
 from textdiff.data.volumes.dicom_series import series_slices
 from textdiff.data.volumes.dicom_slices import Refused, Slice, dataset_of, grid, naming
-from textdiff.data.volumes.grids import LPS_TO_RAS, Volume
+from textdiff.data.volumes.grids import LPS_TO_RAS, Volume, in_mm
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -54,6 +57,7 @@ def read_dicom_labels(
     with naming(path):
         slices, affine = grid(series_slices(image, series), image)
         shape = (int(slices[0].dataset.Columns), int(slices[0].dataset.Rows), len(slices))
+        need_bytes(2 * prod(shape), image, f"labels of {in_mm(shape)} voxels")
         structures = _picked(list(_structures(path, slices, affine, shape)), names, path)
     array = _overlaid(structures, shape, path)
     return Volume(array, LPS_TO_RAS @ affine, str(path)), ("background", *(one.name for one in structures))
@@ -183,6 +187,7 @@ def _segmented(
     if found.get("SegmentationType") == "FRACTIONAL":
         raise Refused(f"{path}: a SEG of fractions, not of whole voxels; export it as BINARY")
     _check_frame(path, {str(found.get("FrameOfReferenceUID", ""))}, slices)
+    check_pixels(found, path)
     uid = found.get("FrameOfReferenceUID")
     like = highdicom.VolumeGeometry(affine, shape, "PATIENT", frame_of_reference_uid=uid)
     seg = highdicom.seg.Segmentation.from_dataset(found, copy=False)

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from textdiff.base.limits import TooLargeError
+from textdiff.data.volumes.dicom_files import Refused as Refused
+from textdiff.data.volumes.dicom_files import read_file
 from textdiff.data.volumes.grids import SHIFT
 
 if TYPE_CHECKING:
@@ -32,16 +35,12 @@ PHASES = (
 )
 
 
-class Refused(ValueError):
-    """A DICOM file that is not taken; the text names it and says why."""
-
-
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Whatever a damaged file raises, which has no end, becomes a `Refused` that names it."""
     try:
         yield
-    except (Refused, FileNotFoundError, ImportError, MemoryError, Warning):
+    except (Refused, TooLargeError, FileNotFoundError, ImportError, MemoryError, Warning):
         raise
     except Exception as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -66,10 +65,8 @@ def header(path: Path, tags: Sequence[str] | None = None) -> Dataset:
 
 def dataset_of(path: Path, **options: Any) -> Dataset:
     """A file with its voxels, every tag decoded; `options` of pydicom's reader. ValueError when it cannot be read."""
-    import pydicom
-
     with naming(path), quiet():
-        dataset = pydicom.dcmread(path, force=True, **options)
+        dataset = read_file(path, **options)
         dataset.walk(lambda _, element: element.value)
         for keyword in KEPT_BY_ANONYMISERS:
             if not dataset.get(keyword) and (uid := dataset.file_meta.get(f"MediaStorage{keyword}")):

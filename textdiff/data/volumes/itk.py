@@ -6,16 +6,19 @@ others without a word when compressed data is damaged.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
+from textdiff.base.limits import most_bytes, need_bytes
 from textdiff.data.volumes.grids import LPS_TO_RAS, Volume, check_size, in_mm, volume_shape
 from textdiff.data.volumes.nifti import unpacked
 
@@ -53,7 +56,8 @@ def read_itk(path: Path, dtype: type | None) -> Volume:
     if reader.GetNumberOfComponents() != 1 or kind not in NUMBERS:
         raise ValueError(f"{path}: voxels are {kind}, expected plain numbers (grey values or labels), one a voxel")
     shape, stored = volume_shape(reader.GetSize(), path), np.dtype(NUMBERS[kind]).newbyteorder(">" if big else "<")
-    needed = int(np.prod(shape)) * stored.itemsize
+    needed = prod(shape) * stored.itemsize
+    need_bytes(needed + (prod(shape) * np.dtype(dtype).itemsize if dtype else 0), path, f"{in_mm(shape)} voxels")
     if len(content) != needed:
         raise ValueError(
             f"cannot read {path}: truncated or damaged: it holds {len(content)} bytes of voxels where its header asks for "
@@ -96,12 +100,13 @@ def _affine(reader) -> np.ndarray:  # type: ignore[no-untyped-def]
 # --- what stands in the files --------------------------------------------------------------------------
 
 
-def _nrrd(path: Path) -> tuple[bytes, bool, bool]:
+def _nrrd(path: Path) -> tuple[bytes | bytearray, bool, bool]:
     """Bytes of the voxels, whether numbers are stored big end first, and whether the header says how the volume lies."""
-    content = path.read_bytes()
+    content = _whole(path)
     first, gap = min(
         ((i, len(gap)) for gap in (b"\n\n", b"\r\n\r\n") if (i := content.find(gap)) >= 0), default=(-1, 0)
     )
+    voxels: bytes | bytearray
     head, voxels = (content, b"") if first < 0 else (content[:first], content[first + gap :])
     if not head.startswith(b"NRRD000"):
         raise ValueError(f"cannot read {path}: not a NRRD file, or its header is damaged")
@@ -115,7 +120,8 @@ def _nrrd(path: Path) -> tuple[bytes, bool, bool]:
             raise ValueError(f"{path}: its lengths are in {', '.join(sorted(other))}; save it with lengths in mm")
     encoding = fields.get("encoding", "").lower()
     if encoding in ("gzip", "gz"):
-        voxels = unpacked(voxels, path)
+        voxels = unpacked(io.BytesIO(voxels), path, most_bytes())
+        need_bytes(len(voxels), path, "what it is unpacked to")
     elif encoding != "raw":
         raise ValueError(f"{path}: its encoding is {encoding or 'not said'}; save it as raw or gzip")
     _no_skips(path, fields, "byteskip", "lineskip")
@@ -123,9 +129,9 @@ def _nrrd(path: Path) -> tuple[bytes, bool, bool]:
     return voxels, fields.get("endian", "little").lower() == "big", placed
 
 
-def _meta(path: Path) -> tuple[bytes, bool, bool]:
+def _meta(path: Path) -> tuple[bytes | bytearray, bool, bool]:
     """The same of a MetaImage, whose header ends with the line on where the voxels are."""
-    content = path.read_bytes()
+    content = _whole(path)
     line = content.find(b"ElementDataFile")
     end = content.find(b"\n", line)
     fields = _fields(content[: end if end >= 0 else None], "=") if line >= 0 else {}
@@ -153,10 +159,19 @@ def _beside(path: Path, name: str) -> bytes:
     """The bytes of the file that a header names."""
     if name.upper().startswith("LIST") or "%" in name:
         raise ValueError(f"{path}: its voxels are spread over several files; save it as one file")
+    if Path(name).is_absolute() or ".." in Path(name).parts:  # a header must not choose any file of this machine
+        raise ValueError(
+            f"{path}: its header takes its voxels from {name}; they must lie beside it, in the same folder"
+        )
     file = path.parent / name
     if not file.is_file():
         raise FileNotFoundError(f"{path}: its voxels should lie in {file}, which is not there")
-    return file.read_bytes()
+    return _whole(file)
+
+
+def _whole(path: Path) -> bytes:
+    need_bytes(path.stat().st_size, path, "the file")
+    return path.read_bytes()
 
 
 def _check_spacing(path: Path, said: str) -> None:
@@ -176,9 +191,10 @@ def _inflated(content: bytes, path: Path) -> bytes:
     """What was compressed by zlib, to its checksum and not a byte more."""
     stream = zlib.decompressobj()
     try:
-        voxels = stream.decompress(content) + stream.flush()
+        voxels = stream.decompress(content, most_bytes() + 1)
     except zlib.error as error:
         raise ValueError(f"cannot read {path}: its compressed data is damaged ({error})") from error
+    need_bytes(len(voxels), path, "what it is unpacked to")
     if not stream.eof or stream.unused_data:
         raise ValueError(f"cannot read {path}: its compressed data is truncated or damaged")
     return voxels

@@ -12,12 +12,14 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
 from textdiff.base.checkpoints import write_atomically
+from textdiff.base.limits import most_bytes, need_bytes
 from textdiff.data.volumes.grids import (
     SHIFT,
     HeaderGrid,
@@ -32,6 +34,8 @@ from textdiff.data.volumes.grids import (
 Trust = Literal["", "sform", "qform"]
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 GZIP = b"\x1f\x8b"
+PIECE = 2**20  # bytes unpacked at once
+LONGEST_MAT = 100_000  # bytes of the file with an affine that may lie beside an Analyze pair
 MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # by the code of the unit; 0, not said, is taken for mm
 CODES = range(6)  # 0: there is no such grid
 GRID_FIELDS = (
@@ -43,17 +47,27 @@ GRID_FIELDS = (
 # --- bytes ---------------------------------------------------------------------------------------------
 
 
-def read_bytes(path: Path) -> bytes | np.ndarray:
-    """All bytes of a file, undone of gzip (whatever its name says). ValueError that names it when it is damaged."""
+def read_bytes(path: Path, most: int) -> bytes | bytearray | np.ndarray:
+    """All bytes of a file, undone of gzip (whatever its name says), of which at most one more than `most` is read.
+
+    Raises ValueError that names it when it is damaged.
+    """
     if _packed(path):
-        return unpacked(path.read_bytes(), path)
+        with open(path, "rb") as file:
+            return unpacked(file, path, most)
     return np.memmap(path, mode="r") if path.stat().st_size else b""
 
 
-def unpacked(content: bytes, path: Path) -> bytes:
-    """What was compressed by gzip, all its parts, each against its checksum and length; ValueError that names the file."""
-    with _damage_named(path):
-        return gzip.decompress(content)
+def unpacked(file: IO[bytes], path: Path, most: int) -> bytearray:
+    """What was compressed by gzip, all its parts, each against its checksum and length; no more than one byte beyond `most`.
+
+    Raises ValueError that names the file.
+    """
+    content = bytearray()
+    with _damage_named(path), gzip.GzipFile(fileobj=file) as packed:
+        while len(content) <= most and (part := packed.read(min(PIECE, most + 1 - len(content)))):
+            content += part
+    return content
 
 
 def _beginning(path: Path, size: int = 540) -> bytes:
@@ -288,13 +302,17 @@ def _voxels(header: Any, path: Path, shape: tuple[int, int, int], dtype: type | 
     if stored.kind not in "iuf":
         kind = header._data_type_codes.label[int(header["datatype"])]
         raise ValueError(f"{path}: voxels are {kind}, expected plain numbers (grey values or labels)")
-    content, offset = read_bytes(path), int(header["vox_offset"])
-    needed = offset + int(np.prod(shape)) * stored.itemsize
+    offset, size = int(header["vox_offset"]), prod(shape) * stored.itemsize
+    kept = size if dtype is None or _packed(path) else 0  # else it stays on the disk
+    need_bytes(kept + (prod(shape) * np.dtype(dtype).itemsize if dtype else 0), path, f"{in_mm(shape)} voxels")
+    needed = offset + size
+    content = read_bytes(path, needed)
     if len(content) != needed:
         fault = "truncated" if len(content) < needed else "damaged, or its header is that of another file"
+        held = f"more than {needed}" if _packed(path) and len(content) > needed else len(content)
         raise ValueError(
-            f"cannot read {path}: {fault}: it holds {len(content)} bytes where its header asks for {needed} "
-            f"({in_mm(shape)} voxels of type {stored.name})"
+            f"cannot read {path}: {fault}: it holds {held} bytes where its header asks for {needed} ({in_mm(shape)} voxels of "
+            f"type {stored.name})"
         )
     array = np.ndarray(shape, stored, content, offset, order="F")
     slope, inter = header.get_slope_inter()
@@ -314,6 +332,10 @@ def _read_analyze(path: Path, header: Any, voxels: Path, shape: tuple[int, int, 
     """An Analyze pair lies as SPM takes it: by the .mat file beside it, else centred and with the left side guessed."""
     import nibabel
 
+    if (mat := path.with_suffix(".mat")).is_file() and mat.stat().st_size > LONGEST_MAT:
+        raise ValueError(
+            f"{mat}: {mat.stat().st_size} bytes are more than the affine that lies beside an Analyze pair has"
+        )
     try:
         with quiet():
             image: Any = nibabel.load(voxels)
@@ -351,7 +373,8 @@ def read_mgh(path: Path, dtype: type | None) -> Volume:
     """Read FreeSurfer's .mgz or .mgh; `dtype` None keeps the stored type. Raises as `read_nifti` does."""
     import nibabel
 
-    content = bytes(read_bytes(path))
+    content = bytes(read_bytes(path, most_bytes()))
+    need_bytes(len(content), path, "its content")
     try:
         with quiet():
             image = nibabel.MGHImage.from_bytes(content)

@@ -40,6 +40,7 @@ __all__ = [
     "askew",
     "check_pair",
     "check_places",
+    "check_whole",
     "from_grid",
     "normalised",
     "read_image",
@@ -152,6 +153,17 @@ def read_labels(path: str | Path, *, trust: Trust = "", series: str = "") -> Vol
     return replace(volume, array=whole.astype(np.int16))
 
 
+def check_whole(array: np.ndarray, most: int, where: object) -> None:
+    """Raises ValueError, with values, unless an array of labels holds whole numbers 0 to `most` and nothing else."""
+    if array.dtype.kind not in "biu" and (broken := ~np.isfinite(array) | (array != np.rint(array))).any():
+        raise ValueError(
+            f"{where}: labels must be whole numbers, got {array.dtype} with other values, such as {array[broken][0]:g} "
+            f"({int(broken.sum())} voxels)"
+        )
+    if array.min() < 0 or array.max() > most:
+        raise ValueError(f"{where}: labels must lie in 0..{most}, got {array.min()}..{array.max()}")
+
+
 def read_place(path: str | Path) -> Place:
     """Shape and affine of a NIfTI file, in RAS order, from its header alone. Errors name the file."""
     from nibabel import orientations
@@ -172,10 +184,7 @@ def write_labels(path: str | Path, labels: Volume) -> None:
     lays it on the image. Raises ValueError for another suffix, or labels that are not whole or not in 0..65535.
     """
     array = labels.array
-    if array.dtype.kind not in "biu" and (not np.isfinite(array).all() or (array != np.rint(array)).any()):
-        raise ValueError(f"{path}: labels must be whole numbers, got {array.dtype} with other values")
-    if array.min() < 0 or array.max() > np.iinfo(np.uint16).max:
-        raise ValueError(f"{path}: labels must lie in 0..65535, got {array.min()}..{array.max()}")
+    check_whole(array, np.iinfo(np.uint16).max, path)
     write_nifti(Path(path), replace(labels, array=array.astype(np.uint8 if array.max() <= 255 else np.uint16)))
 
 

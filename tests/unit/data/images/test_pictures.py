@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import warnings
+import zlib
 
 import numpy as np
 import pytest
 from little_pictures import UPRIGHT, chunk, deep_png, save, tiff
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
+from textdiff.base.limits import TooLargeError
 from textdiff.data.cases import Case
 from textdiff.data.images.pictures import picture_frame, picture_size, read_picture, rgb_array
 
@@ -309,3 +312,38 @@ def test_one_wrong_bit_is_seen_wherever_it_is(tmp_path, name, options):
         except ValueError as error:
             assert str(path) in str(error)
     assert all(passed)
+
+
+# --- from strangers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.takes("Pictures", "another format than its name says, such as PostScript in a .png", "refused")
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.eps"])
+def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    (tmp_path / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 6\n%%EndComments\nshowpage\n%%EOF\n")
+    for read in (read_picture, picture_frame):
+        with pytest.raises(ValueError, match=rf"cannot read .*{name}: it is no picture of a kind that is read here"):
+            read(tmp_path / name)
+
+
+@pytest.mark.takes("Pictures", "more pixels than memory holds", "refused")
+def test_pixels_are_counted_before_they_are_decoded(tmp_path):
+    header = struct.pack(">IIBBBBB", 12_000, 12_000, 8, 2, 0, 0, 0)
+    (tmp_path / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    )
+    with pytest.raises(TooLargeError, match="a.png: its 12000 x 12000 pixels would take 2.3 GB of memory"):
+        read_picture(tmp_path / "a.png")
+    assert picture_size(tmp_path / "a.png") == (12_000, 12_000)
+
+
+def test_a_strip_that_unpacks_without_end(tmp_path):
+    packed = np.frombuffer(zlib.compress(bytes(10**8)), np.uint8)
+    path = tiff(tmp_path / "a.tif", packed[None], {256: (9,), 257: (6,), 278: (6,), 259: (8,)})
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"a.tif: .*go on without end"):
+        read_picture(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10**7

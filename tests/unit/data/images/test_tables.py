@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import unicodedata
+import zipfile
 from datetime import datetime
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import openpyxl
 import pytest
 from PIL import Image
 
+from textdiff.base.limits import TooLargeError
 from textdiff.data.images.lvit import match_key, read_split, read_text
 from textdiff.data.images.tables import plain, read_table, shown
 
@@ -89,7 +92,7 @@ def test_the_sheet_that_has_the_columns_is_found(split):
     with pytest.raises(ValueError, match=r"sheets \['S1', 'S2'\] all have rows"):
         read_text(split)
     workbook(split, [["My data"], HEAD], [["x"]])
-    with pytest.raises(ValueError, match=r"missing column .*found \['My data', ''\].*all sheets: .*'S2': \['x'\]"):
+    with pytest.raises(ValueError, match=r"missing column .*found \['My data'\] .*all sheets: .*'S2': \['x'\]"):
         read_text(split)
     workbook(split, [[*HEAD, "image"], ["a.png", "one", "b.png"]])
     with pytest.raises(ValueError, match="two columns are called 'Image'"):
@@ -168,3 +171,68 @@ def test_what_is_left_out_is_counted(split, recwarn):
     assert len(said) == 2
     assert "img: 3 entries are no pictures that can be read, and left out (.jp2: 2, .txt: 1)" in said[0]
     assert "1 masks have no image, and are left out (for example 'z.png')" in said[1]
+
+
+# --- from strangers --------------------------------------------------------------------------------------
+
+
+def rewritten(path: Path, part: str, content: bytes) -> Path:
+    """The workbook with another content of one of its parts."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, was in parts.items():
+            archive.writestr(name, content if name == part else was)
+    return path
+
+
+def sheet_of(rows: bytes) -> bytes:
+    space = b"http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    head = b"".join(b'<c t="inlineStr"><is><t>%s</t></is></c>' % name.encode() for name in HEAD)
+    return b'<worksheet xmlns="%s"><sheetData><row r="1">%s</row>%s</sheetData></worksheet>' % (space, head, rows)
+
+
+@pytest.mark.takes("Text tables", "a cell far off, and nothing between", "taken")
+def test_a_far_cell_takes_no_memory(split):
+    book = openpyxl.Workbook()
+    for row in (HEAD, ["a.png", "one"]):
+        book.active.append(row)
+    book.active.cell(4000, 2**14).value = "far"
+    book.save(split / "t.xlsx")
+    tracemalloc.start()
+    rows = list(read_table(split / "t.xlsx", HEAD))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert rows == [(2, ("a.png", "one")), (4000, ("", ""))] and peak < 10**7
+
+
+@pytest.mark.takes("Text tables", "more cells than memory and time allow", "refused")
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (b'<row r="99999999999"><c><v>1</v></c></row>', "reaches to row 1048577, column 0"),
+        (b'<row><c r="XFD2"><v>1</v></c></row>' * 400, "reaches to row 307, column 16384"),
+    ],
+)
+def test_a_sheet_without_end_is_refused(split, rows, said):
+    path = rewritten(workbook(split, [HEAD]), "xl/worksheets/sheet1.xml", sheet_of(rows))
+    with pytest.raises(ValueError, match=rf"Train_text.xlsx, sheet 'S1': it {said}"):
+        list(read_table(path, HEAD))
+
+
+def test_tables_that_unpack_to_more_than_they_may(split, monkeypatch):
+    path = rewritten(workbook(split, [HEAD]), "xl/worksheets/sheet1.xml", sheet_of(b"<row/>" * 10**5))
+    (split / "t.csv").write_text("Image,Description\n" * 30_000)
+    monkeypatch.setenv("TEXTDIFF_MAX_FILE_GB", "0.01")
+    for file in (path, split / "t.csv"):
+        with pytest.raises(TooLargeError, match=rf"{file.name}: its .*cells would take 0.* GB of memory"):
+            list(read_table(file, HEAD))
+
+
+def test_entities_that_grow_are_refused(split):
+    lines = [b"<!DOCTYPE a [", b'<!ENTITY a0 "xxxxxxxxxx">']
+    lines += [b'<!ENTITY a%d "%s">' % (k, b"&a%d;" % (k - 1) * 10) for k in range(1, 10)]
+    bomb = b"".join([*lines, b"]>", sheet_of(b'<row><c t="inlineStr"><is><t>&a9;</t></is></c></row>')])
+    path = rewritten(workbook(split, [HEAD]), "xl/worksheets/sheet1.xml", bomb)
+    with pytest.raises(ValueError, match="cannot read .*Train_text.xlsx"):
+        list(read_table(path, HEAD))
