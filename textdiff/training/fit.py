@@ -127,10 +127,10 @@ def fit(
     Returns one row every ``validate_every`` steps and at the end: "step", the mean of every loss since the last row, "score"
     (nan without validation), "seconds".
 
-    Raises FloatingPointError: a loss or the norm of the gradients is nan or infinite; says at which step; ValueError: nothing
-    to train; a checkpoint that is damaged or belongs to another run; processes that cannot divide a batch, or begin with
-    different weights; MemoryError: a single sample is too much for the device, or a batch whose loss cannot be split
-    (:func:`why_whole`); RuntimeError: another process has ended.
+    Raises FloatingPointError: a loss, the norm of the gradients, a weight or a score is nan or infinite; says which and at which
+    step, and leaves the checkpoint of before; ValueError: nothing to train; a checkpoint that is damaged or belongs to another
+    run; processes that cannot divide a batch, or begin with different weights; MemoryError: a single sample is too much for the
+    device, or a batch whose loss cannot be split (:func:`why_whole`); RuntimeError: another process has ended.
     """
     processes().check_device(device)
     run = _Run(model.to(device), how)
@@ -153,6 +153,7 @@ def fit(
             save_due = checkpoint is not None and how.due(run.step, how.checkpoint_every or how.validate_every)
             if row_due or save_due:
                 run.read()
+                run.check_weights()
             run.seconds = time.monotonic() - started
             if row_due:
                 row = run.finish_row(validate)
@@ -281,13 +282,27 @@ class _Run:
             self.count += self.how.accumulate
         self.unread.clear()
 
+    def check_weights(self) -> None:
+        """Raises FloatingPointError where a weight or a statistic is no finite number: nothing of these is kept or written."""
+        state = {name: value for name, value in self.weights.latest.items() if value.is_floating_point()}
+        figures = _Figures(self.step, list(state), [value.detach().isfinite().all() for value in state.values()])
+        broken = [name for name, whole in zip(figures.names, figures.numbers(), strict=True) if not whole]
+        if broken:
+            more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+            raise FloatingPointError(
+                f"the weights {broken[0]}{more} hold nan or infinity after step {self.step - 1}; a smaller learning rate "
+                f"than {self.how.learning_rate} may help"
+            )
+
     def finish_row(self, validate: Callable[[nn.Module], float] | None) -> dict[str, float]:
-        """Adds a row to the history, and keeps the weights if it is the best."""
+        """Adds a row to the history, and keeps the weights if it is the best. Raises FloatingPointError for a score that is none."""
         score = math.nan
         if validate is not None:
             with self.weights.shown():
                 score = self.all.told(lambda: validate(self.model.eval()))
             self.model.train()
+            if not math.isfinite(score):
+                raise FloatingPointError(f"the validation score became {score} after step {self.step - 1}")
         losses = {name: total / self.count for name, total in self.totals.items()}
         self.history.append({"step": self.step, **losses, "score": score, "seconds": self.seconds})
         self.totals, self.count = {}, 0
@@ -357,7 +372,7 @@ class _Run:
 
 
 class _Figures:
-    """Losses by name and the norm of the gradient of one step, on the device until they are asked for."""
+    """Numbers by name (the losses of one step and the norm of its gradient), on the device until they are asked for."""
 
     def __init__(self, step: int, names: list[str], scalars: Sequence[Tensor]) -> None:
         self.step, self.names = step, names

@@ -187,8 +187,6 @@ SCORES = [
     ([0.2, 0.3, 0.5], 2),
     ([0.9, 0.9, 0.1], 0),  # the first of equals
     ([0.1, 0.9, 0.9], 1),
-    ([NAN, 0.1, NAN], 1),
-    ([NAN] * 3, 2),  # none scored: the last
 ]
 
 
@@ -207,6 +205,10 @@ def test_the_weights_of_the_best_row_stay(scores, best, ema_decay):
     assert best_row(history) is history[best] and not model.training
     assert all(torch.equal(value, states[best][key]) for key, value in model.state_dict().items())
     assert not all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_without_scores_the_last_row_counts():
+    assert best_row([{"score": NAN, "step": step} for step in (1, 2)])["step"] == 2
 
 
 def test_an_average_follows_the_weights_and_a_batch_norms_statistics_are_copied():
@@ -312,6 +314,40 @@ def test_a_device_that_is_read_late_takes_no_poisoned_step_either(tmp_path, late
     if path.exists():
         assert step >= 2 and all(value.isfinite().all() for value in read_checkpoint(path).values())
     assert path.exists() == (step >= 2)
+
+
+@pytest.mark.parametrize("devices", [(), ("cpu",)], ids=["read at once", "read late"])
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+@pytest.mark.parametrize("what", ["weights", "statistics", "score"])
+def test_weights_and_scores_that_are_no_numbers_leave_the_checkpoint_of_before(
+    tmp_path, monkeypatch, devices, schedule, what
+):
+    """They break in the last step before a checkpoint, where no later loss would tell of it."""
+    monkeypatch.setattr(fit_module, "LATE", devices)
+    path, kept = tmp_path / "c.safetensors", []
+    step = torch.optim.AdamW.step
+    model = pixelwise()
+
+    def stepped(optimizer):
+        step(optimizer)
+        taken.append(1)
+        if len(taken) == 8:
+            kept.append(path.read_bytes())
+            broken = {"weights": model.model.layers[4].bias, "statistics": model.model.layers[1].running_var}
+            if what in broken:
+                broken[what].data[0] = math.inf
+
+    taken: list = []
+    monkeypatch.setattr(torch.optim.AdamW, "step", stepped)
+    scores = iter([0.5, NAN if what == "score" else 0.6])
+    said = {
+        "weights": r"the weights model.layers.4.bias hold nan or infinity after step 7; a smaller learning rate than 0.1",
+        "statistics": r"the weights model.layers.1.running_var hold nan or infinity after step 7",
+        "score": "the validation score became nan after step 7",
+    }
+    with pytest.raises(FloatingPointError, match=said[what]):
+        quiet(model, images(), how(lr_schedule=schedule), validate=lambda _: next(scores, 0.7), checkpoint=path)
+    assert [path.read_bytes()] == kept and all(value.isfinite().all() for value in read_checkpoint(path).values())
 
 
 @pytest.mark.parametrize("use", ["numbers", "dropout", "pre-training"])
