@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
+import os
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,9 +16,10 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from textdiff.base.checkpoints import bytes_of, fingerprint
+from textdiff.base.files import may_be_left_out
 from textdiff.base.slots import HEADER, SlotFile, layout_of, slot_bytes
 
-FORMAT = 3  # of a file and of what its name and keys stand for; files of another format are not found
+FORMAT = 4  # of a file and of what its name and keys stand for; files of another format are not found
 SHARE = 16  # a full cache loses at most this part of itself at once: a file is not larger
 
 
@@ -51,7 +53,7 @@ class FeatureCache:
     """Feature maps on disk, those of one network and settings in few files; safe under several processes and under a kill.
 
     An entry is whole or not there. Beyond ``max_bytes`` the files used longest ago are removed; a file takes at most a
-    sixteenth of it. A full disk costs the entry, not the run.
+    sixteenth of it. A disk that is full or may only be read costs the entry, not the run.
     """
 
     def __init__(self, folder: str | Path, max_bytes: float = 20e9) -> None:
@@ -59,6 +61,7 @@ class FeatureCache:
             raise ValueError(f"max_bytes must be positive, got {max_bytes}; for no cache give cache=None")
         self.folder, self.max_bytes = Path(folder), max_bytes
         self._files: dict[str, dict[Path, SlotFile]] = {}
+        self._latest = 0.0  # of the times of use that were seen, in seconds
         self._tidy = False
 
     def batch(self, identity: str, images: Tensor, compute: Callable[[Tensor], list[Tensor]]) -> list[Tensor]:
@@ -100,7 +103,7 @@ class FeatureCache:
     def put(self, group: str, keys: Sequence[str], maps: Sequence[Tensor]) -> None:
         """Stores ``maps``, ``[len(keys), ...]`` per scale, as far as there is room."""
         here = [one.detach().cpu() for one in maps]
-        try:
+        with may_be_left_out("the feature cache", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._lock():
                 self._clean()
@@ -108,11 +111,6 @@ class FeatureCache:
                 for i, key in enumerate(keys):
                     if self._holder(group, key) is None:  # no other process was quicker
                         self._store(group, key, [one[i] for one in here])
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            said = f"the disk of the feature cache is full, going on without storing: {self.folder}"
-            warnings.warn(said, stacklevel=2)
 
     def _lock(self) -> FileLock:
         """What whoever writes or removes holds; readers need none."""
@@ -132,7 +130,8 @@ class FeatureCache:
                     files[path] = file
                 except ValueError as error:
                     warnings.warn(f"a damaged cache file is dropped, its entries computed again: {error}", stacklevel=2)
-                    path.unlink()
+                    with suppress(OSError):  # where it may only be read
+                        path.unlink()
         self._files[group] = files
 
     def _read(self, group: str, file: SlotFile, key: str, into: Sequence[Tensor]) -> bool:
@@ -143,10 +142,18 @@ class FeatureCache:
             return False
         except KeyError:
             warnings.warn(f"a damaged cache entry is dropped and computed again: {key} in {file.path}", stacklevel=2)
-            with self._lock(), suppress(FileNotFoundError):
+            with suppress(OSError), self._lock():  # it is gone, or may only be read
                 file.drop(key)
             return False
+        self._used(file.path)
         return True
+
+    def _used(self, path: Path) -> None:
+        """Notes that a file was used, later than all that was seen: other machines' clocks may be ahead, and this one's may turn
+        back."""
+        self._latest = max(self._latest + 1e-6, time.time())
+        with suppress(OSError):  # it is gone, or may only be read
+            os.utime(path, (self._latest, self._latest))
 
     def _store(self, group: str, key: str, maps: Sequence[Tensor]) -> None:
         size, files = slot_bytes(layout_of(maps)), self._files[group]
@@ -158,6 +165,7 @@ class FeatureCache:
             path = self.folder / f"{group}.{uuid.uuid4().hex[:8]}.{FORMAT}.maps"
             file = files[path] = SlotFile.create(path, layout_of(maps))
         file.append(key, maps)
+        self._used(file.path)
 
     def _make_room(self, size: int) -> bool:
         """Removes the files used longest ago until ``size`` bytes more are within the limit; whether they are."""
@@ -166,6 +174,7 @@ class FeatureCache:
             with suppress(FileNotFoundError):  # a damaged one, which another process has just removed
                 status = path.stat()
                 found.append((status.st_mtime, status.st_size, path))
+        self._latest = max([self._latest, *(one[0] for one in found)])
         taken = sum(one[1] for one in found)
         for _, freed, path in sorted(found) if size <= self.max_bytes else ():
             if taken + size <= self.max_bytes:

@@ -5,15 +5,20 @@ Without torch: what only looks at files begins at once.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from textdiff.base.limits import need_bytes
 
 JSON_GROWTH = 40  # bytes of memory for one of a file: an empty list is two
+# What a disk that is full, or that this process may only read, says
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
@@ -36,6 +41,18 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def may_be_left_out(what: str, folder: Path) -> Iterator[None]:
+    """What is written within this context can be made again: a disk that takes none of it costs a warning, not the run."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        said = f"nothing is stored in {what}, going on without ({error.strerror}): {folder}"
+        warnings.warn(said, stacklevel=3)
 
 
 def temporary_name(path: Path) -> Path:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
+TOGETHER = {"cuda": 4}  # images, a power of two; one would keep a card waiting for orders, elsewhere it is as fast
 POOL_SHARE = 0.25  # of the memory that is free on a card when a pool of pixels is moved to it
 
 T = TypeVar("T")
@@ -27,15 +28,15 @@ class Fitting:
         self.what, self.whole = what, whole
         self.most: int | None = None  # None until memory ran out
 
-    def run(self, work: Callable[[list[slice]], T], count: int) -> T:
-        """What ``work(parts)`` gives, where ``parts`` are slices that together cover ``count`` samples.
+    def run(self, work: Callable[[list[slice]], T], count: int, most: int | None = None) -> T:
+        """What ``work(parts)`` gives, where ``parts`` are slices of ``most`` samples (None: all) that together cover ``count``.
 
         On ``torch.OutOfMemoryError`` the work is begun anew with parts half as large: it must leave nothing behind.
 
         Raises MemoryError: a single sample is too much, or the batch must not be split.
         """
         while True:
-            size = min(count, self.most or count)
+            size = min(count, most or count, self.most or count)
             try:
                 return work([slice(start, min(start + size, count)) for start in range(0, count, size)])
             except torch.OutOfMemoryError:
@@ -54,6 +55,17 @@ class Fitting:
             )
         self.most = size // 2
         logger.warning("out of memory with %d %s at once, going on with %d", size, self.what, self.most)
+
+
+def in_groups(images: Tensor) -> tuple[Tensor, int]:
+    """``images [B, ...]``, the last one repeated until they make whole groups, and the size of a group on their device.
+
+    A network rounds by the size of its batch. What goes through in groups of one size gives the same numbers whatever else is asked
+    for; where it goes alone, by construction.
+    """
+    together = TOGETHER.get(images.device.type, 1)
+    more = -len(images) % together
+    return (torch.cat([images, images[-1:].expand(more, *images.shape[1:])]) if more else images), together
 
 
 class Pool:

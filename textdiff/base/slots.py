@@ -92,7 +92,7 @@ class SlotFile:
             self._scanned = count
 
     def read(self, key: str, into: Sequence[Tensor]) -> None:
-        """Fills the contiguous tensors ``into`` with the maps of a known key, and notes that the file was used.
+        """Fills the contiguous tensors ``into`` with the maps of a known key.
 
         Raises FileNotFoundError; or KeyError where the slot is damaged (its bytes are checked the first time).
         """
@@ -101,7 +101,6 @@ class SlotFile:
             file.seek(HEADER + slot * self.size)
             whole = all(file.readinto(part) == len(part) for part in parts)
             mark = file.read(MARK.size)
-        os.utime(self.path)
         if slot in self._trusted:
             whole = whole and mark[:16] == bytes.fromhex(key)
         else:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from textdiff.base.allocator import keep_freed_memory
 from textdiff.base.cache import FeatureCache, KnownFingerprint
-from textdiff.base.memory import Fitting
+from textdiff.base.memory import Fitting, in_groups
 from textdiff.base.precision import mixed_precision
 from textdiff.models.diffusion import STEPS, Diffusion, NoiseSchedule
 from textdiff.models.unet import UNet, check_blocks
@@ -74,10 +74,8 @@ class FeatureExtractor(nn.Module, ABC):
         if not images.is_floating_point():
             raise ValueError(f"images must be floating-point numbers in [-1, 1], got {images.dtype}")
         keep_freed_memory()
-        if self.cache is None:
-            maps = self._pixels(images)
-        else:
-            maps = self.cache.batch(self.identity(), images, self._pixels)
+        kept, pixels = self.cache, self._pixels
+        maps = pixels(images) if kept is None else kept.batch(self.identity(), images, pixels)
         return [one.movedim(-1, 1) for one in maps]
 
     def identity(self) -> str:
@@ -95,15 +93,16 @@ class FeatureExtractor(nn.Module, ABC):
             self.cache = before
 
     def _pixels(self, images: Tensor) -> list[Tensor]:
-        """The maps in the order that heads read them, channels last: ``[B, h_k, w_k, C_k]``."""
+        """The maps in the order that heads read them, channels last ``[B, h_k, w_k, C_k]``; they do not tell an image's company."""
+        filled, together = in_groups(images)
         dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
         def work(parts: list[slice]) -> list[Tensor]:
             with mixed_precision(images.device, self.precision):
-                found = [[one.movedim(1, -1).to(dtype).contiguous() for one in self.compute(images[p])] for p in parts]
-            return found[0] if len(found) == 1 else [torch.cat(several) for several in zip(*found, strict=True)]
+                found = [[one.movedim(1, -1).to(dtype).contiguous() for one in self.compute(filled[p])] for p in parts]
+            return [torch.cat(several)[: len(images)] for several in zip(*found, strict=True)]
 
-        return self._fitting.run(work, len(images))
+        return self._fitting.run(work, len(filled), together)
 
 
 class DiffusionFeatures(FeatureExtractor):

@@ -257,7 +257,7 @@ def test_a_disk_that_fills_within_an_entry_leaves_the_file_as_it_was(tmp_path, m
     cache.put(GROUP, KEYS[:1], maps(1))
     with monkeypatch.context() as patched:
         patched.setattr(slots_module, "open", Breaking, raising=False)
-        with pytest.warns(UserWarning, match="disk of the feature cache is full, going on without storing"):
+        with pytest.warns(UserWarning, match="nothing is stored in the feature cache, going on without"):
             cache.put(GROUP, KEYS[1:3], maps(2))
     assert [path.stat().st_size for path in files(tmp_path)] == [HEADER + SLOT] and known(cache) == [0]
 

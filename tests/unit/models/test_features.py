@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny_models import entries, pictures, tiny_features, tiny_unet
 
+from textdiff.base import memory
 from textdiff.base.cache import FeatureCache
 from textdiff.data.images.transforms import dihedral
 from textdiff.models.features import DiffusionFeatures
@@ -52,11 +53,10 @@ def test_all_images_and_steps_share_one_noise_map():
     features(x0)
     noise = features.noise((3, 16, 16))
     assert noise.shape == (1, 3, 16, 16) and noise.std() == pytest.approx(1, abs=0.1)
-    for x_t, step in passes.inputs:
-        abar = float(features.diffusion.alphas_cumprod[step])
-        torch.testing.assert_close(
-            x_t, math.sqrt(abar) * x0 + math.sqrt(1 - abar) * noise.expand_as(x0), rtol=0, atol=1e-5
-        )
+    assert len(passes.inputs) == 3 * 3
+    for k, (x_t, step) in enumerate(passes.inputs):
+        abar, image = float(features.diffusion.alphas_cumprod[step]), x0[k // 3 : k // 3 + 1]
+        torch.testing.assert_close(x_t, math.sqrt(abar) * image + math.sqrt(1 - abar) * noise, rtol=0, atol=1e-5)
 
 
 def test_noise_depends_on_the_seed_alone():
@@ -120,6 +120,28 @@ def test_a_hit_equals_the_computation_bit_for_bit(tmp_path, precision):
     assert len(entries(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_maps_of_an_image_do_not_tell_its_company(tmp_path, precision, threads):
+    """To the bit: alone, in batches of any size, at any place in them, and whoever filled the cache."""
+    images, before = pictures(5, 32), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        plain = tiny_features(precision=precision)
+        alone = [plain(images[i : i + 1]) for i in range(5)]
+        for batch in ([0, 1], [2, 1, 0], [4, 3, 0, 1, 2]):
+            stored = cached(tmp_path / f"{len(batch)}", precision=precision)
+            for features in (plain, stored, stored):  # computed, stored, read
+                maps = features(images[batch])
+                for row, i in enumerate(batch):
+                    assert all(torch.equal(one[row], own[0]) for one, own in zip(maps, alone[i], strict=True)), (
+                        batch,
+                        i,
+                    )
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_eight_views_cost_no_pass_in_the_second_epoch(tmp_path):
     features, image = cached(tmp_path), pictures(1)[0]
     passes = Passes(features)
@@ -130,6 +152,29 @@ def test_eight_views_cost_no_pass_in_the_second_epoch(tmp_path):
         batch = features(torch.stack([views[k] for k in order]))
         assert all(torch.equal(batch[0][i], first[k][0][0]) for i, k in enumerate(order))
     assert passes.images == 8 * len(features.steps)
+
+
+def test_a_card_is_given_whole_groups_of_one_size(monkeypatch):
+    """The processor takes itself for a card whose memory takes two images at once."""
+    monkeypatch.setattr(memory, "TOGETHER", {"cpu": 4})
+    features, images = tiny_features(steps=(50,)), pictures(6)
+    passes, decode = Passes(features), features.unet.decode
+
+    def narrow(x, timesteps, blocks):
+        maps = decode(x, timesteps, blocks)
+        if len(x) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return maps
+
+    features.unet.decode, most = narrow, 4
+    expected = features(images)
+    assert [len(x) for x, _ in passes.inputs] == [4, 4] and all(len(one) == 6 for one in expected)
+    passes.inputs.clear()
+    most = 2
+    found = features(images)
+    assert [len(x) for x, _ in passes.inputs] == [4, 2, 2, 2, 2]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_only_missing_images_of_a_batch_are_computed(tmp_path):
@@ -212,7 +257,7 @@ def test_a_full_disk_costs_the_entry_not_the_run(tmp_path, monkeypatch, number):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     features = cached(tmp_path)
-    with pytest.warns(UserWarning, match="disk of the feature cache is full, going on without storing"):
+    with pytest.warns(UserWarning, match="nothing is stored in the feature cache, going on without"):
         maps = features(pictures(1))
     assert torch.equal(maps[0], tiny_features()(pictures(1))[0])
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]

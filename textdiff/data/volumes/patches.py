@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from textdiff.base.checkpoints import write_atomically
+from textdiff.base.files import may_be_left_out, write_atomically
 from textdiff.base.spilling import Pile
 from textdiff.data.batch import Batch
 from textdiff.data.volumes.cases import VolumeCase
@@ -322,10 +323,8 @@ def _on_grid(case: VolumeCase, preprocessing: Preprocessing, cache: Path | None)
         files = [f"{file}{file.stat().st_size}{file.stat().st_mtime_ns}" for file in case.files]
         about = "|".join([str(preprocessing), case.name, numbering, *files])
         path = cache / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.npz"
-    if path and path.is_file():
-        with np.load(path) as kept:
-            image, labels = (Volume(kept[kind], kept["affine"], case.name) for kind in ("image", "labels"))
-            return image, labels
+    if path and (kept := _kept(path, case.name)):
+        return kept
     image, labels = case.pair()
     image, labels = preprocessing.image(image), preprocessing.labels(labels)
 
@@ -334,8 +333,22 @@ def _on_grid(case: VolumeCase, preprocessing: Preprocessing, cache: Path | None)
             np.savez(file, image=image.array, labels=labels.array, affine=image.affine)
 
     if path:
-        write_atomically(path, write)
+        with may_be_left_out("the cache of volumes", path.parent):
+            write_atomically(path, write)
     return image, labels
+
+
+def _kept(path: Path, name: str) -> tuple[Volume, Volume] | None:
+    """Image and labels in an entry of the cache; None where there is none, or a damaged one (its checksums tell)."""
+    try:
+        with np.load(path) as kept:
+            image, labels = (Volume(kept[kind], kept["affine"], name) for kind in ("image", "labels"))
+            return image, labels
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # numpy, zipfile and zlib raise many kinds, all meaning the same here
+        warnings.warn(f"a damaged entry of the cache of volumes is made again: {path} ({error})", stacklevel=2)
+        return None
 
 
 def _turned(draw: np.random.Generator) -> np.ndarray:
