@@ -240,8 +240,12 @@ def predict(
 def run(
     context: typer.Context,
     notebook: Annotated[str, typer.Argument(help="Number (13), name (13_textdiff) or path of a notebook.")],
-    out: Annotated[Path | None, typer.Option(help="The executed copy, .ipynb (default: beside the results).")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there (of --out).")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The executed copy, .ipynb (default: beside the results, named after the run).")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an earlier copy of the same notebook there (of --out).")
+    ] = False,
 ) -> None:
     """Run a notebook, with -p NAME VALUE (or NAME=VALUE) for every parameter to change; all are checked before it starts.
 
@@ -255,10 +259,11 @@ def run(
     values = notebooks.checked_parameters(path, read_pairs(context.args))
     if out is not None and out.suffix != ".ipynb":
         raise ValueError(f"--out must end in .ipynb; got {out}")
-    target = out or results_dir() / "notebooks" / path.name
+    target = out or results_dir() / "notebooks" / notebooks.copy_name(path, values)
     target.parent.mkdir(parents=True, exist_ok=True)
     option = "--out" if out else "the executed copy (TEXTDIFF_RESULTS)"
     check_output(target, option, inputs=[path], force=force or out is None)
+    notebooks.check_replaced(path, target)
     notebooks.check_inputs(path, values)
     notebooks.execute_notebook(path, target, values)
     typer.echo(target)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ast
 import difflib
+import hashlib
 import html
 import inspect
 import re
 import sys
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -120,8 +122,31 @@ def _defaults(path: Path) -> dict[str, Scalar]:
     return dict(_assignment(path, line) for line in ast.parse(source).body)
 
 
+def copy_name(path: Path, values: Mapping[str, Scalar]) -> str:
+    """The file name of a notebook's executed copy: the run's id, or of other notebooks the values, tell one from another."""
+    config = notebook_config(path)
+    if config is not None:
+        return f"{path.stem}-{config.from_params(**_defaults(path) | dict(values)).run_id}.ipynb"
+    told = hashlib.sha256(repr(sorted((_defaults(path) | dict(values)).items())).encode()).hexdigest()[:8]
+    return f"{path.stem}-{told}.ipynb"
+
+
+def check_replaced(path: Path, out: Path) -> None:
+    """Raises FileExistsError where ``out`` is there and no executed copy of the notebook at ``path``."""
+    if not out.exists():
+        return
+    try:
+        source = _read(out).metadata.get("papermill", {}).get("input_path", "")
+    except ValueError:
+        source = ""
+    if Path(source or "").name != path.name:
+        raise FileExistsError(
+            f"{out} is there and no executed copy of {path.name}, which is all that is replaced: choose another name, or remove it"
+        )
+
+
 def execute_notebook(path: Path, out: Path, values: Mapping[str, Scalar]) -> None:
-    """Run a notebook through papermill.
+    """Run a notebook through papermill. An earlier copy stays until there is a new one, of as many cells as were run.
 
     Raises:
         RuntimeError: naming the error and the copy that shows where it happened.
@@ -130,12 +155,16 @@ def execute_notebook(path: Path, out: Path, values: Mapping[str, Scalar]) -> Non
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
+    growing = out.with_name(f".{uuid.uuid4().hex[:8]}.{out.name}")
     try:
         papermill.execute_notebook(
-            path, out, parameters=dict(values), kernel_name="python3", progress_bar=sys.stderr.isatty()
+            path, growing, parameters=dict(values), kernel_name="python3", progress_bar=sys.stderr.isatty()
         )
     except PapermillExecutionError as error:
         raise RuntimeError(f"{path.name} stopped: {error.ename}: {error.evalue} (see {out})") from None
+    finally:
+        if growing.exists():
+            growing.replace(out)
 
 
 def _read(path: Path) -> Any:

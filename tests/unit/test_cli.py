@@ -388,6 +388,8 @@ def test_run_checks_before_it_starts(notebook, monkeypatch, words, said):
         (("--out", "copy.txt"), "--out must end in .ipynb; got copy.txt"),
         (("--out", "old.ipynb"), "old.ipynb is there already: choose another name, or replace it with --force"),
         (("--out", "13.ipynb", "--force"), "would replace"),
+        (("--out", "old.ipynb", "--force"), "old.ipynb is there and no executed copy of 13.ipynb"),
+        (("--out", "12.ipynb", "--force"), "12.ipynb is there and no executed copy of 13.ipynb"),
         (("-p", "dataset=monuseg"), "data set 'monuseg' not found"),
         (("-p", "text_encoder=/nope"), "no text encoder folder at /nope"),
         (("-p", "image_size=98"), "the nearest is 96"),
@@ -398,10 +400,11 @@ def test_run_looks_for_what_it_needs_before_it_starts(notebook, monkeypatch, tmp
     monkeypatch.setenv("TEXTDIFF_DATA", str(tmp_path))
     monkeypatch.setattr(notebooks, "execute_notebook", lambda *a: pytest.fail("it was started"))
     Path("old.ipynb").touch()
+    write_notebook(Path("12.ipynb"), "n = 0", "pass")
     parameters = PARAMETERS + 'dataset = "nuclei_phantoms"\ntext_encoder = "auto"\nimage_size = "auto"\n'
     write_notebook(notebook, parameters, "pass", config="TextDiffConfig")
     assert_one_line(invoke("run", notebook, *words), said)
-    assert sorted(path.name for path in Path().iterdir()) == ["13.ipynb", "old.ipynb"]
+    assert sorted(path.name for path in Path().iterdir()) == ["12.ipynb", "13.ipynb", "old.ipynb"]
 
 
 @pytest.mark.parametrize("module", ["nbformat", "papermill"])
@@ -419,6 +422,33 @@ def test_run_passes_typed_values_on(notebook, monkeypatch, tmp_path):
     )
     assert result.exit_code == 0, result.output
     assert seen == [(notebook, out, {"n_labels": 3, "learning_rate": 1e-4, "mode": "full"})]
+
+
+def test_copies_of_runs_that_differ_do_not_share_a_file(notebook, monkeypatch, tmp_path):
+    monkeypatch.setenv("TEXTDIFF_RESULTS", str(tmp_path))
+    plain, seen = write_notebook(tmp_path / "n.ipynb", "n = 0", "pass"), []
+    monkeypatch.setattr(notebooks, "execute_notebook", lambda path, out, values: seen.append(out.name))
+    for one, word in ((notebook, "n_labels"), (plain, "n")):
+        for value in (1, 2, 1):
+            assert invoke("run", one, "-p", word, value).exit_code == 0
+    assert seen[0] == seen[2] and seen[3] == seen[5] and len(set(seen)) == 4
+    assert all(name.startswith(("13-", "n-")) for name in seen)
+
+
+def test_an_earlier_copy_is_replaced_and_stays_until_there_is_a_new_one(tmp_path, monkeypatch):
+    path = write_notebook(tmp_path / "n.ipynb", "n = 0", "print(n + 1)")
+    assert invoke("run", path, "--out", (out := tmp_path / "o.ipynb")).exit_code == 0
+    before = out.read_bytes()
+    assert_one_line(invoke("run", path, "-p", "n", 5, "--out", out), "is there already")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "papermill.execute_notebook", lambda *a, **k: pytest.fail("written over") if a[1] == out else None
+        )
+        assert invoke("run", path, "-p", "n", 5, "--out", out, "--force").exit_code == 0
+    assert out.read_bytes() == before
+    assert invoke("run", path, "-p", "n", 5, "--out", out, "--force").exit_code == 0
+    assert "n = 5" in out.read_text() and sorted(tmp_path.glob(".*")) == []
 
 
 def test_a_failing_notebook_is_one_line_and_a_copy_to_look_at(tmp_path):

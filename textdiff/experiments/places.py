@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -39,3 +40,9 @@ def locked(config: HasRunId) -> Iterator[None]:
     scratch_dir().mkdir(parents=True, exist_ok=True)
     with nullcontext() if not processes().main else FileLock(scratch_dir() / f"{config.run_id}.lock"):
         yield
+
+
+def drop_checkpoints(config: HasRunId) -> None:
+    """Removes what a run goes on from: all that it was for is kept now."""
+    if processes().main:
+        shutil.rmtree(scratch_dir() / config.run_id, ignore_errors=True)

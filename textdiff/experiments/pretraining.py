@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from textdiff.base.precision import Precision, resolve_device
 from textdiff.base.processes import processes
 from textdiff.data import load_dataset
 from textdiff.experiments.config import AUTO, Config, Count, Listed, Rate, SamplingSteps, Within, optimisation
-from textdiff.experiments.places import kept_model, locked, scratch_dir
+from textdiff.experiments.places import drop_checkpoints, kept_model, locked, scratch_dir
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -187,8 +186,8 @@ def kept_backbone(config: PretrainConfig) -> tuple[UNet, pd.DataFrame]:
             if processes().main:
                 unet.save_pretrained(folder)
                 write_text(folder / "history.json", json.dumps(history))
-                shutil.rmtree(checkpoint.parent, ignore_errors=True)
             processes().wait()
+        drop_checkpoints(config)
         history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
     return UNet.from_pretrained(folder).to(resolve_device(config.device)), pd.DataFrame(history)
 

@@ -8,8 +8,6 @@ stale records and records of files that no commit holds are refused, each with t
 from __future__ import annotations
 
 import difflib
-import shutil
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from textdiff.base.files import read_json
 from textdiff.base.paths import results_dir
 from textdiff.data import registry
 from textdiff.experiments.catalogue import config_from_record
+from textdiff.experiments.places import locked
 from textdiff.experiments.records import FILES, Run, is_record, load_records, published_dir
 
 CURVE = ("training.png", "training.json")
@@ -68,17 +67,10 @@ def _publish_one(run_id: str, folder: Path, allow_dirty: bool) -> Verdict:
         return Verdict(run_id, "refused", reason)
     run = Run.open(config_from_record(read_json(folder / "config.json")), published_dir())
     content = publishable(folder)
-    if is_record(run.folder) and content == _content(run.folder):
-        return Verdict(run_id, "unchanged")
-    run.folder.parent.mkdir(parents=True, exist_ok=True)
-    building = run.folder.with_name(f".{run_id}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        for name, data in content.items():
-            (building / name).parent.mkdir(parents=True, exist_ok=True)
-            (building / name).write_bytes(data)
-        run.replace_by(building)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    with locked(run.config):
+        if is_record(run.folder) and content == _content(run.folder):
+            return Verdict(run_id, "unchanged")
+        run.write(content)
     return Verdict(run_id, "published")
 
 

@@ -112,6 +112,11 @@ class Run:
         }
         for name, figure in (figures or {}).items():
             documents |= _figure_files(name, figure)
+        self.write(documents)
+        return self.folder
+
+    def write(self, documents: Mapping[str, bytes]) -> None:
+        """Make the folder of files with these names and contents, in place of a record that is there, or change nothing."""
         self._put_back()
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         building = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex[:8]}.partial")
@@ -120,10 +125,9 @@ class Run:
                 _write(building / name, content)
             for folder in (building / "figures", building):
                 _fsync_folder(folder)
-            self.replace_by(building)
+            self._replace_by(building)
         finally:
             shutil.rmtree(building, ignore_errors=True)
-        return self.folder
 
     def check_writable(self) -> None:
         """Raises OSError, before the work, where the record could not be written after it."""
@@ -145,7 +149,7 @@ class Run:
     def _previous(self) -> Path:
         return self.folder.with_name(f".{self.folder.name}.previous")
 
-    def replace_by(self, building: Path) -> None:
+    def _replace_by(self, building: Path) -> None:
         """Rename `building` to the record's folder. The old record steps aside until the new one is there."""
         if self.folder.exists():
             shutil.rmtree(self._previous, ignore_errors=True)

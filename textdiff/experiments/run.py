@@ -7,7 +7,6 @@ training (:mod:`textdiff.base.processes`) call it alike: the main one tests and 
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from textdiff.data.faults import counted, settle
 from textdiff.experiments import images, volumes
 from textdiff.experiments.config import Config, test_cases, validation_cases
 from textdiff.experiments.images import TextDiffConfig
-from textdiff.experiments.places import kept_model, locked, scratch_dir
+from textdiff.experiments.places import drop_checkpoints, kept_model, locked, scratch_dir
 from textdiff.experiments.records import Run
 from textdiff.experiments.volumes import TextDiffSegConfig
 from textdiff.training.fit import best_row
@@ -50,6 +49,7 @@ def make_run(config: Config, out_dir: str | Path = "") -> Run:
             config.check_inputs()
             _make(run, config, WORK[type(config)])
             processes().wait()
+        drop_checkpoints(config)
     return run
 
 
@@ -81,7 +81,6 @@ def _make(run: Run, config: Any, work: Any) -> None:
         metrics |= {"train/unlabelled": len(others), "train/teacher_dice": best["teacher"]}
     drawn = work.figures(model, config, data, per_case, history)
     run.save(metrics, per_case, drawn, about={"training_cases": seen})
-    shutil.rmtree(checkpoint.parent, ignore_errors=True)  # scratch: the record is whole now
 
 
 def _check_data(config: Any, data: Any, labelled: Sequence[Any]) -> None:

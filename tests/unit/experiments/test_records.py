@@ -225,7 +225,7 @@ def writers(source: str) -> set[str]:
     tree = ast.parse(re.sub(r"^( *)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
     called = {node.func.attr for node in ast.walk(tree) if isinstance(node, ast.Call) and hasattr(node.func, "attr")}
-    return called & {"save", "replace_by"} if "Run" in imported else set()
+    return called & {"save", "write"} if "Run" in imported else set()
 
 
 def test_there_is_one_route_to_a_record():
@@ -235,7 +235,7 @@ def test_there_is_one_route_to_a_record():
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         sources[path.name] = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     found = {name: called for name, source in sources.items() if (called := writers(source))}
-    assert found == {"experiments/run.py": {"save"}, "experiments/publish.py": {"replace_by"}}
+    assert found == {"experiments/run.py": {"save"}, "experiments/publish.py": {"write"}}
 
 
 # --- many records ------------------------------------------------------------------------------------------
