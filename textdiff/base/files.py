@@ -60,6 +60,12 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{uuid.uuid4().hex}.part")
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Removes what killed processes left half-written in ``folder``; the caller holds the lock of whoever writes there."""
+    for path in folder.rglob(".*.part"):
+        path.unlink(missing_ok=True)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Writes ``text`` as UTF-8, atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from textdiff.base.files import write_text
+from textdiff.base.files import remove_unfinished, write_text
 from textdiff.base.parsing import numbers
 from textdiff.base.precision import Precision, resolve_device
 from textdiff.base.processes import processes
@@ -184,6 +184,7 @@ def kept_backbone(config: PretrainConfig) -> tuple[UNet, pd.DataFrame]:
             checkpoint = scratch_dir() / config.run_id / "checkpoint.safetensors"
             unet, history = pretrained(config, checkpoint)
             if processes().main:
+                remove_unfinished(folder)
                 unet.save_pretrained(folder)
                 write_text(folder / "history.json", json.dumps(history))
             processes().wait()

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from textdiff.base.files import remove_unfinished
 from textdiff.base.processes import processes
 from textdiff.data.check import check_cases
 from textdiff.data.faults import counted, settle
@@ -114,6 +115,7 @@ def keep_model(model: Any, config: Config) -> Path:
     from textdiff.base.checkpoints import write_checkpoint
 
     folder = kept_model(config.run_id)
+    remove_unfinished(folder)
     if hasattr(model, "save_pretrained"):
         model.save_pretrained(folder)
     else:

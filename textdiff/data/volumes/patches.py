@@ -19,10 +19,11 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from textdiff.base.files import may_be_left_out, write_atomically
+from textdiff.base.files import may_be_left_out, remove_unfinished, write_atomically
 from textdiff.base.spilling import Pile
 from textdiff.data.batch import Batch
 from textdiff.data.volumes.cases import VolumeCase
@@ -334,7 +335,10 @@ def _on_grid(case: VolumeCase, preprocessing: Preprocessing, cache: Path | None)
 
     if path:
         with may_be_left_out("the cache of volumes", path.parent):
-            write_atomically(path, write)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.parent / ".lock"):
+                remove_unfinished(path.parent)
+                write_atomically(path, write)
     return image, labels
 
 
