@@ -227,6 +227,53 @@ def test_the_files_used_longest_ago_make_room(tmp_path):
     assert len(entries(tmp_path)) == 3
 
 
+def test_a_cache_that_may_only_be_read_gives_its_entries_and_takes_none(tmp_path, monkeypatch):
+    """As root may write where nobody else may, the system's calls refuse in its place."""
+    FeatureCache(tmp_path).put(GROUP, KEYS[:2], maps(2))
+    (path,) = files(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[HEADER + SLOT + 5] ^= 1
+    path.write_bytes(content)
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refused)
+    monkeypatch.setattr(cache_module.FileLock, "acquire", refused)
+    cache = FeatureCache(tmp_path)
+    with pytest.warns(UserWarning, match="damaged cache entry"):
+        assert known(cache) == [0]
+    with pytest.warns(UserWarning, match=r"nothing is stored in the feature cache, going on without \(Read-only"):
+        cache.put(GROUP, KEYS[2:3], maps(1))
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("hours", [2, -2])
+def test_what_others_have_just_used_stays_though_one_clock_is_hours_off(tmp_path, monkeypatch, hours):
+    """Four files fit. A process with another clock stores two; then this one uses its own, and makes room for more."""
+    limit, now = 4 * (HEADER + SLOT), cache_module.time.time
+    ours, theirs = FeatureCache(tmp_path, limit), FeatureCache(tmp_path, limit)
+
+    def by(cache: FeatureCache, group: int) -> None:
+        ahead = hours * 3600 if cache is theirs else 0
+        monkeypatch.setattr(cache_module.time, "time", lambda: now() + ahead)
+        cache.put(f"{group:032x}", KEYS[:1], maps(1))
+
+    for cache, group in (
+        (theirs, 1),
+        (theirs, 2),
+        (ours, 3),
+        (ours, 4),
+        (theirs, 5),
+        (ours, 6),
+        (theirs, 7),
+        (ours, 8),
+    ):
+        by(cache, group)
+        kept = {int(path.name.split(".")[0], 16) for path in files(tmp_path)}
+        assert kept == set(range(max(1, group - 3), group + 1))
+
+
 def entries_of(path: Path) -> list[str]:
     file = slots_module.SlotFile(path)
     file.scan()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -124,23 +126,69 @@ def test_signed_distances_are_in_mm_positive_inside_and_cut():
     assert (signed_distances(np.ones((3, 4, 5), np.uint8), 2, (1.0, 1.0, 1.0)) == 1).all()
 
 
-def test_prepared_volumes_are_kept_and_read_again(tmp_path):
+@pytest.fixture
+def in_files(tmp_path) -> VolumeCase:
     import nibabel
 
     for name, volume in zip(("image", "labels"), volume_case().pair(), strict=True):
         nibabel.save(nibabel.Nifti1Image(volume.array, volume.affine), tmp_path / f"{name}.nii.gz")
-    stored = VolumeCase("a", image_path=tmp_path / "image.nii.gz", label_path=tmp_path / "labels.nii.gz")
+    return VolumeCase("a", image_path=tmp_path / "image.nii.gz", label_path=tmp_path / "labels.nii.gz")
+
+
+def test_prepared_volumes_are_kept_and_read_again(in_files, tmp_path):
+    stored = in_files
     cache = tmp_path / "cache"
     first = batch_of(training_volumes([stored], cache=cache), 0)
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(cache.glob("*.npz"))) == 1
     (tmp_path / "image.nii.gz").touch()
     training_volumes([stored], cache=cache)
-    assert len(list(cache.iterdir())) == 2, "a file that has changed is prepared anew"
+    assert len(list(cache.glob("*.npz"))) == 2, "a file that has changed is prepared anew"
     other = replace(stored, values={1: 2, 2: 1})
     swapped = batch_of(training_volumes([other], cache=cache, prompts=""), 0)
     assert not torch.equal(swapped.labels, batch_of(training_volumes([stored], prompts=""), 0).labels)
     again = batch_of(training_volumes([stored], cache=cache), 0)
     assert torch.equal(first.images, again.images) and torch.equal(first.labels, again.labels)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "others", "pickle"])
+def test_a_damaged_entry_of_the_cache_is_made_again(in_files, tmp_path, damage):
+    cache = tmp_path / "cache"
+    first = batch_of(training_volumes([in_files], cache=cache), 0)
+    (entry,) = cache.glob("*.npz")
+    whole = entry.read_bytes()
+    if damage == "others":
+        np.savez(entry, something=np.zeros(3))
+    elif damage == "pickle":
+        np.savez(entry, image=np.array([{}]), labels=np.array([{}]), affine=np.eye(4))
+    else:
+        middle = len(whole) // 2
+        flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+        entry.write_bytes({"empty": b"", "cut": whole[:middle], "flipped": flipped}[damage])
+    with pytest.warns(UserWarning, match=f"a damaged entry of the cache of volumes is made again: .*{entry.name}"):
+        again = batch_of(training_volumes([in_files], cache=cache), 0)
+    assert torch.equal(first.images, again.images) and torch.equal(first.labels, again.labels)
+    with np.load(entry) as there:
+        assert sorted(there) == ["affine", "image", "labels"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_takes_no_entry_costs_the_entry_not_the_run(in_files, tmp_path, monkeypatch, number):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    expected = batch_of(training_volumes([in_files]), 0)
+    monkeypatch.setattr(np, "savez", refuse)
+    with pytest.warns(UserWarning, match="nothing is stored in the cache of volumes, going on without"):
+        found = batch_of(training_volumes([in_files], cache=tmp_path / "cache"), 0)
+    assert torch.equal(expected.images, found.images) and [p.name for p in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_what_a_killed_writer_left_in_the_cache_goes(in_files, tmp_path):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / ".0123.part").write_bytes(bytes(1000))
+    training_volumes([in_files], cache=cache)
+    assert sorted(path.suffix for path in cache.iterdir() if path.name != ".lock") == [".npz"]
 
 
 def test_wrong_requests_are_refused():
