@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 from volume_layouts import write_layout
 
 from textdiff.data import load_dataset, load_volumes
@@ -356,6 +358,8 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its own one is shared by forks, and a killed one never gives it back
+    tqdm.monitor_interval = 0
     known: dict[str, tuple[dict[str, str], int, float]] = {}
     for pair in given.pairs:
         work, disturbance = pair.split(":")
