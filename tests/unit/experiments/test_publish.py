@@ -9,6 +9,7 @@ import pytest
 
 from textdiff.data import registry
 from textdiff.experiments import publish as publishing
+from textdiff.experiments import records
 from textdiff.experiments.images import TextDiffConfig
 from textdiff.experiments.pages import BlocksConfig
 from textdiff.experiments.publish import publish
@@ -27,6 +28,7 @@ def places(tmp_path, monkeypatch):
     (tmp_path / "checkout" / "pyproject.toml").touch()
     published = tmp_path / "checkout" / "results" / "published"
     monkeypatch.setenv("TEXTDIFF_RESULTS", str(tmp_path / "runs"))
+    monkeypatch.setenv("TEXTDIFF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(publishing, "published_dir", lambda: published)
     return tmp_path / "runs", published
 
@@ -166,7 +168,7 @@ def test_a_failure_leaves_the_published_folder_as_it_was(places, monkeypatch, fa
     if before:
         publish([run_id])
         (runs / "textdiff2d" / run_id / "metrics.json").write_text('{"test/dice": 0.8}')
-    old, write, rename, calls = content(published), Path.write_bytes, Path.rename, []
+    old, write, rename, calls = content(published), records._write, Path.rename, []
 
     def full(path, data):
         calls.append(path)
@@ -180,7 +182,7 @@ def test_a_failure_leaves_the_published_folder_as_it_was(places, monkeypatch, fa
             raise OSError("No space left on device")
         return rename(self, target)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(records, "_write", full)
     monkeypatch.setattr(Path, "rename", no_new_one)
     with pytest.raises(OSError, match="No space"):
         publish([run_id])

@@ -120,26 +120,17 @@ def test_a_hit_equals_the_computation_bit_for_bit(tmp_path, precision):
     assert len(entries(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_maps_of_an_image_do_not_tell_its_company(tmp_path, precision, threads):
+def test_the_maps_of_an_image_do_not_tell_its_company(tmp_path, precision):
     """To the bit: alone, in batches of any size, at any place in them, and whoever filled the cache."""
-    images, before = pictures(5, 32), torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        plain = tiny_features(precision=precision)
-        alone = [plain(images[i : i + 1]) for i in range(5)]
-        for batch in ([0, 1], [2, 1, 0], [4, 3, 0, 1, 2]):
-            stored = cached(tmp_path / f"{len(batch)}", precision=precision)
-            for features in (plain, stored, stored):  # computed, stored, read
-                maps = features(images[batch])
-                for row, i in enumerate(batch):
-                    assert all(torch.equal(one[row], own[0]) for one, own in zip(maps, alone[i], strict=True)), (
-                        batch,
-                        i,
-                    )
-    finally:
-        torch.set_num_threads(before)
+    images, plain = pictures(5, 32), tiny_features(precision=precision)
+    alone = [plain(images[i : i + 1]) for i in range(5)]
+    for batch in ([0, 1], [2, 1, 0], [4, 3, 0, 1, 2]):
+        stored = cached(tmp_path / f"{len(batch)}", precision=precision)
+        for features in (plain, stored, stored):  # computed, stored, read
+            maps = features(images[batch])
+            for row, i in enumerate(batch):
+                assert all(torch.equal(one[row], own[0]) for one, own in zip(maps, alone[i], strict=True)), (batch, i)
 
 
 def test_eight_views_cost_no_pass_in_the_second_epoch(tmp_path):
