@@ -42,7 +42,7 @@ from textdiff.experiments.run import make_run
 ENTRY = {"kind": "images", "layout": "lvit", "class_names": ["background", "nucleus"], "licence": "mine"}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.utime")
-CHANGING = ("seconds", "peak_memory_mb", "date")  # what no two runs have in common
+CHANGING = ("seconds", "peak_memory_mb", "date", "commit", "dirty")  # what no two runs have in common
 
 
 def settle(folder: Path) -> None:
