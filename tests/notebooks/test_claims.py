@@ -108,7 +108,19 @@ CLAIMS = {
     ("results_tissue", "The sentence is worth next to nothing"): lambda: (
         lost("monuseg", "TextDiff")["difference"] < 0.02
     ),
-    ("results_tissue", "The pre-training is worth something"): lambda: (
+    ("results_tissue", "Without any TextDiff is as good"): lambda: (
+        stands("comparison", "monuseg", "TextDiff without text", "TextDiff") in ("level", "below")
+        and len(to_base("comparison", "monuseg", "TextDiff without text").loc["TextDiff", "draws"]) == 5
+    ),
+    ("results_tissue", "a U-Net that reads is no better than one that does not"): lambda: (
+        stands("comparison", "monuseg", "U-Net", "U-Net that reads") in ("level", "below")
+        and len(to_base("comparison", "monuseg", "U-Net").loc["U-Net that reads", "draws"]) == 5
+    ),
+    ("results_tissue", "do nearly as well: the draws do not tell them apart"): lambda: (
+        stands("comparison", "monuseg", "TextDiff, random weights", "TextDiff") == "level"
+        and len(to_base("comparison", "monuseg", "TextDiff, random weights").loc["TextDiff", "draws"]) > 2
+    ),
+    ("results_tissue", "Only redrawn weights, which scramble the picture, are behind"): lambda: (
         stands("comparison", "monuseg", "TextDiff, redrawn weights", "TextDiff") == "above"
     ),
     ("results_3d", "In the short runs MedNeXt and DynUNet are about a point ahead of TextDiffSeg"): lambda: all(
