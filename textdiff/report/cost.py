@@ -418,6 +418,21 @@ def book_table(costs: pd.DataFrame) -> Table:
     return Table(frame, caption)
 
 
+def total_text(costs: pd.DataFrame) -> str:
+    """What all tables take together, by `book_costs`: at most, since runs that tables share are made once."""
+    if not costs["recorded"].sum():
+        return "No run of these tables is recorded."
+    ways = {"two cores": costs["hours"].dropna(), "one GPU": costs["gpu_hours"].dropna()}
+    said = [
+        f"{_hours(of.sum())} on {way} ({len(of)} tables)" if len(of) else f"on {way}: {NOT_HERE}"
+        for way, of in ways.items()
+    ]
+    return (
+        f"All {len(costs)} tables together take at most: {'; '.join(said)}. {costs['recorded'].sum()} of {costs['runs'].sum()} runs are "
+        f"recorded, runs that tables share counted in each. The most disk that one table takes is {_number(costs['disk'].max())} GB."
+    )
+
+
 def paper_table(costs: pd.DataFrame) -> Table:
     """`book_costs` in words: the same tables in the paper's own setting."""
     lines = []

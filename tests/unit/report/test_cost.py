@@ -202,6 +202,10 @@ def test_hours_of_the_book_are_those_of_its_records(rows):
     assert costs.loc["hippocampus", "paper_runs"].eq(0).all() and costs.loc["chest_phantoms", "paper_runs"].eq(0).all()
     book, paper = cost.book_table(costs.reset_index()), cost.paper_table(costs.reset_index())
     assert "one GPU" not in book.frame and "One GPU: not measured here." in book.caption
+    total = f"{costs['hours'].sum() / 24:,.0f} days"
+    assert f"at most: {total} on two cores (19 tables); on one GPU: not measured" in cost.total_text(
+        costs.reset_index()
+    )
     said = paper.frame.set_index(["data", "table"])
     assert said.loc[("qata", "ablation"), "its way, two cores"] == f"{whole / 24:,.0f} days"
     assert not {"hippocampus", "chest_phantoms"} & set(said.index.get_level_values("data"))
@@ -220,11 +224,13 @@ def test_a_graphics_card_has_numbers_where_a_record_is_of_one(rows, measured):
     told = cost.book_costs(on_card, rows).set_index(["dataset", "table"]).loc[("monuseg", "comparison")]
     assert told["gpu_hours"] == pytest.approx(one["hours"]) and math.isnan(told["hours"])
     assert "one GPU" in cost.book_table(cost.book_costs(on_card, rows)).frame
+    assert "on two cores: not measured here" in cost.total_text(cost.book_costs(on_card, rows))
 
 
 def test_without_records_nothing_is_guessed(none):
     costs = cost.book_costs(none, cost.cost_rows([]))
     assert (cost.book_table(costs).frame["laptop"] == "not run yet").all()
+    assert cost.total_text(costs) == "No run of these tables is recorded."
     assert set(cost.paper_table(costs).frame["our way, two cores"]) == {"not measured here"}
 
 
