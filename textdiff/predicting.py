@@ -49,7 +49,7 @@ class Pictures:
         _check_source(image, "image file", self.option)
         _check_suffix(out, "--out", (".png",))
         check_output(out, "--out", inputs=[image], force=force)
-        _check_kind(self.model, self.kind)
+        check_kind(self.model, self.kind)
 
     @cached_property
     def trained(self) -> TextDiff:
@@ -92,7 +92,7 @@ class Solids:
         """What can be said of one case before anything is loaded. Raises ValueError, OSError, ImportError."""
         check_text(text)
         check_volume_files(volume, out, uncertainty, force)
-        _check_kind(self.model, self.kind)
+        check_kind(self.model, self.kind)
         _ = self.settings
 
     @cached_property
@@ -210,7 +210,7 @@ def _check_suffix(out: Path, option: str, suffixes: tuple[str, ...]) -> None:
         raise ValueError(f"{option} must end in {named}{lossy}; got {out}")
 
 
-def _check_kind(model: str, kind: str) -> None:
+def check_kind(model: str, kind: str) -> None:
     """Raises ValueError for a model of the other kind of input, by its name or its folder on this machine."""
     from textdiff.data import registry
 

@@ -2,7 +2,7 @@
 
 A case that fails is a line and a row, and the others go on. `predictions.csv` gains a row when a case is done: a second start,
 after a kill too, goes on from there. What holds for all cases stands in `settings.json`, so that one folder never holds the
-labels of two models or two ways of asking.
+labels of two models or two ways of asking, and one start at a time writes there.
 """
 
 from __future__ import annotations
@@ -12,25 +12,30 @@ import io
 import json
 import multiprocessing
 import os
+import signal
+import threading
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import typer
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from textdiff.base.files import read_json, write_text
 from textdiff.base.outputs import check_new_folder
 from textdiff.data.download import digest
 from textdiff.messages import line_of, say
-from textdiff.predicting import DICOM, NIFTI, PICTURES, VOLUMES, Pictures, Solids, check_text
+from textdiff.predicting import DICOM, NIFTI, PICTURES, VOLUMES, Pictures, Solids, check_kind, check_text
 
-TABLE, SETTINGS = "predictions.csv", "settings.json"
+TABLE, SETTINGS, LOCK = "predictions.csv", "settings.json", ".lock"
 COLUMNS = ("name", "state", "seconds", "text", "said", "found")
 DONE, FAILED = "done", "failed"
 SHOWN = 10  # names that a line lists
@@ -58,19 +63,22 @@ class Sentences:
             return dict.fromkeys(names, self.of_all)
         if self.text is not None:
             raise ValueError("--text and --texts are both given: one sentence for all, or a table with one for each")
-        from textdiff.data.images.tables import read_table
+        from textdiff.data.images.tables import plain, read_table
 
-        rows = [(name, text.strip()) for _, (name, text) in read_table(self.table, ("name", "text"))]
-        told = {bare: text for name, text in rows if any(c.isalnum() for c in text) for bare in {name, bare_name(name)}}
-        twice = (
-            {name for name, _ in rows if sum(name == other for other, _ in rows) > 1}
-            if len(rows) != len(dict(rows))
-            else ()
-        )
-        for wrong, why in ((sorted(twice), "more than one row"), ([n for n in names if n not in told], "no sentence")):
+        cases = {plain(name) for name in names}
+        told: dict[str, list[str]] = defaultdict(list)
+        for _, (cell, text) in read_table(self.table, ("name", "text")):
+            name = plain(cell)
+            told[name if name in cases else bare_name(name)].append(text.strip())
+        texts = {name: told.get(plain(name), [""]) for name in names}
+        for wrong, why in (
+            ([name for name, found in texts.items() if len(found) > 1], "more than one row"),
+            ([name for name, (text, *_) in texts.items() if not any(c.isalnum() for c in text)], "no sentence"),
+        ):
             if wrong:
-                raise ValueError(f"{self.table} has {why} for {_listed(wrong)}")
-        return {name: told[name] for name in names}
+                there = f"; its names are {_listed(list(told))}" if cases.isdisjoint(told) else ""
+                raise ValueError(f"{self.table} has {why} for {_listed(wrong)}{there}")
+        return {name: text for name, (text,) in texts.items()}
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,13 @@ class Row:
         """One line of the table, its end included."""
         written = io.StringIO()
         found = json.dumps(self.found) if self.found else ""
-        row = (self.name, self.state, f"{self.seconds:.2f}", " ".join(self.text.split()), self.said, found)
+        row = (
+            self.name,
+            self.state,
+            f"{self.seconds:.2f}",
+            *(" ".join(t.split()) for t in (self.text, self.said)),
+            found,
+        )
         csv.writer(written, lineterminator="\n").writerow(row)
         return written.getvalue()
 
@@ -120,7 +134,7 @@ def bare_name(name: str) -> str:
 def find_sources(task: Pictures | Solids, folder: Path) -> dict[str, Path]:
     """The cases in a folder by name: files of a known suffix; for volumes also folders, each with the slices of one series.
 
-    Raises ValueError: nothing there, or two files of one name.
+    Raises ValueError: nothing there, two files of one name, or a name that no line of a table can hold.
     """
     suffixes = PICTURES if isinstance(task, Pictures) else tuple(s for s in VOLUMES if s not in (*DICOM, ".img"))
     entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
@@ -129,6 +143,8 @@ def find_sources(task: Pictures | Solids, folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for entry in (*files, *series):
         name = bare_name(entry.name) if entry.is_file() else entry.name
+        if name.splitlines() != [name] or any("\ud800" <= c <= "\udfff" for c in name):
+            raise ValueError(f"{folder}: the name {ascii(entry.name)} has a line end in it, or is not UTF-8: rename it")
         if name in found:
             raise ValueError(
                 f"{folder}: {found[name].name} and {entry.name} would have the same labels' file: rename one"
@@ -164,27 +180,53 @@ def predict_folder(
         raise ValueError(f"--jobs {jobs}: at least 1")
     sources = find_sources(task, folder)
     texts = sentences.by_name(list(sources))
+    check_kind(task.model, task.kind)
     settings = _settings(task, uncertainty)
-    before = {} if force else _made_before(out, settings, texts)
+    if uncertainty is not None and uncertainty.resolve() == out.resolve():
+        raise ValueError(f"--out and --uncertainty are the same folder {out}")
     for place, option in ((out, "--out"), (uncertainty, "--uncertainty")):
         if place is not None:
             if place.resolve() == folder.resolve() or folder.resolve() in place.resolve().parents:
                 raise ValueError(f"{option} {place} lies in {folder}, among what is read: choose another folder")
             check_new_folder(place, option, force=force or (out / SETTINGS).is_file())
-            place.mkdir(exist_ok=True)
+    for place in filter(None, (out, uncertainty)):
+        place.mkdir(exist_ok=True)
     cases = [
         Case(name, source, texts[name], out / f"{name}{task.suffix}", uncertainty and uncertainty / f"{name}.nii.gz")
         for name, source in sources.items()
     ]
-    done = [row for row in before.values() if row.state == DONE and (out / f"{row.name}{task.suffix}").is_file()]
-    _write_table(out, done)
-    write_text(out / SETTINGS, json.dumps(settings, indent=2) + "\n")
-    here = {row.name for row in done}
     if isinstance(task, Solids):
         task = replace(task, options=task.options | {"progress": False})
-    made = _make(task, [case for case in cases if case.name not in here], out, jobs)
-    _write_table(out, sorted([*done, *made], key=lambda row: row.name))
-    _close(len(cases), done, made, out)
+    with _alone(out):
+        before = {} if force else _made_before(out, settings, texts)
+        suffixes = {out: task.suffix} | ({uncertainty: ".nii.gz"} if uncertainty else {})
+        done = [row for row in before.values() if row.state == DONE and _is_made(row.name, suffixes)]
+        _write_table(out, done)
+        write_text(out / SETTINGS, json.dumps(settings, indent=2) + "\n")
+        here = {row.name for row in done}
+        made = _make(task, [case for case in cases if case.name not in here], out, jobs)
+        _write_table(out, sorted([*done, *made], key=lambda row: row.name))
+    _close(len(cases), [row for row in done if row.name in sources], made, out)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Nobody else writes to this folder meanwhile, and a kill frees it. Raises ValueError where somebody does."""
+    lock = FileLock(out / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"another textdiff predict is writing to {out}: wait for its end, or choose another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _is_made(name: str, suffixes: Mapping[Path, str]) -> bool:
+    return all((folder / f"{name}{suffix}").is_file() for folder, suffix in suffixes.items())
 
 
 def _settings(task: Pictures | Solids, uncertainty: Path | None) -> dict[str, object]:
@@ -285,7 +327,8 @@ def _until_one_dies(task: Pictures | Solids, waiting: list[Case], suspects: list
         except BrokenProcessPool:
             suspects.extend(flying.values())
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()  # one case may take minutes, and whoever stops the program waits for none
             raise
 
 
@@ -296,8 +339,17 @@ def _begin(task: Pictures | Solids, threads: int) -> None:
     import torch
 
     global _task
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which ends this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     _task = task
+
+
+def _end_with_parent() -> None:
+    """A killed parent ends nobody: without this its processes would wait for cases, the model in memory, for ever."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _segment_here(case: Case) -> Row:

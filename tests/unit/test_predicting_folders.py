@@ -2,19 +2,25 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 from typer.testing import CliRunner
 
 from textdiff import cli
 from textdiff.data.images.masks import read_mask
 from textdiff.predicting import Pictures, Solids
-from textdiff.predicting_folders import Sentences, bare_name, find_sources, predict_folder
+from textdiff.predicting_folders import LOCK, Sentences, bare_name, find_sources, predict_folder
 
 MODEL = "chest_phantoms_small"  # named, never read: the tasks below stand in for it
 
@@ -27,6 +33,8 @@ class Bright:
     def predict(self, image, text, strict=False):
         if "dies" in image.name:
             os._exit(9)
+        if "sleeps" in image.name:
+            time.sleep(1000)
         if "stops" in image.name:
             raise KeyboardInterrupt
         with Image.open(image) as picture:
@@ -140,7 +148,12 @@ def test_a_folder_of_somebody_elses_files_is_left_alone(folder, tmp_path):
             [("film 0", "left"), ("film 0", "right"), *((f"film {n}", "left") for n in range(1, 5))],
             "more than one row for film 0",
         ),
+        (
+            [("film 0.png", "right"), *((f"film {n}", "left") for n in range(5))],
+            "more than one row for film 0",
+        ),
         ([(f"film {n}", "?") for n in range(5)], "no sentence for film 0"),
+        ([(f"films/{n}.jpg", "left") for n in range(5)], "no sentence for film 0.* its names are films/0, films/1"),
     ],
 )
 def test_a_table_of_sentences_has_one_for_every_case(folder, tmp_path, rows, said):
@@ -154,6 +167,8 @@ def test_a_table_of_sentences_has_one_for_every_case(folder, tmp_path, rows, sai
 def test_a_table_may_name_cases_with_or_without_their_suffix(tmp_path):
     (tmp_path / "t.csv").write_text("name,text\na.png,left\nb,right\nof.no.case,x\n")
     assert Sentences(None, tmp_path / "t.csv").by_name(["a", "b"]) == {"a": "left", "b": "right"}
+    (tmp_path / "t.csv").write_text("name,text\n M\u00fcller ,left\nother,1\nother,2\n", encoding="utf-8")
+    assert Sentences(None, tmp_path / "t.csv").by_name(["Mu\u0308ller"]) == {"Mu\u0308ller": "left"}
     assert [bare_name(n) for n in ("a.nii.gz", "a.b.PNG", "a.dcm", "a")] == ["a", "a.b", "a", "a"]
 
 
@@ -189,3 +204,68 @@ def test_the_command_takes_a_folder(folder, tmp_path, monkeypatch):
     result = CliRunner().invoke(cli.app, [str(word) for word in words])
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "masks").glob("*.png"))) == 5
+
+
+@pytest.mark.parametrize(
+    "name", [b"two\nlines.png", b"two\rlines.png", "two\u2028lines.png".encode(), b"M\xfcller.png"]
+)
+def test_a_name_that_the_table_cannot_hold_is_refused_before_anything_is_made(folder, tmp_path, name):
+    try:
+        (folder / os.fsdecode(name)).touch()
+    except OSError:
+        pytest.skip("no such names on this disk")
+    with pytest.raises(ValueError, match="rename it"):
+        predict_folder(Stub(MODEL), folder, ALL, tmp_path / "masks")
+    assert not (tmp_path / "masks").exists()
+
+
+def test_a_model_of_the_other_kind_is_refused_before_anything_is_made(folder, tmp_path):
+    with pytest.raises(ValueError, match="use --volume"):
+        predict_folder(Pictures("hippocampus_small"), folder, ALL, tmp_path / "masks")
+    assert not (tmp_path / "masks").exists()
+
+
+def test_one_start_at_a_time_writes_to_a_folder(folder, tmp_path):
+    out = tmp_path / "masks"
+    predict_folder(Stub(MODEL), folder, ALL, out)
+    before = (out / "predictions.csv").read_bytes()
+    with FileLock(out / LOCK), pytest.raises(ValueError, match="another textdiff predict is writing"):
+        predict_folder(Stub(MODEL), folder, ALL, out, force=True)
+    assert (out / "predictions.csv").read_bytes() == before
+    predict_folder(Stub(MODEL), folder, ALL, out, force=True)
+
+
+def test_rows_of_another_folder_are_kept_and_not_counted(folder, tmp_path, capsys):
+    predict_folder(Stub(MODEL), folder, ALL, tmp_path / "masks")
+    (folder / "film 0.png").rename(folder / "film 9.png")
+    predict_folder(Stub(MODEL), folder, ALL, tmp_path / "masks")
+    assert "5 of 5 done (4 before)" in capsys.readouterr().err
+    assert list(state(tmp_path / "masks")) == [f"film {n}" for n in (0, 1, 2, 3, 4, 9)]
+
+
+STARTED = """
+import sys
+from pathlib import Path
+from tests.unit.test_predicting_folders import ALL, MODEL, Stub, predict_folder
+if __name__ == "__main__":
+    predict_folder(Stub(MODEL), Path(sys.argv[1]), ALL, Path(sys.argv[2]), jobs=2)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
+def test_no_process_outlives_the_one_that_started_it(folder, tmp_path, by):
+    """All of them hold standard error, and one would sleep for long: a stop waits for no case that is at work."""
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "sleeps.png")
+    (tmp_path / "start.py").write_text(STARTED)
+    words = [sys.executable, tmp_path / "start.py", folder, tmp_path / "masks"]
+    found = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(words, stderr=subprocess.PIPE, env=found, start_new_session=True) as first:
+        try:
+            while first.poll() is None and len(list((tmp_path / "masks").glob("*.png"))) < 5:
+                time.sleep(0.1)
+            first.send_signal(by)
+            first.communicate(timeout=60)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(first.pid, signal.SIGKILL)
