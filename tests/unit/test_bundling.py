@@ -82,6 +82,37 @@ def test_a_bundle_runs_from_its_folder_alone_and_goes_on(bundle, checkout, tmp_p
     assert (about["commit"], about["dirty"]) == (head, False)
 
 
+def test_parts_are_joined_in_the_order_of_their_list(tmp_path):
+    """Beside what a copying program left, and more parts than three digits count; one that runs nothing stands in for python."""
+    (tmp_path / "sweep.txt").write_text("".join(f"word {n}\n" for n in range(100_000)))
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "package.whl").touch()
+    node = tmp_path / "node"
+    node.mkdir()
+    sums = bundling._pack(
+        {n: tmp_path / n for n in ("code", "sweep.txt")}, node / "bundle.tar", 1100, lambda text: None
+    )
+    assert len(sums) > 1000
+    (node / "SHA256SUMS").write_text("".join(f"{found}  {name}\n" for name, found in sums.items()))
+    shutil.copyfile(node / "bundle.tar.003", node / "bundle.tar.003 (copy)")
+    shutil.copyfile(paths.assets_dir() / "run_here.sh", node / "run_here.sh")
+    (node / "work" / "site").mkdir(parents=True)
+    words = {**os.environ, "PYTHON": "true"}
+    done = subprocess.run(["bash", node / "run_here.sh"], env=words, capture_output=True, text=True)
+    assert (node / "work" / "content" / "sweep.txt").read_bytes() == (tmp_path / "sweep.txt").read_bytes(), done.stderr
+
+
+def test_two_that_start_at_once_prepare_one_after_the_other(bundle, tmp_path):
+    folder = shutil.copytree(bundle, tmp_path / "node")
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    words = ["bash", folder / "run_here.sh"]
+    started = [subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
+    said = [one.communicate(timeout=600)[0].decode() for one in started]
+    assert [one.returncode for one in started] == [0, 0], said
+    assert sum("checking" in one for one in said) == 1
+    assert not list(folder.glob(".records*"))
+
+
 @pytest.mark.parametrize("harm", ["flip", "remove"])
 def test_a_damaged_part_is_found_before_anything_is_unpacked(bundle, tmp_path, harm):
     folder = shutil.copytree(bundle, tmp_path / "node")
