@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 from textdiff.base import paths
 from textdiff.base.outputs import check_new_folder
 from textdiff.experiments.sweep import TO_RUN, Planned
+from textdiff.messages import during
 
 MB = 1_000_000
 NO_WHEELS = "none"
@@ -105,7 +106,8 @@ def bundle(
             members |= _code(root, Path(made)) | _wheels(wheels, Path(made))
             (Path(made) / "sweep.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
             members["sweep.txt"] = Path(made) / "sweep.txt"
-            sums = _pack(members, stage / "bundle.tar", part_mb * MB, say)
+            with during(f"packing into {out.parent}"):
+                sums = _pack(members, stage / "bundle.tar", part_mb * MB, say)
         (stage / "SHA256SUMS").write_text("".join(f"{found}  {name}\n" for name, found in sums.items()))
         shutil.copyfile(paths.assets_dir() / "run_here.sh", stage / "run_here.sh")
         stage.rename(out)
@@ -121,7 +123,8 @@ def _check_commit(root: Path) -> None:
     if done.returncode:
         raise ValueError(f"git does not know the commit of {root}: {done.stderr.strip()}")
     if done.stdout:
-        raise ValueError(f"files in {root} differ from its commit ({done.stdout.split()[-1]}, ...): commit them first")
+        name = done.stdout.splitlines()[-1][3:].strip('"')
+        raise ValueError(f"files in {root} differ from its commit ({name}, ...): commit them first")
 
 
 def _inputs(runs: Sequence[Planned]) -> Iterator[tuple[str, Path]]:
@@ -140,7 +143,13 @@ def _inputs(runs: Sequence[Planned]) -> Iterator[tuple[str, Path]]:
 
 
 def _code(root: Path, folder: Path) -> dict[str, Path]:
-    _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder / "code"), str(root))
+    """The wheel of a fresh clone: an earlier build in ``root`` may have left files there that no commit holds any more."""
+    clean = folder / "clone"
+    done = subprocess.run(["git", "clone", "--quiet", root.as_uri(), clean], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"git clone of {root} failed: {' '.join(done.stderr.split())[-400:]}")
+    _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder / "code"), str(clean))
+    shutil.rmtree(clean)
     return {"code": folder / "code"}
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,17 @@ def test_a_bundle_runs_from_its_folder_alone_and_goes_on(bundle, checkout, tmp_p
     assert (about["commit"], about["dirty"]) == (head, False)
 
 
+def test_the_package_of_a_bundle_is_the_commits_and_nothing_that_an_earlier_build_left(checkout, tmp_path):
+    stale = checkout / "build" / "lib" / "textdiff" / "gone.py"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    (wheel,) = bundling._code(checkout, tmp_path)["code"].iterdir()
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "textdiff/cli.py" in names and "textdiff/gone.py" not in names
+    assert [path.name for path in (checkout / "build").iterdir()] == ["lib"]
+    shutil.rmtree(checkout / "build")
+
+
 def test_parts_are_joined_in_the_order_of_their_list(tmp_path):
     """Beside what a copying program left, and more parts than three digits count; one that runs nothing stands in for python."""
     (tmp_path / "sweep.txt").write_text("".join(f"word {n}\n" for n in range(100_000)))
@@ -90,7 +102,7 @@ def test_parts_are_joined_in_the_order_of_their_list(tmp_path):
     node = tmp_path / "node"
     node.mkdir()
     sums = bundling._pack(
-        {n: tmp_path / n for n in ("code", "sweep.txt")}, node / "bundle.tar", 1100, lambda text: None
+        {n: tmp_path / n for n in ("code", "sweep.txt")}, node / "bundle.tar", 1000, lambda text: None
     )
     assert len(sums) > 1000
     (node / "SHA256SUMS").write_text("".join(f"{found}  {name}\n" for name, found in sums.items()))
@@ -128,10 +140,10 @@ def test_a_damaged_part_is_found_before_anything_is_unpacked(bundle, tmp_path, h
 
 
 def test_a_bundle_is_of_a_commit_and_of_runs_to_make(checkout, tmp_path):
-    (checkout / "new.txt").write_text("no commit holds this")
+    (checkout / "new file.txt").write_text("no commit holds this")
     done = command(checkout, *RUN, *SHORT, "--out", tmp_path / "b")
-    (checkout / "new.txt").unlink()
-    assert done.returncode == 2 and "new.txt" in done.stderr and "commit them first" in done.stderr
+    (checkout / "new file.txt").unlink()
+    assert done.returncode == 2 and ("(new file.txt, ...)" in done.stderr) and "commit them first" in done.stderr
     done = command(
         checkout, "comparison", "-p", "dataset=qata", "--rows", "U-Net", "--seeds", "0", "--out", tmp_path / "b"
     )
