@@ -278,7 +278,7 @@ def train(
 
     The config.json of a record is such a file. Several processes train together where a launcher starts them:
 
-    accelerate launch --multi_gpu --num_processes 8 -m textdiff train --config run.json
+    python -m accelerate.commands.launch --multi_gpu --num_processes 8 -m textdiff train --config run.json
     """
     from textdiff.base.processes import processes
 

@@ -6,6 +6,7 @@ Without a launcher there is one process, and accelerate is not needed.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -101,6 +102,13 @@ def processes() -> Processes:
         raise RuntimeError(MISSING.format(count=count)) from error
     on_processor = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
     met = Processes(PartialState(on_processor, timeout=PATIENCE))
+    atexit.register(_part)
     if met.count != count:
         raise RuntimeError(f"the launcher started {count} processes, but accelerate finds {met.count} of them")
     return met
+
+
+def _part() -> None:
+    """Before the interpreter goes: threads of gloo that are still there then may abort a process that has done its work."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
