@@ -79,10 +79,11 @@ def fetch(
         return fetch_release(name, base_url, force, say)
     entry, from_where = _fetchable(name)
     target = data_dir() / entry.folders[0]
+    before = target.exists()  # what another process brings while this one waits is what was asked for
     with locked(target, say):
         remove(partial_of(target))
         if target.exists() and not force:
-            return _kept(name, target, source, say)
+            return _kept(name, target, source if before else None, say)
         if source is not None and not Path(source).expanduser().exists():
             raise FetchError(f"no such archive or folder: {source}")
         need_room(target.parent, 2 * from_where.size)

@@ -23,6 +23,7 @@ from textdiff.data import fetch as fetching
 from textdiff.data.download import FetchError, digest
 from textdiff.data.entries import Decathlon
 from textdiff.data.fetch import address, check, fetch, fetch_release
+from textdiff.data.placing import locked
 from textdiff.data.registry import DATASETS, MODELS, dataset
 
 ROUNDS = int(os.environ.get("TEXTDIFF_CHAOS", "3"))
@@ -135,6 +136,15 @@ def test_three_fetches_at_once_and_a_check_all_end_well(monuseg, home, forced):
         codes = [ended(one) for one in [started(bring_and_count, forced and k < 2) for k in range(3)]]
         assert codes == [0, 0, 0] and counts("monuseg") == 9
         assert_nothing_is_left(home / "data", "MoNuSeg")
+
+
+def test_a_source_that_another_process_has_just_brought_is_what_was_asked_for(hippocampus, home):
+    target = home / "data" / DATASETS["hippocampus"].folders[0]
+    with locked(target):  # till both wait
+        waiting = [started(hippocampus) for _ in range(2)]
+        time.sleep(1)
+    assert [ended(one) for one in waiting] == [0, 0] and counts("hippocampus") == 4
+    assert ended(started(hippocampus)) == 1, "it was there before: a source would be ignored in silence"
 
 
 def test_two_releases_at_once(model, home):
