@@ -6,7 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("house", deadline=None)  # a busy machine is no fault
+settings.load_profile("house")
 REPO = Path(__file__).resolve().parents[1]
 
 

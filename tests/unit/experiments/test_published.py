@@ -32,7 +32,8 @@ def read(folder: Path, name: str) -> dict:
 
 def test_there_are_records_and_none_is_half():
     assert FOLDERS and not [path for path in PUBLISHED.glob("*/.*")]
-    assert {path for path in PUBLISHED.glob("*/*")} == set(FOLDERS)
+    # What tools/measure_streaming.py wrote is no run: test_streaming.py looks at it
+    assert {path for path in PUBLISHED.glob("*/*") if path.parent.name != "streaming"} == set(FOLDERS)
 
 
 @of()

@@ -199,7 +199,7 @@ def test_wrong_requests_say_what_would_be_right(change, message):
 def test_sizes_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         build(**options)
-    with pytest.raises(ValueError, match="at least one structure"):
+    with pytest.raises(ValueError, match="background and 1 to 255 structures"):
         TextDiffSeg(None, ("background",), Preprocessing(None, None, SHAPE))
 
 

@@ -42,3 +42,4 @@ def test_the_published_measurement_is_of_a_set_fifty_times_its_share_and_flat():
     frame, about = held(published_dir() / "streaming")
     assert about["set_mb"] >= 49 * about["share_mb"] and about["env"]["dirty"] is False
     assert growth_mb(frame) < about["set_mb"] / 20
+    assert {path.name for path in (published_dir() / "streaming").iterdir()} == {"about.json", "env.json", "held.csv"}
