@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse, responses
 from pathlib import Path
 from typing import Any
@@ -90,14 +91,48 @@ def need_room(folder: Path, size: float) -> None:
 # --- one question, one answer --------------------------------------------------------------------------
 
 
+class _Counted:
+    """The stream of an answer, of which no more than ``most`` bytes are read: headers, lines between chunks and trailers
+    included, which http.client reads and throws away without end.
+    """
+
+    def __init__(self, stream: Any, most: int) -> None:
+        self.stream, self.left, self.most = stream, most, most
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def _passed(self, data: bytes) -> bytes:
+        self.left -= len(data)
+        if self.left < 0:
+            raise TooMuchError(f"the answer goes on, expected {self.most} bytes at most, all its headers included")
+        return data
+
+    def read(self, *size: int) -> bytes:
+        return self._passed(self.stream.read(*size))
+
+    def read1(self, *size: int) -> bytes:
+        return self._passed(self.stream.read1(*size))
+
+    def readline(self, *size: int) -> bytes:
+        return self._passed(self.stream.readline(*size))
+
+
+class _Response(HTTPResponse):
+    def __init__(self, *args: Any, most: int, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.fp: Any = _Counted(self.fp, most)
+
+
 class _Watch:
     """Hangs up a connection whose answer does not begin in time, or does not keep the least pace.
 
-    A time limit of the socket begins anew with every byte that comes, so it alone never ends a trickle.
+    A time limit of the socket begins anew with every byte that comes, so it alone never ends a trickle. ``most``: bytes of an
+    answer, headers included.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.received, self.hung_up = seconds, 0, False
+    def __init__(self, seconds: float, most: int) -> None:
+        self.seconds, self.most, self.received, self.hung_up = seconds, most, 0, False
         self.connection: HTTPConnection | None = None
         self.response: HTTPResponse | None = None
         self._over = threading.Event()
@@ -137,6 +172,7 @@ def _opener(watch: _Watch) -> urllib.request.OpenerDirector:
         def do_open(self: Any, connect: Callable[..., HTTPConnection], request: Any, **others: Any) -> HTTPResponse:
             def connected(*args: Any, **named: Any) -> HTTPConnection:
                 watch.connection = connect(*args, **named)
+                watch.connection.response_class = partial(_Response, most=watch.most)  # type: ignore[assignment]
                 return watch.connection
 
             return handler.do_open(self, connected, request, **others)
@@ -193,7 +229,7 @@ def _request(url: str, part: Path, timeout: float, most: int) -> None:
         headers["Range"] = f"bytes={start}-"
         if known := before.get("version"):
             headers["If-Range"] = known
-    with _Watch(timeout) as watch:
+    with _Watch(timeout, 2 * most + MIB) as watch:  # twice: small chunks have long frames
         try:
             with _answer(url, headers, watch) as response:
                 watch.response = response
