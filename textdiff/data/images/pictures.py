@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -172,7 +173,13 @@ def _opened(path: Path) -> Iterator[Image]:
         try:
             # By name, PIL would map a plain TIFF into memory, and mistake its sides where it is to be turned
             with open(path, "rb") as file, images.open(file, formats=FORMATS) as picture:
-                yield picture
+                try:
+                    yield picture
+                except Exception as error:  # whose frames would keep the pixels until the next collection of garbage
+                    clear_frames(error.__traceback__)
+                    raise
+                finally:
+                    picture.close()
         except FileNotFoundError:
             raise FileNotFoundError(f"no such picture: {path}") from None
         except images.UnidentifiedImageError:

@@ -7,6 +7,7 @@ others without a word when compressed data is damaged.
 from __future__ import annotations
 
 import io
+import math
 import os
 import sys
 import warnings
@@ -29,6 +30,13 @@ NUMBERS = {  # SimpleITK's name of a type -> numpy's
     **{f"{bits}-bit unsigned integer": f"u{bits // 8}" for bits in (8, 16, 32, 64)},
     **{"32-bit float": "f4", "64-bit float": "f8"},
 }
+
+
+# Of a MetaImage of n axes, fields of n numbers (1) and of n times n (2)
+COUNTED = {
+    name: 1 for name in ("dimsize", "elementspacing", "elementsize", "offset", "position", "origin", "centerofrotation")
+}
+COUNTED |= {name: 2 for name in ("transformmatrix", "rotation", "orientation")}
 
 
 def read_itk(path: Path, dtype: type | None) -> Volume:
@@ -137,6 +145,7 @@ def _meta(path: Path) -> tuple[bytes | bytearray, bool, bool]:
     fields = _fields(content[: end if end >= 0 else None], "=") if line >= 0 else {}
     if not fields.get("elementdatafile"):
         raise ValueError(f"cannot read {path}: not a MetaImage, or its header is damaged")
+    _check_counts(path, fields, content[:end])
     where = fields["elementdatafile"]
     voxels = content[end + 1 :] if where.upper() == "LOCAL" else _beside(path, where)
     _check_spacing(path, fields.get("elementspacing", ""))
@@ -147,6 +156,28 @@ def _meta(path: Path) -> tuple[bytes | bytearray, bool, bool]:
         voxels = _inflated(voxels, path)
     big = fields.get("binarydatabyteordermsb", fields.get("elementbyteordermsb", "false")).lower() == "true"
     return voxels, big, any(name in fields for name in ("transformmatrix", "rotation", "orientation"))
+
+
+def _check_counts(path: Path, fields: dict[str, str], head: bytes) -> None:
+    """ITK's reader of MetaImages believes counts and numbers, and may end the process where they are none."""
+    names = [line.partition(b"=")[0].decode("latin-1").lower().replace(" ", "") for line in head.splitlines()]
+    count = fields.get("ndims", "")
+    if count not in ("2", "3", "4"):
+        raise ValueError(
+            f"cannot read {path}: its header has NDims = {count[:20]!r}, expected 2, 3 or 4; it may be damaged"
+        )
+    for name, power in {"ndims": 0, **COUNTED}.items():
+        words = fields.get(name, "").split()
+        try:
+            right = (
+                name not in fields or len(words) == int(count) ** power and all(math.isfinite(float(w)) for w in words)
+            )
+        except ValueError:
+            right = False
+        if not right or names.count(name) > 1:
+            raise ValueError(
+                f"cannot read {path}: {name} in its header should be {int(count) ** power} numbers, once; it may be damaged"
+            )
 
 
 def _fields(head: bytes, sign: str) -> dict[str, str]:

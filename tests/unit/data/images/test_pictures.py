@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import struct
 import tracemalloc
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -336,6 +338,26 @@ def test_pixels_are_counted_before_they_are_decoded(tmp_path):
     with pytest.raises(TooLargeError, match="a.png: its 12000 x 12000 pixels would take 2.3 GB of memory"):
         read_picture(tmp_path / "a.png")
     assert picture_size(tmp_path / "a.png") == (12_000, 12_000)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="what a process holds is told by Linux")
+def test_a_picture_that_failed_holds_no_memory(tmp_path):
+    """Its pixels do not wait for the next collection of garbage: a folder of such files would fill the machine."""
+    tall = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 60, 0, 0, 54, 40, 1, 1 << 24, 1, 24, 0, 0, 0, 0, 0, 0)
+    (tmp_path / "a.bmp").write_bytes(tall + bytes(6))
+
+    def held() -> float:
+        return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1e3
+
+    gc.disable()
+    try:
+        before = held()
+        for _ in range(4):  # each takes 130 MB for a moment
+            with pytest.raises(ValueError, match="a.bmp: image file is truncated"):
+                read_picture(tmp_path / "a.bmp")
+        assert held() < before + 200
+    finally:
+        gc.enable()
 
 
 def test_a_strip_that_unpacks_without_end(tmp_path):

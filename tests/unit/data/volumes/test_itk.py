@@ -111,6 +111,17 @@ def test_a_header_without_orientation_is_said(tmp_path, suffix, old, new):
         (".nrrd", b"type: short", b"type: nothing", "does not understand its header"),
         (".mha", b"ElementSpacing = 2 3 4\n", b"", "how large the voxels are"),
         (".mha", b"ElementDataFile", b"ElementFile", "not a MetaImage"),
+        # These ended the process, inside ITK
+        (".mha", b"NDims = 3", b"NDims = = 416", "NDims = '= 416', expected 2, 3 or 4"),
+        (".mha", b"NDims = 3", b"NDims = 99999999", "NDims = '99999999'"),
+        (".mha", b"TransformMatrix = 1 0 0", b"TransformMatrix = 1 0 X", "transformmatrix .* should be 9 numbers"),
+        (".mha", b"Offset =", b"Offset = 1", "offset in its header should be 3 numbers"),
+        (
+            ".mha",
+            b"DimSize = 4 5 6",
+            b"DimSize = 4 5 6\nDimSize = 4 5 6",
+            "dimsize in its header should be 3 numbers, once",
+        ),
         (".mha", b"BinaryData = True", b"BinaryData = False", "written as text"),
         (".mha", b"CompressedData = False", b"CompressedData = True", "compressed data is damaged"),
         (".mha", b"DimSize = 4 5 6", b"DimSize = 4 5 7", "holds 240 bytes of voxels where its header asks for 280"),
