@@ -29,6 +29,7 @@ import typer
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from textdiff.base.cores import cores
 from textdiff.base.files import read_json, write_text
 from textdiff.base.outputs import check_new_folder
 from textdiff.data.download import digest
@@ -313,7 +314,7 @@ def _at_once(task: Pictures | Solids, cases: Sequence[Case], jobs: int) -> Itera
 
 def _until_one_dies(task: Pictures | Solids, waiting: list[Case], suspects: list[Case], jobs: int) -> Iterator[Row]:
     """Takes cases from the end of ``waiting`` till none is left, or a process dies: then ``suspects`` are those not done."""
-    threads = max(1, _cores() // jobs)
+    threads = max(1, cores() // jobs)
     flying: dict[Future[Row], Case] = {}
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (task, threads)) as pool:
         try:
@@ -371,10 +372,6 @@ def segment(task: Pictures | Solids, case: Case) -> Row:
         dict.fromkeys(" ".join(str(w.message).split()) for w in warned if issubclass(w.category, UserWarning))
     )
     return row(DONE, time.monotonic() - begun, said=said, found=found)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _listed(names: Sequence[str]) -> str:

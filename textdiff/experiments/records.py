@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textdiff.base import paths
+from textdiff.base.cores import cores
 from textdiff.base.files import read_json
 from textdiff.experiments.config import Config, portable
 
@@ -218,7 +219,7 @@ def environment(seconds: float, command: str) -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "processes": processes().count,
         "gpu": torch.cuda.get_device_name() if gpu else None,
         "compile": compile_choice(),

@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from textdiff.base.cores import cores
 from textdiff.base.files import write_atomically, write_text
 from textdiff.base.paths import results_dir
 from textdiff.data.faults import Fault, few, settle
@@ -274,8 +275,7 @@ def last_words(config: Config) -> tuple[str, ...]:
 
 
 def _environment(jobs: int) -> dict[str, str]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"OMP_NUM_THREADS": str(max(1, cores // jobs)), **os.environ}
+    return {"OMP_NUM_THREADS": str(max(1, cores() // jobs)), **os.environ}
 
 
 class _Child:

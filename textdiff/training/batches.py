@@ -7,12 +7,13 @@ volumes sample by sample, by any number of processes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+
+from textdiff.base.cores import cores
 
 
 @runtime_checkable
@@ -81,5 +82,4 @@ def workers_for(device: str | torch.device) -> int:
     """Loading processes that keep ``device`` busy: none on a CPU, which would share its cores with them; up to 4 for a GPU."""
     if torch.device(device).type != "cuda":
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(4, cores - 1))
+    return max(0, min(4, cores() - 1))
