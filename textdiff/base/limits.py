@@ -6,8 +6,9 @@ before anything is allocated or written.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from textdiff.base.parsing import gigabytes
 
 DEFAULT_GB = 2.0
 VARIABLE = "TEXTDIFF_MAX_FILE_GB"
@@ -22,14 +23,8 @@ def most_bytes() -> int:
 
     Raises ValueError where the variable holds no number above 0.
     """
-    said = os.environ.get(VARIABLE, "").strip()
-    try:
-        gigabytes = float(said) if said else DEFAULT_GB
-    except ValueError:
-        gigabytes = 0.0
-    if not 0 < gigabytes < 1e9:
-        raise ValueError(f"{VARIABLE}={said!r}: a number of gigabytes above 0, such as 4")
-    return int(gigabytes * 1e9)
+    said = gigabytes(VARIABLE)
+    return int(DEFAULT_GB * 1e9 if said is None else said)
 
 
 def need_bytes(size: float, path: str | Path, what: str) -> None:

@@ -1,6 +1,8 @@
-"""Lists that travel as text: "6,8,12" in, (6, 8, 12) out."""
+"""Values that travel as text: "6,8,12" in, (6, 8, 12) out; an environment variable's gigabytes in, bytes out."""
 
 from __future__ import annotations
+
+import os
 
 
 def numbers(text: str, kind: type = int) -> tuple:
@@ -9,3 +11,21 @@ def numbers(text: str, kind: type = int) -> tuple:
         return tuple(kind(part) for part in str(text).split(",") if part.strip())
     except ValueError:
         raise ValueError(f"{text!r} is not a comma-separated list of {kind.__name__} numbers") from None
+
+
+def gigabytes(variable: str, zero: bool = False) -> float | None:
+    """Bytes that an environment variable says in units of 1e9; None where it is not set or empty.
+
+    Raises ValueError for what is no number above 0 (with ``zero``: of 0 or more).
+    """
+    if not (said := os.environ.get(variable, "").strip()):
+        return None
+    try:
+        size = float(said)
+    except ValueError:
+        size = -1.0
+    if not (0 < size < 1e9 or zero and size == 0):
+        raise ValueError(
+            f"{variable}={said!r}: a number of gigabytes {'of 0 or more' if zero else 'above 0'}, such as 4"
+        )
+    return size * 1e9

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
+
+from textdiff.base.parsing import gigabytes
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -39,14 +40,8 @@ def cache_dir() -> Path:
 
 def cache_bytes() -> float:
     """What the feature cache may hold: TEXTDIFF_CACHE_GB gigabytes, else 20. Raises ValueError for what is no number above 0."""
-    value = os.environ.get("TEXTDIFF_CACHE_GB", "").strip() or "20"
-    try:
-        size = float(value)
-    except ValueError:
-        size = math.nan
-    if not 0 < size < math.inf:
-        raise ValueError(f"TEXTDIFF_CACHE_GB={value!r}: a number of gigabytes above 0")
-    return size * 1e9
+    said = gigabytes("TEXTDIFF_CACHE_GB")
+    return 20e9 if said is None else said
 
 
 def results_dir() -> Path:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from textdiff.base.parsing import gigabytes
 from textdiff.base.paths import cache_dir
 
 VARIABLE = "TEXTDIFF_MEMORY_GB"
@@ -30,14 +31,8 @@ def memory_share() -> float:
 
     Raises ValueError where the variable holds no number of 0 or more.
     """
-    if said := os.environ.get(VARIABLE, "").strip():
-        try:
-            gigabytes = float(said)
-        except ValueError:
-            gigabytes = -1.0
-        if not 0 <= gigabytes < math.inf:
-            raise ValueError(f"{VARIABLE}={said!r}: a number of gigabytes, such as 8")
-        return gigabytes * 1e9
+    if (said := gigabytes(VARIABLE, zero=True)) is not None:
+        return said
     try:
         return SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
