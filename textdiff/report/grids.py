@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from textdiff.experiments.grids import Grid
+from textdiff.report.rows import tried_rates
 from textdiff.report.tables import Table, differences, paired_differences, text_frame
 
 
@@ -23,6 +24,23 @@ def differences_by_labels(grid: Grid, records: pd.DataFrame, base: str) -> Table
     table = paired_differences(grid, records, base, by="n_labels")
     frame = table.frame[table.frame["Model"] != base].sort_values("Model", kind="stable", ignore_index=True)
     return Table(frame, table.caption)
+
+
+def learning_rates(grid: Grid, records: pd.DataFrame) -> Table:
+    """The search for learning rates: of every run that has records at several, all of them, and which one its table takes."""
+    lines = []
+    for row in grid.rows:
+        for config in grid.configs(row):
+            tried = tried_rates(config, records)
+            for _, one in tried.iterrows() if len(tried) > 1 else ():
+                taken = "taken" if one["taken"] else ""
+                scores = [f"{100 * one[key]:.2f}" for key in ("val/dice", "test/dice")]
+                lines.append([row.label, config.seed, f"{one['learning_rate']:g}", *scores, taken])
+    columns = ["Model", "draw", "learning rate", "Dice, validation", "Dice, test", ""]
+    caption = (
+        "Learning rates, Dice in percent. The validation Dice of the best step decides; the test Dice stands beside it."
+    )
+    return Table(text_frame(lines, columns), caption if lines else "No run has records at several learning rates yet.")
 
 
 def gain(grid: Grid, records: pd.DataFrame, base: str, label: str = "TextDiff") -> float:

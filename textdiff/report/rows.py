@@ -62,6 +62,12 @@ def by_row(grid: Grid, records: pd.DataFrame) -> list[RowRuns]:
     return found
 
 
+def tried_rates(config: Any, records: pd.DataFrame) -> pd.DataFrame:
+    """The records of a configuration at whatever learning rate, smallest first; `taken` tells the one that counts in a table."""
+    same = _same(config, records, FREE).sort_values("learning_rate", kind="stable")
+    return same.assign(taken=same.index.isin(_best(config, same).index))
+
+
 def _joined(parts: Sequence[pd.DataFrame], **how: Any) -> pd.DataFrame:
     return pd.concat([one for one in parts if len(one)] or parts[:1], **how)
 

@@ -6,9 +6,9 @@ import math
 
 import pandas as pd
 
-from tests.unit.report.little import image_record
+from tests.unit.report.little import IMAGES, image_record
 from textdiff.experiments.grids import grid
-from textdiff.report.grids import departures, differences_by_labels, gain, hardware
+from textdiff.report.grids import departures, differences_by_labels, gain, hardware, learning_rates
 
 NONE = pd.DataFrame(columns=["run_id", "experiment", "folder", "source", "stale"])
 
@@ -48,6 +48,16 @@ def test_a_row_is_compared_with_the_base_of_as_many_labels(tmp_path):
     ]
     frame = differences_by_labels(asked, pd.DataFrame(made), "U-Net").frame
     assert [cell.split()[0] for cell in frame["Dice"][:2]] == ["+10.00", "+5.00"]
+
+
+def test_the_search_for_a_learning_rate_shows_all_that_was_tried_and_what_was_taken(images):
+    other = images.iloc[[0]].assign(learning_rate=0.5, **{"val/dice": 0.9, "test/dice": 0.25})
+    usual = images.iloc[[0]]["learning_rate"].item()
+    table = learning_rates(IMAGES, pd.concat([images, other], ignore_index=True))
+    assert table.frame["learning rate"].tolist() == [f"{usual:g}", "0.5"], "one run was searched, the others were not"
+    assert table.frame.iloc[1].tolist() == ["with text", 0, "0.5", "90.00", "25.00", "taken"]
+    assert table.frame.iloc[0, -1] == "" and "validation Dice of the best step decides" in table.caption
+    assert learning_rates(IMAGES, images).caption == "No run has records at several learning rates yet."
 
 
 def test_without_records_there_is_no_gain_and_no_machine():
