@@ -14,11 +14,12 @@ import pandas as pd
 import pytest
 
 from textdiff.experiments.grids import grid
+from textdiff.experiments.pages import TransferConfig
 from textdiff.experiments.records import load_records, published_dir
 from textdiff.report.cost import DRAWS, choices_of, cost_records, cost_rows, goals_of
-from textdiff.report.images import reading_losses
-from textdiff.report.rows import grid_records
-from textdiff.report.studies import REQUESTS, requests_records
+from textdiff.report.images import dice_by_size, reading_losses
+from textdiff.report.rows import grid_records, record_of
+from textdiff.report.studies import REQUESTS, requests_records, sampling_of
 from textdiff.report.tables import differences
 from textdiff.report.verdicts import standing
 
@@ -57,10 +58,46 @@ def dice(name: str, dataset: str, label: str) -> pd.Series:
     return runs[runs["row"] == label]["test/dice"].astype(float)
 
 
+IMAGENET = "TextDiff, ImageNet network (EfficientNet-Lite2)"
+
+
+def gains_by_size() -> list[float]:
+    """TextDiff over the U-Net among films with small, middling and large areas, in points of Dice."""
+    table = dice_by_size(grid("comparison", "qata"), records(), ["TextDiff", "U-Net"], (0.05, 0.1)).frame[:3]
+    return [float(one["TextDiff"]) - float(one["U-Net"]) for _, one in table.iterrows()]
+
+
+def other_films() -> dict[str, float]:
+    return (
+        record_of(TransferConfig.resolved(mode="full", dataset="qata"), records())
+        .rename(lambda name: str(name))
+        .to_dict()
+    )
+
+
+def obeyed(seed: int) -> list[str]:
+    """Which part is obeyed when it is asked for alone, after 1200 steps: nothing of the other is left."""
+    runs = grid_records(grid("ablation3d", "hippocampus"), records())
+    run = runs[(runs["row"] == "TextDiffSeg") & (runs["seed"] == seed)].iloc[0]
+    other = {"anterior": "posterior", "posterior": "anterior"}
+    return [part for part in other if run[f"test/dice_{other[part]}_hippocampus_asked_for_{part}_hippocampus"] < 0.1]
+
+
+def steps_cost(steps: int) -> pd.Series:
+    """What more denoising steps than one lose, volume by volume, without fresh noise."""
+    _, ways = sampling_of("hippocampus", records())
+    one = ways[(ways["samples"] == 1) & (ways["sampler"] == "ddim")]
+    return (
+        one.pivot(index="case", columns="sampling_steps", values="dice")
+        .pipe(lambda table: table[1] - table[steps])
+        .dropna()
+    )
+
+
 CLAIMS = {
     (
         "results_2d",
-        "ahead of the networks trained from scratch, the one that reads included, in every draw of labels",
+        "ahead of both U-Nets trained from scratch, the one that reads included, in every draw of labels",
     ): lambda: (
         min(to_base("comparison", "qata", "U-Net that reads").loc["TextDiff", "draws"]) > 0
         and min(to_base("comparison", "qata", "U-Net").loc["TextDiff", "draws"]) > 0.05
@@ -108,7 +145,7 @@ CLAIMS = {
     ("results_tissue", "The sentence is worth next to nothing"): lambda: (
         lost("monuseg", "TextDiff")["difference"] < 0.02
     ),
-    ("results_tissue", "On all 24 images TextDiff is where it is with five, over three draws"): lambda: (
+    ("results_tissue", "On all 24 images TextDiff is where it is with five, over three seeds"): lambda: (
         stands("comparison", "monuseg", "TextDiff", "TextDiff on all 24 labelled images") == "level"
         and len(to_base("comparison", "monuseg", "TextDiff").loc["TextDiff on all 24 labelled images", "draws"]) == 3
     ),
@@ -120,14 +157,77 @@ CLAIMS = {
         stands("comparison", "monuseg", "U-Net", "U-Net that reads") in ("level", "below")
         and len(to_base("comparison", "monuseg", "U-Net").loc["U-Net that reads", "draws"]) == 5
     ),
-    ("results_tissue", "do nearly as well: the draws do not tell them apart"): lambda: (
+    ("results_tissue", "are behind in each of five draws, by one point on average"): lambda: (
         stands("comparison", "monuseg", "TextDiff, random weights", "TextDiff") == "level"
-        and len(to_base("comparison", "monuseg", "TextDiff, random weights").loc["TextDiff", "draws"]) > 2
+        and len(in_draws := to_base("comparison", "monuseg", "TextDiff, random weights").loc["TextDiff", "draws"]) == 5
+        and min(in_draws) > 0
+        and 0.5 < above("comparison", "monuseg", "TextDiff, random weights", "TextDiff") < 1.5
     ),
-    ("results_tissue", "Only redrawn weights, which scramble the picture, are behind"): lambda: (
+    ("results_tissue", "Redrawn weights, which scramble the picture, are clearly behind in every draw"): lambda: (
         stands("comparison", "monuseg", "TextDiff, redrawn weights", "TextDiff") == "above"
+        and min(to_base("comparison", "monuseg", "TextDiff, redrawn weights").loc["TextDiff", "draws"]) > 0.02
     ),
-    ("results_3d", "In the short runs MedNeXt and DynUNet are about a point ahead of TextDiffSeg"): lambda: all(
+    ("results_tissue", "an ImageNet network is about a point behind, in too few draws to be told apart"): lambda: (
+        stands("comparison", "monuseg", IMAGENET, "TextDiff") == "level"
+        and 0.5 < above("comparison", "monuseg", IMAGENET, "TextDiff") < 2
+        and len(to_base("comparison", "monuseg", IMAGENET).loc["TextDiff", "draws"]) < 5
+    ),
+    ("results_2d", "Both are missed by less than a point and a half"): lambda: (
+        78.5 < 100 * dice("comparison", "qata", "TextDiff").mean() < 80
+        and 6.5 < above("comparison", "qata", "U-Net", "TextDiff") < 8
+    ),
+    ("results_2d", "gains six to seven points over one that does not"): lambda: (
+        5.5 < above("comparison", "qata", "U-Net", "U-Net that reads") < 6.5
+        and 6.5 < above("comparison", "qata", "U-Net", "TextDiff") < 7.5
+    ),
+    ("results_2d", "most of them on small areas; TextDiff adds one to two to that"): lambda: (
+        gains_by_size()[0] > 10 > 5 > gains_by_size()[-1]
+        and 1 < above("comparison", "qata", "U-Net that reads", "TextDiff") < 2
+    ),
+    ("results_2d", "With more wrong sentences than a quarter, the U-Net without text is the better choice"): lambda: (
+        0.24 < above("comparison", "qata", "U-Net", "TextDiff") / (100 * lost("qata", "TextDiff")["difference"]) < 0.27
+    ),
+    ("results_2d", "three fifths on drawn ones and four fifths on films with black and white exchanged"): lambda: (
+        [
+            round(5 - 5 * other_films()[f"{one}/dice"] / other_films()["own/dice"])
+            for one in ("chest_phantoms", "inverted")
+        ]
+        == [3, 4]
+        and all(
+            round(10 * (other_films()[f"{one}/expected_dice"] - other_films()[f"{one}/dice"])) == 3
+            for one in ("chest_phantoms", "inverted")
+        )
+    ),
+    ("results_3d", 'Of three, one obeys "posterior" alone, another "anterior" alone, the third neither'): lambda: (
+        [obeyed(seed) for seed in range(3)] == [["posterior"], [], ["anterior"]]
+    ),
+    ("results_3d", "but so it is in one of the three seeds of the whole system"): lambda: (
+        all(
+            parts.loc[row, "test/dice_swapped"] > 0.85
+            for parts in [
+                grid_records(grid("ablation3d", "hippocampus"), records()).drop_duplicates("row").set_index("row")
+            ]
+            for row in ("without joint loss", "without label encoder")
+        )
+        and obeyed(1) == []
+    ),
+    ("results_3d", "One denoising step is best and ten cost half a point"): lambda: (
+        0.004 < steps_cost(10).mean() < 0.007 and len(steps_cost(10)) == 33
+    ),
+    ("results_3d", "one volume of 33 fails altogether, and the others lose half a point"): lambda: (
+        (steps_cost(50) > 0.1).sum() == 1 and 0.004 < steps_cost(50)[steps_cost(50) < 0.1].mean() < 0.007
+    ),
+    ("results_3d", "SegResNet is ahead in two of three seeds, which do not tell them apart"): lambda: (
+        sorted(
+            one > 0
+            for one in to_base("comparison3d", "hippocampus", "TextDiffSeg, 1200 steps").loc[
+                "SegResNet, 1200 steps", "draws"
+            ]
+        )
+        == [False, True, True]
+        and stands("comparison3d", "hippocampus", "TextDiffSeg, 1200 steps", "SegResNet, 1200 steps") == "level"
+    ),
+    ("results_3d", "MedNeXt and DynUNet are about a point ahead of it, SwinUNETR is level"): lambda: all(
         0.005
         < to_base("comparison3d", "hippocampus", "TextDiffSeg, 1200 steps").loc[f"{net}, 1200 steps", "difference"]
         < 0.02

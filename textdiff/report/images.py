@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +13,7 @@ from textdiff.base import paths
 from textdiff.evaluation.comparing import Comparison, compare
 from textdiff.evaluation.probe import by_block_and_step
 from textdiff.experiments.grids import Grid
+from textdiff.experiments.images import EVAL_SIZE
 from textdiff.report.missing import NOT_GIVEN, NOT_RUN, grid_caption, score_words
 from textdiff.report.rows import by_row
 from textdiff.report.tables import (
@@ -123,6 +126,32 @@ def reading_table(grid: Grid, records: pd.DataFrame) -> Table:
         "differs. None: an empty sentence, never met in training. Models that do not read have no row.",
     ]
     return grid_table_of(rows, records, lines, ["Model", "draws", "own sentence", *READINGS], text)
+
+
+def dice_by_size(grid: Grid, records: pd.DataFrame, labels: Sequence[str], shares: Sequence[float]) -> Table:
+    """Mean Dice of the rows `labels` among test images whose truth covers less than `shares[0]` of the picture, up to `shares[1]` ..., more.
+
+    Means over images of the mean over draws. The last line is the share of all answers with a Dice below one half.
+    """
+    rows = {runs.row.label: runs.draws for runs in by_row(grid, records) if runs.row.label in labels and len(runs.draws)}
+    dice = pd.DataFrame({label: by_case(draws, "dice").mean(axis=1) for label, draws in rows.items()})
+    below = {label: (by_case(draws, "dice") < 0.5).mean().mean() for label, draws in rows.items()}
+    size = by_case(next(iter(rows.values())), "actual").iloc[:, 0] / EVAL_SIZE**2
+    edges = [0.0, *shares, 1.0]
+    group = pd.cut(size, edges, right=False, labels=[_of_picture(*ends) for ends in pairwise(edges)])
+    lines = [
+        [name, f"{len(part):,}", *(f"{100 * one:.1f}" for one in part.mean())]
+        for name, part in dice.groupby(group, observed=True)
+    ]
+    lines.append(["answers with a Dice below 50", f"{len(dice):,}", *(f"{100 * one:.1f} %" for one in below.values())])
+    text = ["Dice in percent by the share of the picture that the truth covers, and how many answers fail; means over draws."]
+    return Table(text_frame(lines, ["Truth", "images", *rows]), " ".join(text))
+
+
+def _of_picture(low: float, high: float) -> str:
+    if high == 1:
+        return f"{low:.0%} of the picture or more"
+    return f"{low:.0%} to {high:.0%}" if low else f"less than {high:.0%}"
 
 
 def probe_table(table: pd.DataFrame, caption: str) -> Table:

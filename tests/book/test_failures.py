@@ -1,0 +1,72 @@
+"""The numbers on the page of failures are those of the records that stand beside them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+
+import build_book
+import nbformat
+import pytest
+
+PUBLISHED = build_book.ROOT / "results/published"
+RECORD = re.compile(r"`([\w.-]+-[0-9a-f]{8})`")
+
+
+def rows() -> Iterator[tuple[str, str, list[str]]]:
+    """What fails, how much, and the records of every line with a record; "the same" stands for those of the line above."""
+    page = nbformat.read(build_book.ROOT / "book/failures.ipynb", as_version=4)
+    named: list[str] = []
+    for line in page.cells[0].source.splitlines():
+        cells = [cell.strip() for cell in line.split(" | ")]
+        if line.startswith("| **") and len(cells) == 4:
+            named = named if cells[3].startswith("the same") else RECORD.findall(cells[3])
+            if named:
+                yield cells[0], cells[1], named
+
+
+@cache
+def _json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def folder_of(record: str) -> Path:
+    (folder,) = PUBLISHED.glob(f"*/{record}")
+    return folder
+
+
+def draws_of(record: str) -> list[Path]:
+    """The records of the same configuration but for the seed, its own among them."""
+    folder = folder_of(record)
+
+    def but_for_the_seed(one: Path) -> dict:
+        return {
+            key: value
+            for key, value in _json(one / "config.json").items()
+            if key not in ("seed", "device", "workers", "out_dir")
+        }
+
+    own = but_for_the_seed(folder)
+    return [one for one in folder.parent.iterdir() if but_for_the_seed(one) == own]
+
+
+def scores(record: str, mean: bool) -> set[str]:
+    """All scores of a record with three places, or their means over its draws."""
+    kept = [_json(one / "metrics.json") for one in (draws_of(record) if mean else [folder_of(record)])]
+    every = {key: [one.get(key) for one in kept] for key in kept[0]}
+    return {f"{fmean(values):.3f}" for values in every.values() if all(isinstance(one, float) for one in values)}
+
+
+@pytest.mark.parametrize(("what", "much", "named"), rows(), ids=[row[0][:60] for row in rows()])
+def test_each_number_is_that_of_a_record_beside_it(what, much, named):
+    said = re.findall(r"0\.\d{3}\b", much)
+    known = {score for record in named for score in scores(record, "means of" in much)}
+    assert set(said) <= known, f"{what}: no record beside it has {sorted(set(said) - known)}"
+
+
+def test_the_page_has_numbers_to_check():
+    assert sum(len(re.findall(r"0\.\d{3}\b", much)) for _, much, _ in rows()) > 20
