@@ -67,12 +67,13 @@ def gains_by_size() -> list[float]:
     return [float(one["TextDiff"]) - float(one["U-Net"]) for _, one in table.iterrows()]
 
 
-def other_films() -> dict[str, float]:
-    return (
-        record_of(TransferConfig.resolved(mode="full", dataset="qata"), records())
-        .rename(lambda name: str(name))
-        .to_dict()
-    )
+def other_pictures(dataset: str) -> dict[str, float]:
+    return record_of(TransferConfig.resolved(mode="full", dataset=dataset), records()).to_dict()
+
+
+def tissue_loses(change: str) -> float:
+    found = other_pictures("monuseg")
+    return found["own/dice"] - found[f"{change}/dice"]
 
 
 def obeyed(seed: int) -> list[str]:
@@ -189,14 +190,28 @@ CLAIMS = {
     ),
     ("results_2d", "three fifths on drawn ones and four fifths on films with black and white exchanged"): lambda: (
         [
-            round(5 - 5 * other_films()[f"{one}/dice"] / other_films()["own/dice"])
+            round(5 - 5 * other_pictures("qata")[f"{one}/dice"] / other_pictures("qata")["own/dice"])
             for one in ("chest_phantoms", "inverted")
         ]
         == [3, 4]
         and all(
-            round(10 * (other_films()[f"{one}/expected_dice"] - other_films()[f"{one}/dice"])) == 3
+            round(10 * (other_pictures("qata")[f"{one}/expected_dice"] - other_pictures("qata")[f"{one}/dice"])) == 3
             for one in ("chest_phantoms", "inverted")
         )
+    ),
+    ("results_tissue", "darker ones cost a point, half the resolution, noise and another stain less"): lambda: (
+        0.01 < tissue_loses("darker") < 0.02
+        and all(tissue_loses(one) < 0.005 for one in ("half resolution", "noise", "stain", "brighter"))
+        and tissue_loses("nuclei_phantoms") < -0.05
+    ),
+    ("31_transfer", "too low on drawn nuclei, and says nothing of the single picture among its own"): lambda: (
+        all(
+            abs(other_pictures("monuseg")[f"{one}/expected_dice"] - other_pictures("monuseg")[f"{one}/dice"]) < 0.02
+            for one in ("own", "darker", "brighter", "half resolution", "noise", "stain")
+        )
+        and other_pictures("monuseg")["nuclei_phantoms/expected_dice"]
+        < other_pictures("monuseg")["nuclei_phantoms/dice"]
+        and other_pictures("monuseg")["own/spearman_expected_dice"] < 0.3
     ),
     ("results_3d", 'Of three, one obeys "posterior" alone, another "anterior" alone, the third neither'): lambda: (
         [obeyed(seed) for seed in range(3)] == [["posterior"], [], ["anterior"]]
