@@ -133,7 +133,9 @@ def dice_by_size(grid: Grid, records: pd.DataFrame, labels: Sequence[str], share
 
     Means over images of the mean over draws. The last line is the share of all answers with a Dice below one half.
     """
-    rows = {runs.row.label: runs.draws for runs in by_row(grid, records) if runs.row.label in labels and len(runs.draws)}
+    rows = {
+        runs.row.label: runs.draws for runs in by_row(grid, records) if runs.row.label in labels and len(runs.draws)
+    }
     dice = pd.DataFrame({label: by_case(draws, "dice").mean(axis=1) for label, draws in rows.items()})
     below = {label: (by_case(draws, "dice") < 0.5).mean().mean() for label, draws in rows.items()}
     size = by_case(next(iter(rows.values())), "actual").iloc[:, 0] / EVAL_SIZE**2
@@ -144,7 +146,9 @@ def dice_by_size(grid: Grid, records: pd.DataFrame, labels: Sequence[str], share
         for name, part in dice.groupby(group, observed=True)
     ]
     lines.append(["answers with a Dice below 50", f"{len(dice):,}", *(f"{100 * one:.1f} %" for one in below.values())])
-    text = ["Dice in percent by the share of the picture that the truth covers, and how many answers fail; means over draws."]
+    text = [
+        "Dice in percent by the share of the picture that the truth covers, and how many answers fail; means over draws."
+    ]
     return Table(text_frame(lines, ["Truth", "images", *rows]), " ".join(text))
 
 

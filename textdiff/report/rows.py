@@ -7,7 +7,7 @@ the grid asks for, so that no mean mixes runs that merely share some fields. `re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,11 @@ def by_row(grid: Grid, records: pd.DataFrame) -> list[RowRuns]:
         draws = [_best(config, _same(config, records[: 0 if partial else None], FREE)) for config in configs]
         found.append(RowRuns(row, configs, _joined(draws), partial))
     return found
+
+
+def with_records(grid: Grid, records: pd.DataFrame) -> Grid:
+    """The grid without the rows of which nothing was run yet: a page shows those it can, and counts the others elsewhere."""
+    return replace(grid, rows=tuple(runs.row for runs in by_row(grid, records) if len(runs.draws)))
 
 
 def tried_rates(config: Any, records: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from tests.unit.report.little import IMAGES, VOLUMES, image_record
 from textdiff.experiments.grids import Grid, Row
 from textdiff.report.images import grid_table
 from textdiff.report.missing import missing_runs
-from textdiff.report.rows import best_label, by_row, case_table, grid_records, record_of
+from textdiff.report.rows import best_label, by_row, case_table, grid_records, record_of, with_records
 
 
 def test_records_come_in_the_grids_order(images):
@@ -62,6 +62,12 @@ def test_the_learning_rate_is_chosen_on_validation_cases(images):
     assert grid_records(IMAGES, both).loc[0, "learning_rate"] == 0.5
     both.loc[4, "val/dice"] = None  # never validated: last
     assert grid_records(IMAGES, both).loc[0, "learning_rate"] == images.loc[0, "learning_rate"]
+
+
+def test_rows_without_a_record_can_be_left_out(images):
+    both = Grid("both", "", (*IMAGES.rows[:1], Row("never", {"n_labels": 3})), IMAGES.common, IMAGES.seeds)
+    assert [row.label for row in with_records(both, images).rows] == ["with text"]
+    assert with_records(IMAGES, images).rows == IMAGES.rows[:2]
 
 
 def test_the_best_row_is_chosen_on_validation_cases_and_rows_of_one_label_are_kept_apart(images, volumes):
