@@ -19,7 +19,7 @@ from textdiff.experiments.config import Config
 from textdiff.experiments.images import TextDiffConfig
 from textdiff.experiments.records import load_records, published_dir
 from textdiff.experiments.volumes import TextDiffSegConfig
-from textdiff.models.store import RANDOM, REDRAWN
+from textdiff.models.store import BLIND, RANDOM, REDRAWN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,6 +142,7 @@ def _comparison(entry: registry.DatasetEntry) -> list[Row]:
     scratch = {"unet": "U-Net", "text_unet": "U-Net that reads"}
     if not entry.synthetic:
         frozen.append(Row("TextDiff, random weights", {"backbone": RANDOM + entry.backbone}))
+        frozen.append(Row("TextDiff without the picture", {"backbone": BLIND + entry.backbone}))
         maps = "0,1,2,3" if entry.name == "monuseg" else "1,2,3"
         other = {"backbone": "timm:tf_efficientnet_lite2", "blocks": maps, "noise_steps": "none"}
         frozen.append(Row("TextDiff, ImageNet network (EfficientNet-Lite2)", other))

@@ -121,7 +121,7 @@ class TextDiffConfig(Config):
     cross-attention); or a network trained from scratch (:mod:`textdiff.models.baselines`), of which "text_unet" reads.
     ``n_labels``: labelled training images, drawn by the seed, or "all".
     ``backbone``: a name in the registry, "random:" or "redrawn:" before a name for the same network without
-    pre-training, a folder, or "timm:" before the name of a network of timm's, whose weights are read from
+    pre-training, "blind:" for no picture at all, a folder, or "timm:" before the name of a network of timm's, whose weights are read from
     ``<weights_dir()>/<name>.safetensors``: ``blocks`` are its maps from the finest, and there are no noise steps.
     ``text_encoder``: "tiny" (shipped), a folder, or a hub id.
     ``head``: "official" (the authors' sizes), "compact" (ours: 64 channels, scales summed, features normalised),
@@ -334,15 +334,17 @@ def image_spec(config: TextDiffConfig, data: Dataset) -> ImageSpec:
 def build_features(config: TextDiffConfig) -> FeatureExtractor:
     """Frozen features with the disk cache of this machine."""
     from textdiff.base.cache import FeatureCache
+    from textdiff.models.blind import BlindFeatures
     from textdiff.models.features import DiffusionFeatures
-    from textdiff.models.store import load_backbone, timm_network, timm_weights
+    from textdiff.models.store import BLIND, load_backbone, timm_network, timm_weights
     from textdiff.models.timm_features import TimmFeatures
 
     cache = FeatureCache(paths.cache_dir() / "features", paths.cache_bytes())
     if network := timm_network(config.backbone):
         taps, weights = numbers(config.blocks), timm_weights(network)
         return TimmFeatures(network, taps, weights, config.precision, cache, enlarge=ENLARGE)
-    return DiffusionFeatures(
+    kind = BlindFeatures if config.backbone.startswith(BLIND) else DiffusionFeatures
+    return kind(
         load_backbone(config.backbone, config.seed, rounded=config.precision == "bfloat16"),
         blocks=numbers(config.blocks),
         steps=numbers(config.noise_steps),

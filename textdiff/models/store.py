@@ -27,6 +27,8 @@ FORMAT = 2  # of a saved model
 # Before the name of a backbone: its architecture without its weights
 RANDOM = "random:"
 REDRAWN = "redrawn:"
+BLIND = "blind:"  # and no picture: maps of zeros, a control (textdiff.models.blind)
+DRAWN = (RANDOM, REDRAWN, BLIND)
 TIMM = "timm:"  # before the name of a network of timm's, in the place of our UNet
 # Of the files that tools/imagenet_weights.py writes: runs on them are known by it where the file is not here
 TIMM_SHA256 = {"tf_efficientnet_lite2": "34be7d00ffadd0f8b091e756fa32571681e5fd8a7bb1e1c39c0587728cbf1280"}
@@ -128,7 +130,9 @@ def _fetched(name: str, known: Known) -> Path:
 
 def architecture_of(backbone: str) -> str:
     """The name of a backbone without the prefix that says how its weights are drawn."""
-    return backbone.removeprefix(RANDOM).removeprefix(REDRAWN)
+    for prefix in DRAWN:
+        backbone = backbone.removeprefix(prefix)
+    return backbone
 
 
 def load_backbone(name: str, seed: int = 0, rounded: bool = False) -> UNet:
@@ -136,11 +140,11 @@ def load_backbone(name: str, seed: int = 0, rounded: bool = False) -> UNet:
 
     "random:" before it leaves the weights as guided-diffusion initialises them: the last layer of every residual and
     attention branch is zero, so that the network does little more than convolve and resample its input. "redrawn:" draws
-    these layers too, as PyTorch initialises any other. ``seed`` is that of the draw.
+    these layers too, as PyTorch initialises any other. "blind:" is as "random:", and the weights are never used. ``seed`` is that of the draw.
 
     Raises FileNotFoundError: no such weights, saying where they were looked for and how to get them.
     """
-    if name.startswith((RANDOM, REDRAWN)):
+    if name.startswith(DRAWN):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             unet = UNet(**_architecture(architecture_of(name)))
@@ -163,7 +167,7 @@ def find_backbone(name: str) -> Path | None:
         return _openai_file()
     if network := timm_network(name):
         return timm_weights(network)
-    if name.startswith((RANDOM, REDRAWN)):
+    if name.startswith(DRAWN):
         _architecture(architecture_of(name))
         return None
     return _backbone_folder(name)
@@ -253,7 +257,7 @@ def weights_identity(name: str) -> str:
 
     Raises FileNotFoundError: a backbone that is not on this machine and whose entry states no hash.
     """
-    if name.startswith((RANDOM, REDRAWN)):
+    if name.startswith(DRAWN):
         drawn = json.dumps(_architecture(architecture_of(name)), sort_keys=True)
         return hashlib.sha256(f"{name.split(':')[0]}:{drawn}".encode()).hexdigest()[:16]
     if network := timm_network(name):
