@@ -343,14 +343,14 @@ def build_features(config: TextDiffConfig) -> FeatureExtractor:
     if network := timm_network(config.backbone):
         taps, weights = numbers(config.blocks), timm_weights(network)
         return TimmFeatures(network, taps, weights, config.precision, cache, enlarge=ENLARGE)
-    kind = BlindFeatures if config.backbone.startswith(BLIND) else DiffusionFeatures
-    return kind(
+    blind = config.backbone.startswith(BLIND)
+    return (BlindFeatures if blind else DiffusionFeatures)(
         load_backbone(config.backbone, config.seed, rounded=config.precision == "bfloat16"),
         blocks=numbers(config.blocks),
         steps=numbers(config.noise_steps),
         noise_seed=config.noise_seed,
         precision=config.precision,
-        cache=cache,
+        cache=None if blind else cache,
     )
 
 
