@@ -30,8 +30,8 @@ CEILING, MEMORY = "ceiling", "memory"
 PIECES = ("head forward", "head step", "inference", "training small", "backbones", "pretraining", "choices", "live")
 # Tables of the book by the data set that they are of
 TABLES = {
-    "monuseg": ("comparison", "audit"),
-    "qata": ("comparison", "ablation", "recipe", "reading", "cost"),
+    "monuseg": ("comparison", "label_efficiency", "audit"),
+    "qata": ("comparison", "ablation", "recipe", "label_efficiency", "reading", "cost"),
     "hippocampus": ("comparison3d", "ablation3d", "label_efficiency3d", "prompts3d"),
     "chest_phantoms": ("comparison", "ablation", "label_efficiency", "audit", "reading"),
     "abdomen_phantoms": ("comparison3d", "ablation3d", "label_efficiency3d"),
