@@ -191,11 +191,11 @@ CLAIMS = {
     ),
     ("results_2d", "reaches a Dice of 42 (one draw); without the sentence it reaches 71, with both 79"): lambda: (
         [
-            round(100 * dice("comparison", "qata", row).mean())
-            for row in ("TextDiff without the picture", "TextDiff without text", "TextDiff")
+            round(100 * dice("ablation", "qata", row).mean())
+            for row in ("without the picture (ours)", "without text (ζ1)", "TextDiff")
         ]
         == [42, 71, 79]
-        and lost("qata", "TextDiff without the picture")["low"] > 0.1
+        and lost("qata", "without the picture (ours)", name="ablation")["low"] > 0.1
     ),
     ("results_2d", "Both are missed by less than a point and a half"): lambda: (
         78.5 < 100 * dice("comparison", "qata", "TextDiff").mean() < 80

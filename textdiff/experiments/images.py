@@ -199,6 +199,13 @@ class TextDiffConfig(Config):
 
         return bool(timm_network(self.backbone))
 
+    @property
+    def blind(self) -> bool:
+        """Whether the head sees no picture."""
+        from textdiff.models.store import BLIND
+
+        return self.backbone.startswith(BLIND)
+
     def _slug(self) -> str:
         return f"{self.dataset}-{self.model}-n{self.n_labels}-s{self.seed}-{self.protocol}"
 
@@ -336,21 +343,20 @@ def build_features(config: TextDiffConfig) -> FeatureExtractor:
     from textdiff.base.cache import FeatureCache
     from textdiff.models.blind import BlindFeatures
     from textdiff.models.features import DiffusionFeatures
-    from textdiff.models.store import BLIND, load_backbone, timm_network, timm_weights
+    from textdiff.models.store import load_backbone, timm_network, timm_weights
     from textdiff.models.timm_features import TimmFeatures
 
     cache = FeatureCache(paths.cache_dir() / "features", paths.cache_bytes())
     if network := timm_network(config.backbone):
         taps, weights = numbers(config.blocks), timm_weights(network)
         return TimmFeatures(network, taps, weights, config.precision, cache, enlarge=ENLARGE)
-    blind = config.backbone.startswith(BLIND)
-    return (BlindFeatures if blind else DiffusionFeatures)(
+    return (BlindFeatures if config.blind else DiffusionFeatures)(
         load_backbone(config.backbone, config.seed, rounded=config.precision == "bfloat16"),
         blocks=numbers(config.blocks),
         steps=numbers(config.noise_steps),
         noise_seed=config.noise_seed,
         precision=config.precision,
-        cache=None if blind else cache,
+        cache=None if config.blind else cache,
     )
 
 

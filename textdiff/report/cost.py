@@ -341,7 +341,11 @@ def disk_gb(table: Grid, tested: float, validated: float) -> float:
     source = registry.dataset(table.common["dataset"]).source
     kept: dict[tuple[Any, ...], float] = {}
     for config in table.all():
-        if isinstance(config, TextDiffConfig) and architecture_of(config.backbone) in registry.backbones():
+        if (
+            isinstance(config, TextDiffConfig)
+            and not config.blind
+            and architecture_of(config.backbone) in registry.backbones()
+        ):
             drawn = config.seed if config.backbone != architecture_of(config.backbone) else None  # of untrained weights
             seen = (
                 config.blocks,
@@ -384,7 +388,7 @@ PAPERS_WAYS = (
 def _paper(table: Grid, tested: float, rows: pd.DataFrame) -> dict[str, float]:
     """Hours of a table's runs in the paper's own setting, extrapolated from steps and single images; none of volumes, of drawn pictures and of the small runs
     of cost against Dice, which are not the paper's."""
-    kept = [one for one in table.all() if isinstance(one, TextDiffConfig) and not one.from_scratch]
+    kept = [one for one in table.all() if isinstance(one, TextDiffConfig) and not (one.from_scratch or one.blind)]
     configs: list[Any] = [one for one in kept if not one.entry.synthetic and one.max_test == "all"]
     labelled, hours = sum(one.n_labels for one in configs), {}
     for name, side, device in PAPERS_WAYS:
