@@ -154,6 +154,9 @@ CLAIMS = {
         stands("comparison", "monuseg", "TextDiff without text", "TextDiff") in ("level", "below")
         and len(to_base("comparison", "monuseg", "TextDiff without text").loc["TextDiff", "draws"]) == 5
     ),
+    ("results_tissue", "without the picture, on empty maps, the same head marks nothing at all (one draw)"): lambda: (
+        dice("ablation", "monuseg", "without the picture (ours)").tolist() == [pytest.approx(0, abs=1e-6)]
+    ),
     ("results_tissue", "a U-Net that reads is no better than one that does not"): lambda: (
         stands("comparison", "monuseg", "U-Net", "U-Net that reads") in ("level", "below")
         and len(to_base("comparison", "monuseg", "U-Net").loc["U-Net that reads", "draws"]) == 5
