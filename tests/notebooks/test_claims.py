@@ -18,7 +18,7 @@ from textdiff.experiments.pages import TransferConfig
 from textdiff.experiments.records import load_records, published_dir
 from textdiff.report.cost import DRAWS, choices_of, cost_records, cost_rows, goals_of
 from textdiff.report.images import dice_by_size, reading_losses
-from textdiff.report.rows import grid_records, record_of
+from textdiff.report.rows import grid_records, record_of, tried_rates
 from textdiff.report.studies import REQUESTS, requests_records, sampling_of
 from textdiff.report.tables import differences
 from textdiff.report.verdicts import standing
@@ -61,6 +61,12 @@ def dice(name: str, dataset: str, label: str) -> pd.Series:
 IMAGENET = "TextDiff, ImageNet network (EfficientNet-Lite2)"
 
 
+def rates_of(label: str, seed: int) -> list[dict]:
+    """The records of a row and draw on chest films by learning rate, smallest first."""
+    config = grid("comparison", "qata", [seed]).only([label]).all()[0]
+    return tried_rates(config, records()).to_dict("records")
+
+
 def gains_by_size() -> list[float]:
     """TextDiff over the U-Net among films with small, middling and large areas, in points of Dice."""
     table = dice_by_size(grid("comparison", "qata"), records(), ["TextDiff", "U-Net"], (0.05, 0.1)).frame[:3]
@@ -99,6 +105,17 @@ CLAIMS = {
     ("results_2d", "seven points ahead of the text-free U-Net in every draw"): lambda: (
         all(0.065 < one < 0.08 for one in to_base("comparison", "qata", "U-Net").loc["TextDiff", "draws"])
         and stands("comparison", "qata", "U-Net", "TextDiff") == "above"
+    ),
+    ("results_2d", "tried at a third of the usual one in one draw, and was no better there"): lambda: (
+        [one["taken"] for one in rates_of("TextDiff", 0)] == [False, True]
+        and abs(rates_of("TextDiff", 0)[0]["test/dice"] - rates_of("TextDiff", 0)[1]["test/dice"]) < 0.002
+    ),
+    ("results_2d", "a third of the usual rate suits it better"): lambda: (
+        [rates_of("U-Net that reads", seed)[0]["taken"] for seed in range(3)] == [True, False, True]
+        and all(
+            rates_of("U-Net that reads", seed)[0]["test/dice"] > rates_of("U-Net that reads", seed)[1]["test/dice"]
+            for seed in range(3)
+        )
     ),
     ("results_2d", "it is a point and a half in two draws and level in the third"): lambda: (
         [round(100 * one, 1) for one in to_base("comparison", "qata", "U-Net that reads").loc["TextDiff", "draws"]]
