@@ -58,6 +58,7 @@ def dice(name: str, dataset: str, label: str) -> pd.Series:
     return runs[runs["row"] == label]["test/dice"].astype(float)
 
 
+FEW = "label_efficiency"
 IMAGENET = "TextDiff, ImageNet network (EfficientNet-Lite2)"
 
 
@@ -105,6 +106,16 @@ CLAIMS = {
     ("results_2d", "seven points ahead of the text-free U-Net in every draw"): lambda: (
         all(0.065 < one < 0.08 for one in to_base("comparison", "qata", "U-Net").loc["TextDiff", "draws"])
         and stands("comparison", "qata", "U-Net", "TextDiff") == "above"
+    ),
+    (
+        "results_2d",
+        "With ten outlined films TextDiff is fifteen points ahead of the text-free U-Net (one draw), with 150",
+    ): (
+        lambda: (
+            15 < 100 * (few("TextDiff", 10, FEW, "qata") - few("U-Net", 10, FEW, "qata")) < 16
+            and 6.5 < 100 * (few("TextDiff", 150, FEW, "qata") - few("U-Net", 150, FEW, "qata")) < 7.5
+            and 0.78 < few("TextDiff", 10, FEW, "qata") / few("TextDiff", 150, FEW, "qata") < 0.84
+        )
     ),
     ("results_2d", "tried at a third of the usual one in one draw, and was no better there"): lambda: (
         [one["taken"] for one in rates_of("TextDiff", 0)] == [False, True]
