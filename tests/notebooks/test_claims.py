@@ -117,6 +117,14 @@ CLAIMS = {
             and 0.78 < few("TextDiff", 10, FEW, "qata") / few("TextDiff", 150, FEW, "qata") < 0.84
         )
     ),
+    ("results_2d", "without text it is four points ahead of the U-Net at ten, and level with it at 150"): lambda: (
+        3 < 100 * (few("TextDiff without text", 10, FEW, "qata") - few("U-Net", 10, FEW, "qata")) < 4.5
+        and 11 < 100 * (few("TextDiff", 10, FEW, "qata") - few("TextDiff without text", 10, FEW, "qata")) < 12.5
+        and abs(few("TextDiff without text", 150, FEW, "qata") - few("U-Net", 150, FEW, "qata")) < 0.006
+    ),
+    ("results_tissue", "One outlined image does what five do, in the one draw that was run"): lambda: all(
+        abs(few(row, 1, FEW, "monuseg") - few(row, 5, FEW, "monuseg")) < 0.01 for row in ("TextDiff", "U-Net")
+    ),
     ("results_2d", "tried at a third of the usual one in one draw, and was no better there"): lambda: (
         [one["taken"] for one in rates_of("TextDiff", 0)] == [False, True]
         and abs(rates_of("TextDiff", 0)[0]["test/dice"] - rates_of("TextDiff", 0)[1]["test/dice"]) < 0.002
