@@ -126,9 +126,3 @@ def mentioned_in_notebooks(known: list[str]) -> set[str]:
     texts = " ".join(markdown(name_of(path)) for path in PAGES if path.suffix == ".ipynb").lower()
     by_key = {key: re.match(r"([a-z]+?)(\d{4})", key) for key in known}
     return {key for key, found in by_key.items() if found and re.search(rf"{found[1]}[^()]*{found[2]}", texts)}
-
-
-def test_every_record_that_a_failure_rests_on_is_published():
-    named = re.findall(r"`([\w.-]+-[0-9a-f]{8})`", markdown("book/failures"))
-    published = {path.name for path in (ROOT / "results/published").glob("*/*")}
-    assert named and set(named) <= published

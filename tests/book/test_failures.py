@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -13,15 +12,23 @@ import build_book
 import nbformat
 import pytest
 
+from textdiff.base.files import read_json
+from textdiff.experiments.config import NOT_HASHED
+
 PUBLISHED = build_book.ROOT / "results/published"
 RECORD = re.compile(r"`([\w.-]+-[0-9a-f]{8})`")
 
 
+def page() -> str:
+    """All that is not code of the page."""
+    cells = nbformat.read(build_book.ROOT / "book/failures.ipynb", as_version=4).cells
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
 def rows() -> Iterator[tuple[str, str, list[str]]]:
     """What fails, how much, and the records of every line with a record; "the same" stands for those of the line above."""
-    page = nbformat.read(build_book.ROOT / "book/failures.ipynb", as_version=4)
     named: list[str] = []
-    for line in page.cells[0].source.splitlines():
+    for line in page().splitlines():
         cells = [cell.strip() for cell in line.split(" | ")]
         if line.startswith("| **") and len(cells) == 4:
             named = named if cells[3].startswith("the same") else RECORD.findall(cells[3])
@@ -29,9 +36,7 @@ def rows() -> Iterator[tuple[str, str, list[str]]]:
                 yield cells[0], cells[1], named
 
 
-@cache
-def _json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
+_json = cache(read_json)
 
 
 def folder_of(record: str) -> Path:
@@ -44,11 +49,7 @@ def draws_of(record: str) -> list[Path]:
     folder = folder_of(record)
 
     def but_for_the_seed(one: Path) -> dict:
-        return {
-            key: value
-            for key, value in _json(one / "config.json").items()
-            if key not in ("seed", "device", "workers", "out_dir")
-        }
+        return {k: value for k, value in _json(one / "config.json").items() if k not in ("seed", *NOT_HASHED)}
 
     own = but_for_the_seed(folder)
     return [one for one in folder.parent.iterdir() if but_for_the_seed(one) == own]
@@ -66,6 +67,12 @@ def test_each_number_is_that_of_a_record_beside_it(what, much, named):
     said = re.findall(r"0\.\d{3}\b", much)
     known = {score for record in named for score in scores(record, "means of" in much)}
     assert set(said) <= known, f"{what}: no record beside it has {sorted(set(said) - known)}"
+
+
+def test_every_record_that_a_failure_rests_on_is_published():
+    named = RECORD.findall(page())
+    published = {path.name for path in PUBLISHED.glob("*/*")}
+    assert named and set(named) <= published
 
 
 def test_the_page_has_numbers_to_check():

@@ -121,8 +121,8 @@ class TextDiffConfig(Config):
     cross-attention); or a network trained from scratch (:mod:`textdiff.models.baselines`), of which "text_unet" reads.
     ``n_labels``: labelled training images, drawn by the seed, or "all".
     ``backbone``: a name in the registry, "random:" or "redrawn:" before a name for the same network without
-    pre-training, "blind:" for no picture at all, a folder, or "timm:" before the name of a network of timm's, whose weights are read from
-    ``<weights_dir()>/<name>.safetensors``: ``blocks`` are its maps from the finest, and there are no noise steps.
+    pre-training, "blind:" for no picture at all, a folder, or "timm:" before the name of a network of timm's, whose
+    weights are read from ``<weights_dir()>/<name>.safetensors``: ``blocks`` are its maps from the finest, and there are no noise steps.
     ``text_encoder``: "tiny" (shipped), a folder, or a hub id.
     ``head``: "official" (the authors' sizes), "compact" (ours: 64 channels, scales summed, features normalised),
     "decoder" (ours: compact, and a convolution at every scale on the way up) or "wide" (the same of 96 channels).

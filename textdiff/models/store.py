@@ -140,7 +140,8 @@ def load_backbone(name: str, seed: int = 0, rounded: bool = False) -> UNet:
 
     "random:" before it leaves the weights as guided-diffusion initialises them: the last layer of every residual and
     attention branch is zero, so that the network does little more than convolve and resample its input. "redrawn:" draws
-    these layers too, as PyTorch initialises any other. "blind:" is as "random:", and the weights are never used. ``seed`` is that of the draw.
+    these layers too, as PyTorch initialises any other. "blind:" is as "random:", and the weights
+    are never used. ``seed`` is that of the draw.
 
     Raises FileNotFoundError: no such weights, saying where they were looked for and how to get them.
     """

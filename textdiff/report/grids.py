@@ -32,9 +32,11 @@ def learning_rates(grid: Grid, records: pd.DataFrame) -> Table:
     for row in grid.rows:
         for config in grid.configs(row):
             tried = tried_rates(config, records)
-            for _, one in tried.iterrows() if len(tried) > 1 else ():
-                taken = "taken" if one["taken"] else ""
+            if len(tried) < 2:
+                continue
+            for _, one in tried.iterrows():
                 scores = [f"{100 * one[key]:.2f}" for key in ("val/dice", "test/dice")]
+                taken = "taken" if one["taken"] else ""
                 lines.append([row.label, config.seed, f"{one['learning_rate']:g}", *scores, taken])
     columns = ["Model", "draw", "learning rate", "Dice, validation", "Dice, test", ""]
     caption = (

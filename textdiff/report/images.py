@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import pairwise
@@ -129,31 +130,30 @@ def reading_table(grid: Grid, records: pd.DataFrame) -> Table:
 
 
 def dice_by_size(grid: Grid, records: pd.DataFrame, labels: Sequence[str], shares: Sequence[float]) -> Table:
-    """Mean Dice of the rows `labels` among test images whose truth covers less than `shares[0]` of the picture, up to `shares[1]` ..., more.
+    """Mean Dice of the rows `labels`, by the share of the picture that a test image's truth covers: below `shares[0]`, up to `shares[1]` ..., more.
 
-    Means over images of the mean over draws. The last line is the share of all answers with a Dice below one half.
+    Of real images, which are scored at one size. Means over images of the mean over draws; the last line is the share of all
+    answers with a Dice below one half. Rows without a record are left out. Raises ValueError for an unknown label.
     """
-    rows = {
-        runs.row.label: runs.draws for runs in by_row(grid, records) if runs.row.label in labels and len(runs.draws)
-    }
+    rows = {runs.row.label: runs.draws for runs in by_row(grid.only(labels), records) if len(runs.draws)}
+    if not rows:
+        return Table(text_frame([], ["Truth", "images"]), "None of these rows has a record yet.")
     dice = pd.DataFrame({label: by_case(draws, "dice").mean(axis=1) for label, draws in rows.items()})
     below = {label: (by_case(draws, "dice") < 0.5).mean().mean() for label, draws in rows.items()}
     size = by_case(next(iter(rows.values())), "actual").iloc[:, 0] / EVAL_SIZE**2
-    edges = [0.0, *shares, 1.0]
+    edges = [0.0, *shares, math.inf]
     group = pd.cut(size, edges, right=False, labels=[_of_picture(*ends) for ends in pairwise(edges)])
     lines = [
         [name, f"{len(part):,}", *(f"{100 * one:.1f}" for one in part.mean())]
         for name, part in dice.groupby(group, observed=True)
     ]
     lines.append(["answers with a Dice below 50", f"{len(dice):,}", *(f"{100 * one:.1f} %" for one in below.values())])
-    text = [
-        "Dice in percent by the share of the picture that the truth covers, and how many answers fail; means over draws."
-    ]
-    return Table(text_frame(lines, ["Truth", "images", *rows]), " ".join(text))
+    text = "Dice in percent by the share of the picture that the truth covers, and how many answers fail; means over draws."
+    return Table(text_frame(lines, ["Truth", "images", *rows]), text)
 
 
 def _of_picture(low: float, high: float) -> str:
-    if high == 1:
+    if high == math.inf:
         return f"{low:.0%} of the picture or more"
     return f"{low:.0%} to {high:.0%}" if low else f"less than {high:.0%}"
 

@@ -1,6 +1,7 @@
 """Tables of runs on images, the papers' rows beneath ours, reading, and probes."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -81,3 +82,21 @@ def test_sets_of_a_probe_stand_beside_the_best_single_block():
         ["1,4", "50", "70.0 ± 14.1", "20.0 ± 0.0"],
         ["best single", "", "50.0 (block 1, step 50)", "20.0 (block 1, step 50)"],
     ]
+
+
+def test_dice_by_size_groups_images_by_their_truth(images, none):
+    """Draws are averaged first; a picture that is foreground throughout has a group; a row without a record is left out."""
+    for folder in images["folder"]:
+        table = pd.read_csv(file := Path(folder) / "per_case.csv", dtype={"case": str})
+        table.assign(actual=[{"001": 256 * 256 / 50, "002": 256 * 256}[case] for case in table["case"]]).to_csv(
+            file, index=False
+        )
+    labels = ["with text", "without"]
+    table = report.dice_by_size(IMAGES, images, labels, (0.05,)).frame.set_index("Truth")
+    assert list(table.columns) == ["images", "with text", "without"]
+    assert table.loc["less than 5%"].tolist() == ["1", "70.0", "35.0"]
+    assert table.loc["5% of the picture or more"].tolist() == ["1", "60.0", "45.0"]
+    assert table.loc["answers with a Dice below 50"].tolist() == ["2", "0.0 %", "75.0 %"]
+    assert "has a record yet" in report.dice_by_size(IMAGES, none, labels, (0.05,)).caption
+    with pytest.raises(ValueError, match="no row 'with texts'. Did you mean 'with text'"):
+        report.dice_by_size(IMAGES, images, ["with texts"], (0.05,))
