@@ -19,6 +19,7 @@ from textdiff.base import paths
 from textdiff.base.checkpoints import building, load_strict, read_checkpoint, read_json, write_checkpoint, write_text
 from textdiff.data import registry
 from textdiff.data.domain import Domain
+from textdiff.models.blind import BlindFeatures
 from textdiff.models.features import DiffusionFeatures, FeatureExtractor
 from textdiff.models.text import TINY, TextEncoder, find_encoder
 from textdiff.models.unet import UNet
@@ -438,7 +439,8 @@ def _save_features(features: FeatureExtractor, folder: Path) -> dict[str, str]:
 
 def _load_features(about: Mapping[str, Any], folder: Path) -> FeatureExtractor:
     settings = dict(about)
-    if settings.pop("kind") == DiffusionFeatures.__name__:
+    of_unet = {kind.__name__: kind for kind in (DiffusionFeatures, BlindFeatures)}.get(settings.pop("kind"))
+    if of_unet:
         rounded, name, sha256 = (
             settings["precision"] == "bfloat16",
             settings.pop("unet", ""),
@@ -449,7 +451,7 @@ def _load_features(about: Mapping[str, Any], folder: Path) -> FeatureExtractor:
                 f"{folder} needs the backbone {name!r} of SHA-256 {sha256[:16]}..., which this version does not know"
             )
         unet = load_backbone(name, rounded=rounded) if name else UNet.from_pretrained(folder / "unet", rounded)
-        return DiffusionFeatures(unet, **settings)
+        return of_unet(unet, **settings)
     from textdiff.models.timm_features import TimmFeatures
 
     features = TimmFeatures(**settings)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from tiny_models import pictures, tiny_features, tiny_head, tiny_unet
+from tiny_models import pictures, tiny_features, tiny_head, tiny_textdiff, tiny_unet
 
+from textdiff import TextDiff, TextEncoder
 from textdiff.experiments.images import TextDiffConfig, build_features
 from textdiff.models.blind import BlindFeatures
 from textdiff.models.store import architecture_of, weights_identity
@@ -25,6 +26,16 @@ def test_a_head_answers_every_picture_alike_and_every_sentence_for_itself():
     assert torch.allclose(first, second)
     first, second = head(maps, torch.cat([tokens, -tokens]), None, (16, 16))
     assert not torch.allclose(first, second)
+
+
+def test_a_saved_model_stays_blind(tmp_path):
+    features = BlindFeatures(tiny_unet(), (0, 2), (50,))
+    model = tiny_textdiff(TextEncoder.from_pretrained("tiny"), features=features, positions=True)
+    model.save_pretrained(tmp_path / "model")
+    again = TextDiff.from_pretrained(tmp_path / "model")
+    assert type(again.features) is BlindFeatures
+    one, other = again(pictures(2), ["upper left lung."] * 2).detach()
+    assert torch.equal(one, other)
 
 
 def test_the_name_before_a_backbone_asks_for_it_and_needs_no_weights(monkeypatch, tmp_path):
