@@ -189,6 +189,7 @@ def _label_efficiency(entry: registry.DatasetEntry) -> list[Row]:
         "TextDiff": {"model": "textdiff"},
         "TextDiff without text": {"model": "textdiff_no_text"},
         "U-Net": {"model": "unet", **FROM_SCRATCH},
+        "U-Net that reads": {"model": "text_unet", **FROM_SCRATCH},
     }
     return [Row(label, {**fields, "n_labels": n}) for label, fields in models.items() for n in entry.label_counts]
 

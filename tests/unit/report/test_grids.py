@@ -33,6 +33,8 @@ def test_differences_by_labels_has_every_model_at_every_number(tmp_path):
         ("TextDiff", 60),
         ("TextDiff without text", 10),
         ("TextDiff without text", 60),
+        ("U-Net that reads", 10),
+        ("U-Net that reads", 60),
     ]
     whole = len(asked.all())
     assert f"{whole} of {whole} runs have no record yet" in differences_by_labels(asked, NONE, "U-Net").caption
@@ -44,7 +46,7 @@ def test_a_row_is_compared_with_the_base_of_as_many_labels(tmp_path):
     made = [
         image_record(tmp_path, asked.configs(row)[0], {"001": dice[row.fields["n_labels"]][row.label], "002": 0.4})
         for row in asked.rows
-        if row.label != "TextDiff without text"
+        if row.label in ("TextDiff", "U-Net")
     ]
     frame = differences_by_labels(asked, pd.DataFrame(made), "U-Net").frame
     assert [cell.split()[0] for cell in frame["Dice"][:2]] == ["+10.00", "+5.00"]
