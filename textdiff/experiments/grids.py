@@ -115,13 +115,15 @@ def grid(name: str, dataset: str, seeds: Sequence[int] | None = None) -> Grid:
 
 
 Rows = Callable[[registry.DatasetEntry], list[Row]]
-# Rows of the comparison that make sense for one data set alone: few labels beside many, pixels, films without masks
+# Rows of the comparison that make sense for one data set alone: few labels beside many, views, pixels, films without masks
 UNET: dict[str, Any] = {"model": "unet", **FROM_SCRATCH}
 FINE: dict[str, Any] = {"image_size": 512, "blocks": "1,4,7", "noise_steps": "50"}
 ASKED_OF_ONE: dict[str, list[Row]] = {
     "monuseg": [
         Row("TextDiff on all 24 labelled images", {"n_labels": 24}),
         Row("U-Net on all 24 labelled images", {**UNET, "n_labels": 24}),
+        Row("U-Net, eight fixed views of an image", {**UNET, "views": 8}),
+        Row("U-Net on all 24, eight fixed views of each", {**UNET, "n_labels": 24, "views": 8}),
         Row("TextDiff at 512 px, one noise step", FINE),
         Row("the same with changes of stain", {**FINE, "augmentation": "stain"}),
         Row("U-Net at 512 px", {**UNET, "image_size": 512}),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -284,8 +285,10 @@ def _of_backbone(config: TextDiffConfig) -> dict[str, Any]:
         return {"blocks": TIMM_BLOCKS, "head": ours}
     if name not in registry.backbones():
         if config.blocks == AUTO:
+            near = difflib.get_close_matches(name, registry.backbones(), 1)
             raise ValueError(
-                f"backbone={config.backbone!r} is not a known name: say which blocks to tap, such as blocks='1,4,7'"
+                f"backbone={config.backbone!r} is not a known name{f' (did you mean {near[0]!r}?)' if near else ''}: "
+                "say which blocks to tap, such as blocks='1,4,7'"
             )
         return {"head": ours}
     return {

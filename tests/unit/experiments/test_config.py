@@ -284,6 +284,8 @@ def test_a_folder_as_backbone_needs_blocks(tmp_path):
     folder = saved_unet(tmp_path / "net", 0)
     with pytest.raises(ValueError, match="is not a known name: say which blocks to tap"):
         TextDiffConfig.from_params(backbone=folder)
+    with pytest.raises(ValueError, match=r"did you mean 'chest_64'\?\): say which blocks"):
+        TextDiffConfig.from_params(backbone="random:chest64")
     with pytest.raises(ValueError, match="has decoder blocks 0 to 3"):
         TextDiffConfig.from_params(backbone=folder, blocks="9")
     with pytest.raises(ValueError, match="neither a folder with config.json here, nor one of openai_256"):
