@@ -91,6 +91,9 @@ def fetch(
     root: Annotated[
         Path | None, typer.Option(help="Folder to bring it to (default: TEXTDIFF_DATA or TEXTDIFF_WEIGHTS).")
     ] = None,
+    as_recorded: Annotated[
+        bool, typer.Option("--as-recorded", help="Only the cases that the published records were made with.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Make it anew although it is there.")] = False,
 ) -> None:
     """Bring a data set or weights to this machine: checked, resumed after a break, whole or not at all."""
@@ -99,7 +102,7 @@ def fetch(
 
     if root is not None:
         os.environ["TEXTDIFF_WEIGHTS" if name in BACKBONES | MODELS else "TEXTDIFF_DATA"] = str(root)
-    typer.echo(bring(name, source=source, force=force))
+    typer.echo(bring(name, source=source, force=force, as_recorded=as_recorded))
 
 
 @app.command()

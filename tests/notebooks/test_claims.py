@@ -267,14 +267,18 @@ CLAIMS = {
         and all(tissue_loses(one) < 0.005 for one in ("half resolution", "noise", "stain", "brighter"))
         and tissue_loses("nuclei_phantoms") < -0.05
     ),
-    ("31_transfer", "too low on drawn nuclei, and says nothing of the single picture among its own"): lambda: (
+    (
+        "31_transfer",
+        "too low on drawn nuclei, and 14 own pictures are too few to tell whether it orders them",
+    ): lambda: (
         all(
             abs(other_pictures("monuseg")[f"{one}/expected_dice"] - other_pictures("monuseg")[f"{one}/dice"]) < 0.02
             for one in ("own", "darker", "brighter", "half resolution", "noise", "stain")
         )
         and other_pictures("monuseg")["nuclei_phantoms/expected_dice"]
         < other_pictures("monuseg")["nuclei_phantoms/dice"]
-        and other_pictures("monuseg")["own/spearman_expected_dice"] < 0.3
+        and other_pictures("monuseg")["own/n"] == 14
+        and abs(other_pictures("monuseg")["own/spearman_expected_dice"]) < 2 / 13**0.5
     ),
     ("results_3d", 'Of three, one obeys "posterior" alone, another "anterior" alone, the third neither'): lambda: (
         [obeyed(seed) for seed in range(3)] == [["posterior"], [], ["anterior"]]
@@ -384,6 +388,16 @@ CLAIMS |= {
         round(above("ablation", FILMS, "without text (ζ1)", "TextDiff")) == 26
         and round(above("ablation", FILMS, "text without cross-attention (ζ2)", "TextDiff")) == 20
     ),
+    ("16_ablation", "is 18 points above the mean"): lambda: (
+        round(
+            100
+            * (
+                dice("reading", FILMS, "without places in the queries").mean()
+                - dice("ablation", FILMS, "text without cross-attention (ζ2)").mean()
+            )
+        )
+        == 18
+    ),
     ("16_ablation", "costs ζ2 25 points, one that names as many areas 32"): lambda: (
         [
             round(100 * lost(FILMS, "text without cross-attention (ζ2)", reading, "ablation")["difference"])
@@ -446,6 +460,9 @@ CLAIMS |= {
         lost(FILMS, "without places in the queries", SAME_KIND, "reading")["low"] > 0.2
         and stands("reading", FILMS, "without places in the queries", "whole sentence, places, mask") == "level"
     ),
+    ("1a_reading_test", "the row where padding is read as words, too, and the cost is 60"): lambda: (
+        round(100 * lost(FILMS, "padding read as words", SIDES, "reading")["difference"]) == 60
+    ),
     ("1a_reading_test", "swapped sides cost it 21 points, and 36 with them"): lambda: (
         [
             round(100 * lost(FILMS, row, SIDES, "reading")["difference"])
@@ -462,9 +479,9 @@ CLAIMS |= {
         lost(FILMS, "whole sentence, places, mask", "none", "reading")["difference"]
         > 0.95 * dice("reading", FILMS, "whole sentence, places, mask").mean()
     ),
-    ("23_comparison3d", "SegResNet is two points ahead of TextDiffSeg, on nearly every volume"): lambda: (
+    ("23_comparison3d", "SegResNet is two points ahead of TextDiffSeg, on every volume"): lambda: (
         round(above("comparison3d", ORGANS, "TextDiffSeg", "SegResNet")) == 2
-        and to_base("comparison3d", ORGANS, "TextDiffSeg").loc["SegResNet", "above"] >= 0.9
+        and to_base("comparison3d", ORGANS, "TextDiffSeg").loc["SegResNet", "above"] == 1
     ),
     ("23_comparison3d", "With ten volumes instead of forty TextDiffSeg loses next to nothing"): lambda: (
         abs(few("TextDiffSeg", 10, dataset=ORGANS) - few("TextDiffSeg", 40, dataset=ORGANS)) < 0.003
@@ -495,9 +512,15 @@ CLAIMS |= {
         and all(int(one.split()[0]) >= 58 for one in requests_records(records())[REQUESTS["right_or_told"]])
     ),
     ("30_cost", "Most goals that could be measured are met"): lambda: measured_goals()["met"].mean() > 0.6,
-    ("30_cost", "more than ten times as fast as the authors' computation, the head's forward pass six times"): lambda: (
-        measured_goals().loc["training, CPU", "value"] > 10
+    (
+        "30_cost",
+        "more than twenty times as fast as the authors' computation, the head's forward pass six times",
+    ): lambda: (
+        measured_goals().loc["training, CPU", "value"] > 20
         and 5.5 < measured_goals().loc["head forward, CPU", "value"] < 7
+    ),
+    ("30_cost", "training with the authors' augmentation, by a little"): lambda: (
+        9 < measured_goals().loc["training on the authors' views, CPU", "value"] < 10
     ),
     ("30_cost", "inference in float32 needs hardly less than theirs"): lambda: (
         1 < measured_goals().loc["memory of inference, CPU", "value"] < 1.5
@@ -511,7 +534,7 @@ CLAIMS |= {
         0.025 < choices().loc["chest_64", "against"].difference < 0.035
         and 1.65 < choices().loc["chest_64", "cost"] / choices()["cost"].iloc[0] < 1.8
     ),
-    ("30_cost", "the only choice that gains anything in these two draws"): lambda: (
+    ("30_cost", "the only choice that is clearly above the base in these two draws"): lambda: (
         [choice for choice, one in choices()["against"].items() if one.cases_low > 0] == ["chest_64"]
     ),
     ("30_cost", "cost the same as trained ones and lose about five points, or ten"): lambda: (

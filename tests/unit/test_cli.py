@@ -344,9 +344,10 @@ def test_fetch_passes_on_what_it_is_given(monkeypatch, tmp_path, name, place):
     for variable in ("TEXTDIFF_DATA", "TEXTDIFF_WEIGHTS"):
         monkeypatch.setenv(variable, "elsewhere")
     monkeypatch.setattr("textdiff.data.fetch.fetch", lambda name, **more: seen.update(name=name, **more) or "done")
-    result = invoke("fetch", name, "--source", "a.zip", "--root", tmp_path)
+    result = invoke("fetch", name, "--source", "a.zip", "--root", tmp_path, "--as-recorded")
     assert result.exit_code == 0 and "done" in result.output
-    assert seen == {"name": name, "source": Path("a.zip"), "force": False} and place() == tmp_path
+    passed = {"name": name, "source": Path("a.zip"), "force": False, "as_recorded": True}
+    assert seen == passed and place() == tmp_path
 
 
 def test_fetch_of_an_unknown_name():

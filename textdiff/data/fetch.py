@@ -39,8 +39,9 @@ from textdiff.data.images.sgseg import convert
 from textdiff.data.images.tables import TABLE_SUFFIXES
 from textdiff.data.placing import locked, partial_of, remove, swap
 from textdiff.data.registry import BACKBONES, DATASETS, MODELS, dataset
-from textdiff.data.splits import MANIFESTS, SPLITS
+from textdiff.data.splits import MANIFESTS, SPLITS, manifest_split
 from textdiff.data.volumes.layouts import load_volumes
+from textdiff.data.volumes.listings import case_name
 
 Say = Callable[[str], None]
 # Layout -> a folder by which it is known, and what it looks like
@@ -49,6 +50,7 @@ MARKS = {
     "sgseg": ("prompts", "SGSeg's layout: images/, prompts/annotation.json"),
     "msd": ("imagestr", "the Decathlon's layout: imagesTr/, labelsTr/"),
 }
+RECORDED = ("monuseg", "qata", "hippocampus")  # data sets that published records are of; of monuseg they use all images
 # Layout -> suffixes of the files that are brought, and no others
 WANTED: dict[str, tuple[str, ...]] = {
     "lvit": (*sorted(PICTURE_SUFFIXES), *sorted(TABLE_SUFFIXES)),
@@ -58,7 +60,12 @@ WANTED: dict[str, tuple[str, ...]] = {
 
 
 def fetch(
-    name: str, source: str | Path | None = None, base_url: str | None = None, force: bool = False, say: Say = print
+    name: str,
+    source: str | Path | None = None,
+    base_url: str | None = None,
+    force: bool = False,
+    say: Say = print,
+    as_recorded: bool = False,
 ) -> Path:
     """Bring a data set to `data_dir()`, or weights to `weights_dir()`, and return its folder (openai_256: the file).
 
@@ -69,36 +76,47 @@ def fetch(
         base_url: stands in for the public host, for a mirror with the same paths.
         force: make it anew although it is there; without it a folder that is there and passes `check` is kept.
         say: called with lines about the progress.
+        as_recorded: of a data set only the cases that the published records were made with, so that their draws and test
+            cases come back.
 
     Raises ValueError for an unknown name; FetchError (address, path, expected hash) when data are missing, damaged or
     cannot be had. Whatever goes wrong, a folder that was there before stays as it was.
     """
+    if as_recorded and name in BACKBONES | MODELS:
+        raise ValueError(f"{name!r} are weights: only data sets can be fetched as recorded")
     if name in BACKBONES and BACKBONES[name].address:
         return _fetch_checkpoint(BACKBONES[name], source, base_url, force, say)
     if name in BACKBONES or name in MODELS:
         return fetch_release(name, base_url, force, say)
     entry, from_where = _fetchable(name)
+    if as_recorded and name not in RECORDED:
+        raise ValueError(f"no published record is of {name!r}; as recorded there are {', '.join(RECORDED)}")
     target = data_dir() / entry.folders[0]
     before = target.exists()  # what another process brings while this one waits is what was asked for
     with locked(target, say):
         remove(partial_of(target))
         if target.exists() and not force:
-            return _kept(name, target, source if before else None, say)
+            return _kept(name, target, source if before else None, say, as_recorded)
         if source is not None and not Path(source).expanduser().exists():
             raise FetchError(f"no such archive or folder: {source}")
         need_room(target.parent, 2 * from_where.size)
         if source is not None:
-            counts = _make(entry, from_where, Path(source).expanduser(), target)
+            counts = _make(entry, from_where, Path(source).expanduser(), target, as_recorded)
         else:
-            counts = _bring(entry, from_where, target, base_url, say)
+            counts = _bring(entry, from_where, target, base_url, say, as_recorded)
     say(f"{name}: in {target}, {counts}. Licence: {entry.licence}. Please cite: {entry.citation}")
     return target
 
 
-def _kept(name: str, target: Path, source: str | Path | None, say: Say) -> Path:
+def _kept(name: str, target: Path, source: str | Path | None, say: Say, as_recorded: bool) -> Path:
     """What is there already, checked."""
     if source is not None:
         raise FetchError(f"{target} is already there; use force (--force) to replace it")
+    note = target / "SOURCE.json"
+    if as_recorded and not (note.is_file() and read_json(note).get("as_recorded")):
+        raise FetchError(
+            f"{target} is there, but not as fetched with --as-recorded: replace it by force (--force), or choose another --root"
+        )
     try:
         say(f"{name}: already in {target}, checked: {check(name, target)}")
     except FetchError as error:
@@ -107,14 +125,14 @@ def _kept(name: str, target: Path, source: str | Path | None, say: Say) -> Path:
 
 
 def _bring(
-    entry: DatasetEntry, from_where: GitHub | Decathlon, target: Path, base_url: str | None, say: Say
+    entry: DatasetEntry, from_where: GitHub | Decathlon, target: Path, base_url: str | None, say: Say, as_recorded: bool
 ) -> dict[str, int]:
     """Download, and make `target` out of that; what is downloaded stays until then, unless it is wrong."""
     store = cache_dir() / "downloads" / entry.name
     with locked(store, say):
         origin = _download(entry.name, from_where, store, base_url, say)
         try:
-            counts = _make(entry, from_where, origin, target)
+            counts = _make(entry, from_where, origin, target, as_recorded)
         except DiskFullError:
             raise  # the download is good: the next run takes it up
         except FetchError:
@@ -125,12 +143,14 @@ def _bring(
     return counts
 
 
-def _make(entry: DatasetEntry, from_where: GitHub | Decathlon, origin: Path, target: Path) -> dict[str, int]:
+def _make(
+    entry: DatasetEntry, from_where: GitHub | Decathlon, origin: Path, target: Path, as_recorded: bool
+) -> dict[str, int]:
     """Put a verified data set made out of an archive or folder in the place of `target`."""
     stage = partial_of(target)
     try:
         with writing(stage):
-            counts = _install(entry, from_where, origin, stage)
+            counts = _install(entry, from_where, origin, stage, as_recorded)
         swap(stage, target)
     finally:
         remove(stage)
@@ -247,7 +267,9 @@ def _verified(root: Path, source: GitHub) -> Iterator[tuple[str, Path]]:
         yield path, file
 
 
-def _install(entry: DatasetEntry, source: GitHub | Decathlon, origin: Path, stage: Path) -> dict[str, int]:
+def _install(
+    entry: DatasetEntry, source: GitHub | Decathlon, origin: Path, stage: Path, as_recorded: bool
+) -> dict[str, int]:
     """Fill `stage` from an archive or folder and verify it; returns the number of cases of each split."""
     stage.mkdir(parents=True)
     unpacked, packed = stage / "unpacked", origin.is_file()
@@ -260,8 +282,10 @@ def _install(entry: DatasetEntry, source: GitHub | Decathlon, origin: Path, stag
         if not (root / "dataset.json").is_file():
             raise FetchError(f"{origin}: no dataset.json, so that nothing says which cases there must be")
         _bring_all(root, stage, WANTED[source.layout], move=packed)
+        if as_recorded:
+            _leave_recorded(entry, stage)
     elif source.layout == "sgseg":
-        convert(root, stage, _manifest(source))
+        convert(root, stage, _manifest(source), as_recorded)
     else:
         for path, file in _verified(root, source):
             (stage / path).parent.mkdir(parents=True, exist_ok=True)
@@ -270,7 +294,7 @@ def _install(entry: DatasetEntry, source: GitHub | Decathlon, origin: Path, stag
     counts = _counts(entry, stage)
     verified = packed or isinstance(source, GitHub)  # nobody publishes hashes of a Decathlon's single files
     note = {"name": entry.name, "address": address(source), "verified": verified, "licence": entry.licence}
-    note |= {"citation": entry.citation, "cases": counts}
+    note |= {"citation": entry.citation, "cases": counts, "as_recorded": as_recorded}
     write_text(stage / "SOURCE.json", json.dumps(note, indent=2) + "\n")
     return counts
 
@@ -295,6 +319,22 @@ def _bring_all(root: Path, stage: Path, suffixes: tuple[str, ...], move: bool) -
             own_file(path, root)
             (stage / inside).parent.mkdir(parents=True, exist_ok=True)
             os.rename(path, stage / inside) if move else shutil.copyfile(path, stage / inside)
+
+
+def _leave_recorded(entry: DatasetEntry, stage: Path) -> None:
+    """Of a Decathlon's labelled volumes those of the shipped split alone, in its folders and in dataset.json."""
+    known = manifest_split(entry.manifest)
+    about = read_json(stage / "dataset.json")
+    try:
+        about["training"] = [row for row in about["training"] if case_name(Path(row["image"]).name) in known]
+    except (KeyError, TypeError) as error:
+        raise FetchError(f"{stage}: dataset.json does not list its cases under 'training'") from error
+    about["numTraining"] = len(about["training"])
+    write_text(stage / "dataset.json", json.dumps(about, indent=2) + "\n")
+    for folder in ("imagesTr", "labelsTr"):
+        for path in (stage / folder).iterdir():
+            if case_name(path.name) not in known:
+                path.unlink()
 
 
 def _counts(entry: DatasetEntry, folder: Path) -> dict[str, int]:

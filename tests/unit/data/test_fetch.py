@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from textdiff.data import fetch as fetching
 from textdiff.data.download import DiskFullError, FetchError, WrongContentError, digest
 from textdiff.data.fetch import address, fetch
 from textdiff.data.images.lvit import read_split
+from textdiff.data.images.sgseg import recorded_rows
 from textdiff.data.registry import DATASETS
 from textdiff.data.splits import MANIFESTS
 
@@ -219,6 +221,48 @@ def test_qata_archive_over_http_becomes_lvits_layout(server, sgseg, home):
         assert [case.caption for case in cases] == [CAPTION] * 2
         assert all(case.mask_path.name == f"mask_{case.image_path.name}" for case in cases)
     assert not any((home / "cache").rglob("*.zip"))
+
+
+def test_qata_as_recorded_holds_the_films_of_the_records_alone(sgseg, home):
+    root = sgseg / "data" / "QaTa"
+    rows = {split: some for split, some in read_json(root / "prompts" / "annotation.json").items()}
+    content = read_json(home / "qata.json")
+    line = f"{rows['test'][1]['image_path']}\t{CAPTION}"
+    content |= {
+        "recorded": {"train": 1, "valid": 2},
+        "rows_sha256": {"test": [hashlib.sha256(line.encode()).hexdigest()[:12]]},
+    }
+    (home / "qata.json").write_text(json.dumps(content))
+    whole = fetch("qata", source=sgseg, say=quiet)
+    with pytest.raises(FetchError, match="not as fetched with --as-recorded: replace it by force"):
+        fetch("qata", say=quiet, as_recorded=True)
+    target = fetch("qata", source=sgseg, say=quiet, as_recorded=True, force=True)
+    assert target == whole and read_json(target / "SOURCE.json")["cases"] == {"train": 1, "val": 2, "test": 1}
+    masks = [row["image_path"] for row in rows["train"]]
+    first = min(masks, key=lambda name: hashlib.sha1(name.encode()).hexdigest())
+    assert names(target / "Train_Folder" / "labelcol") == [first]
+    assert names(target / "Test_Folder" / "labelcol") == [rows["test"][1]["image_path"]]
+    assert fetch("qata", say=quiet, as_recorded=True) == target, "what is there is kept"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("openai_256", "are weights"), ("kits23", "cannot be fetched"), ("liver_tumour", "no published record is of")],
+)
+def test_only_what_records_are_of_can_be_fetched_as_recorded(home, name, said):
+    with pytest.raises((ValueError, FetchError), match=said):
+        fetch(name, say=quiet, as_recorded=True)
+
+
+def test_the_recorded_films_are_those_at_hand(qata_root):
+    """Of the captions of all films, against the part of the films that the records were made with."""
+    manifest = read_json(MANIFESTS / "qata.json")
+    with gzip.open(qata_root / "annotation.json.gz") as file:
+        annotation = json.load(file)
+    for split, folder in (("train", "Train"), ("valid", "Val"), ("test", "Test")):
+        rows = [(row["image_path"], row["caption"]) for row in annotation[split]]
+        found = sorted(name for name, _ in recorded_rows(split, rows, manifest))
+        assert found == names(qata_root / f"{folder}_Folder" / "labelcol")
 
 
 def test_qata_defects_are_named(sgseg):

@@ -18,6 +18,7 @@ from textdiff.data.entries import Decathlon
 from textdiff.data.fetch import address, fetch
 from textdiff.data.registry import DATASETS
 from textdiff.data.splits import SPLITS, hashed_split
+from textdiff.data.volumes import layouts
 
 FOLDER = "Task04_Hippocampus"
 ADDRESS = f"/{FOLDER}.tar"
@@ -54,6 +55,23 @@ def quiet(*_):
 def number_of_cases() -> int:
     data = load_volumes("hippocampus")
     return len(data.train + data.val + data.test)
+
+
+def test_as_recorded_leaves_the_volumes_of_the_shipped_split(server, home, monkeypatch):
+    known = {"case_1": "train", "case_3": "test"}
+    for module in (fetching, layouts):
+        monkeypatch.setattr(module, "manifest_split", lambda _: known)
+    target = fetch("hippocampus", base_url=server.url, say=quiet, as_recorded=True)
+    data = load_volumes("hippocampus")
+    assert [[case.name for case in part] for part in (data.train, data.val, data.test)] == [["case_1"], [], ["case_3"]]
+    assert json.loads((target / "dataset.json").read_text())["numTraining"] == 2
+    assert inside(target / "labelsTr") == ["case_1.nii.gz", "case_3.nii.gz"]
+
+
+def test_as_recorded_wants_a_list_of_cases(origin):
+    (origin / "dataset.json").write_text("{}")
+    with pytest.raises(FetchError, match="does not list its cases"):
+        fetch("hippocampus", source=origin, say=quiet, as_recorded=True)
 
 
 def test_addresses_and_sums_are_monais():

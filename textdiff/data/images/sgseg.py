@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,23 @@ from textdiff.data.images.lvit import match_key
 LVIT_SPLITS = {"train": "Train", "valid": "Val", "test": "Test"}
 
 
-def convert(root: Path, stage: Path, manifest: Mapping[str, Any]) -> None:
+def convert(root: Path, stage: Path, manifest: Mapping[str, Any], as_recorded: bool = False) -> None:
     """Write the data set at `root` to `stage` in LViT's layout.
 
     Args:
         manifest: {"cases": {split: number}, "captions_sha256": {split: hex}, "rows_sha256": {split: [first 12 digits]},
-            "files": {path: what `verify` takes}}. Where only some rows of a split are known, the others have no caption
-            that no known row has.
+            "recorded": {split: number}, "files": {path: what `verify` takes}}. Where only some rows of a split are known, the
+            others have no caption that no known row has.
+        as_recorded: only the films of the published records: of a split the "recorded" first ones by the SHA-1 of the mask's
+            file name, else the rows that are known.
 
     Raises FetchError that names the split or the file which is not as the manifest says.
     """
     import pandas as pd
 
     rows = _read_captions(root / "prompts" / "annotation.json", root, manifest)
+    if as_recorded:
+        rows = {split: recorded_rows(split, some, manifest) for split, some in rows.items()}
     known = {path.lower(): expected for path, expected in manifest["files"].items()}
     for split, lvit_split in LVIT_SPLITS.items():
         folder = stage / f"{lvit_split}_Folder"
@@ -73,6 +77,15 @@ def _read_captions(path: Path, root: Path, manifest: Mapping[str, Any]) -> dict[
             raise FetchError(f"{path}: {len(some)} captions in split {split!r}, expected {expected}")
     _verify_rows(path, rows, manifest)
     return rows
+
+
+def recorded_rows(split: str, rows: Sequence[Row], manifest: Mapping[str, Any]) -> list[Row]:
+    """The rows of a split that the published records were made with, in the order in which they came."""
+    if split in manifest["rows_sha256"]:
+        known = set(manifest["rows_sha256"][split])
+        return [row for row in rows if _sha256("\t".join(row))[:12] in known]
+    first = set(sorted(rows, key=lambda row: hashlib.sha1(row[0].encode()).digest())[: manifest["recorded"][split]])
+    return [row for row in rows if row in first]
 
 
 def _verify_rows(path: Path, rows: Mapping[str, list[Row]], manifest: Mapping[str, Any]) -> None:
