@@ -92,7 +92,11 @@ def fetch(
         Path | None, typer.Option(help="Folder to bring it to (default: TEXTDIFF_DATA or TEXTDIFF_WEIGHTS).")
     ] = None,
     as_recorded: Annotated[
-        bool, typer.Option("--as-recorded", help="Only the cases that the published records were made with.")
+        bool,
+        typer.Option(
+            "--as-recorded",
+            help="Of qata and hippocampus only the cases that the published records were made with, so that their draws come back.",
+        ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Make it anew although it is there.")] = False,
 ) -> None:

@@ -41,7 +41,7 @@ from textdiff.data.placing import locked, partial_of, remove, swap
 from textdiff.data.registry import BACKBONES, DATASETS, MODELS, dataset
 from textdiff.data.splits import MANIFESTS, SPLITS, manifest_split
 from textdiff.data.volumes.layouts import load_volumes
-from textdiff.data.volumes.listings import case_name
+from textdiff.data.volumes.listings import fold, resolved
 
 Say = Callable[[str], None]
 # Layout -> a folder by which it is known, and what it looks like
@@ -50,7 +50,11 @@ MARKS = {
     "sgseg": ("prompts", "SGSeg's layout: images/, prompts/annotation.json"),
     "msd": ("imagestr", "the Decathlon's layout: imagesTr/, labelsTr/"),
 }
-RECORDED = ("monuseg", "qata", "hippocampus")  # data sets that published records are of; of monuseg they use all images
+# Cases of each split that the published records were made with, where the published data set has more (of MoNuSeg they are all)
+RECORDED = {
+    "qata": {"train": 1500, "val": 300, "test": 1913},
+    "hippocampus": {"train": 155, "val": 33, "test": 33},
+}
 # Layout -> suffixes of the files that are brought, and no others
 WANTED: dict[str, tuple[str, ...]] = {
     "lvit": (*sorted(PICTURE_SUFFIXES), *sorted(TABLE_SUFFIXES)),
@@ -77,7 +81,7 @@ def fetch(
         force: make it anew although it is there; without it a folder that is there and passes `check` is kept.
         say: called with lines about the progress.
         as_recorded: of a data set only the cases that the published records were made with, so that their draws and test
-            cases come back.
+            cases come back; of monuseg they are all.
 
     Raises ValueError for an unknown name; FetchError (address, path, expected hash) when data are missing, damaged or
     cannot be had. Whatever goes wrong, a folder that was there before stays as it was.
@@ -89,8 +93,9 @@ def fetch(
     if name in BACKBONES or name in MODELS:
         return fetch_release(name, base_url, force, say)
     entry, from_where = _fetchable(name)
-    if as_recorded and name not in RECORDED:
-        raise ValueError(f"no published record is of {name!r}; as recorded there are {', '.join(RECORDED)}")
+    if as_recorded and name not in (*RECORDED, "monuseg"):
+        raise ValueError(f"no published record is of {name!r}; as recorded there are monuseg, {', '.join(RECORDED)}")
+    as_recorded = as_recorded and name in RECORDED
     target = data_dir() / entry.folders[0]
     before = target.exists()  # what another process brings while this one waits is what was asked for
     with locked(target, say):
@@ -112,15 +117,18 @@ def _kept(name: str, target: Path, source: str | Path | None, say: Say, as_recor
     """What is there already, checked."""
     if source is not None:
         raise FetchError(f"{target} is already there; use force (--force) to replace it")
-    note = target / "SOURCE.json"
-    if as_recorded and not (note.is_file() and read_json(note).get("as_recorded")):
-        raise FetchError(
-            f"{target} is there, but not as fetched with --as-recorded: replace it by force (--force), or choose another --root"
-        )
     try:
-        say(f"{name}: already in {target}, checked: {check(name, target)}")
+        counts = check(name, target)
     except FetchError as error:
         raise FetchError(f"{error}. Use force (--force) to fetch it anew; the old folder stays until then") from error
+    recorded = counts == RECORDED.get(name)
+    if as_recorded and not recorded:
+        raise FetchError(
+            f"{target} holds {counts}, and the published records are of {RECORDED[name]}: replace it by force (--force), or "
+            "bring them to another folder (--root), which TEXTDIFF_DATA must then name"
+        )
+    part = " These are the cases of the published records alone; force (--force) brings all." if recorded else ""
+    say(f"{name}: already in {target}, checked: {counts}.{'' if as_recorded else part}")
     return target
 
 
@@ -292,6 +300,8 @@ def _install(
             shutil.copyfile(file, stage / path)
     remove(unpacked)
     counts = _counts(entry, stage)
+    if as_recorded and counts != RECORDED[entry.name]:
+        raise FetchError(f"{origin}: {counts} of the cases of the published records, which are {RECORDED[entry.name]}")
     verified = packed or isinstance(source, GitHub)  # nobody publishes hashes of a Decathlon's single files
     note = {"name": entry.name, "address": address(source), "verified": verified, "licence": entry.licence}
     note |= {"citation": entry.citation, "cases": counts, "as_recorded": as_recorded}
@@ -323,18 +333,19 @@ def _bring_all(root: Path, stage: Path, suffixes: tuple[str, ...], move: bool) -
 
 def _leave_recorded(entry: DatasetEntry, stage: Path) -> None:
     """Of a Decathlon's labelled volumes those of the shipped split alone, in its folders and in dataset.json."""
-    known = manifest_split(entry.manifest)
+    known = {fold(name) for name in manifest_split(entry.manifest)}
     about = read_json(stage / "dataset.json")
     try:
-        about["training"] = [row for row in about["training"] if case_name(Path(row["image"]).name) in known]
+        about["training"] = [row for row in about.get("training", []) if resolved(Path(row["image"]).name, known)]
     except (KeyError, TypeError) as error:
-        raise FetchError(f"{stage}: dataset.json does not list its cases under 'training'") from error
+        said = '{"image": ..., "label": ...}'
+        raise FetchError(f"dataset.json: expected a list of {said} under 'training'") from error
     about["numTraining"] = len(about["training"])
     write_text(stage / "dataset.json", json.dumps(about, indent=2) + "\n")
-    for folder in ("imagesTr", "labelsTr"):
-        for path in (stage / folder).iterdir():
-            if case_name(path.name) not in known:
-                path.unlink()
+    (stage / "split.json").unlink(missing_ok=True)  # the shipped split goes before it, and it may name what is left out
+    for path in (*stage.glob("imagesTr/*"), *stage.glob("labelsTr/*")):
+        if path.is_file() and not resolved(path.name, known):
+            path.unlink()
 
 
 def _counts(entry: DatasetEntry, folder: Path) -> dict[str, int]:

@@ -19,12 +19,13 @@ from PIL import Image
 
 from textdiff.base.checkpoints import read_json
 from textdiff.data import fetch as fetching
+from textdiff.data import load_dataset
 from textdiff.data.download import DiskFullError, FetchError, WrongContentError, digest
 from textdiff.data.fetch import address, fetch
 from textdiff.data.images.lvit import read_split
 from textdiff.data.images.sgseg import recorded_rows
 from textdiff.data.registry import DATASETS
-from textdiff.data.splits import MANIFESTS
+from textdiff.data.splits import MANIFESTS, SPLITS, manifest_split
 
 
 def picture_bytes(path: Path, seed: int, mask: bool) -> None:
@@ -223,26 +224,59 @@ def test_qata_archive_over_http_becomes_lvits_layout(server, sgseg, home):
     assert not any((home / "cache").rglob("*.zip"))
 
 
-def test_qata_as_recorded_holds_the_films_of_the_records_alone(sgseg, home):
-    root = sgseg / "data" / "QaTa"
-    rows = {split: some for split, some in read_json(root / "prompts" / "annotation.json").items()}
-    content = read_json(home / "qata.json")
+@pytest.fixture
+def recorded(sgseg, home, monkeypatch) -> dict:
+    """Of the tiny repository one film for training, two for validation, one for the test: the rows, by split."""
+    rows = read_json(sgseg / "data" / "QaTa" / "prompts" / "annotation.json")
     line = f"{rows['test'][1]['image_path']}\t{CAPTION}"
-    content |= {
-        "recorded": {"train": 1, "valid": 2},
-        "rows_sha256": {"test": [hashlib.sha256(line.encode()).hexdigest()[:12]]},
-    }
+    digests = {"test": [hashlib.sha256(line.encode()).hexdigest()[:12]]}
+    content = read_json(home / "qata.json") | {"recorded": {"train": 1, "valid": 2}, "rows_sha256": digests}
     (home / "qata.json").write_text(json.dumps(content))
-    whole = fetch("qata", source=sgseg, say=quiet)
-    with pytest.raises(FetchError, match="not as fetched with --as-recorded: replace it by force"):
-        fetch("qata", say=quiet, as_recorded=True)
-    target = fetch("qata", source=sgseg, say=quiet, as_recorded=True, force=True)
-    assert target == whole and read_json(target / "SOURCE.json")["cases"] == {"train": 1, "val": 2, "test": 1}
-    masks = [row["image_path"] for row in rows["train"]]
+    monkeypatch.setitem(fetching.RECORDED, "qata", {"train": 1, "val": 2, "test": 1})
+    return rows
+
+
+def test_qata_as_recorded_holds_the_films_of_the_records_alone(sgseg, recorded):
+    target = fetch("qata", source=sgseg, say=quiet, as_recorded=True)
+    masks = [row["image_path"] for row in recorded["train"]]
     first = min(masks, key=lambda name: hashlib.sha1(name.encode()).hexdigest())
     assert names(target / "Train_Folder" / "labelcol") == [first]
-    assert names(target / "Test_Folder" / "labelcol") == [rows["test"][1]["image_path"]]
-    assert fetch("qata", say=quiet, as_recorded=True) == target, "what is there is kept"
+    assert names(target / "Test_Folder" / "labelcol") == [recorded["test"][1]["image_path"]]
+    data = load_dataset("qata")
+    assert [len(getattr(data, split)) for split in ("train", "val", "test", "unlabelled")] == [1, 2, 1, 2]
+
+
+def test_a_part_is_never_taken_for_the_whole(sgseg, recorded):
+    heard = []
+    fetch("qata", source=sgseg, say=quiet)
+    with pytest.raises(FetchError, match="holds .*'train': 2.*published records are of .*'train': 1.*--force"):
+        fetch("qata", say=quiet, as_recorded=True)
+    target = fetch("qata", source=sgseg, say=quiet, as_recorded=True, force=True)
+    assert fetch("qata", say=heard.append, as_recorded=True) == target and "alone" not in heard[-1]
+    assert fetch("qata", say=heard.append) == target and "of the published records alone; force" in heard[-1]
+
+
+def test_what_lacks_recorded_cases_is_not_as_recorded(sgseg, recorded, home, monkeypatch):
+    monkeypatch.setitem(fetching.RECORDED, "qata", {"train": 1, "val": 2, "test": 2})
+    with pytest.raises(FetchError, match="'test': 1} of the cases of the published records, which are .*'test': 2"):
+        fetch("qata", source=sgseg, say=quiet, as_recorded=True)
+    assert not (home / "data" / "QaTa-COV19").exists()
+
+
+def test_of_monuseg_all_images_are_recorded(monuseg):
+    target = fetch("monuseg", source=monuseg, say=quiet)
+    assert fetch("monuseg", say=quiet, as_recorded=True) == target
+
+
+def test_the_numbers_of_recorded_cases_are_those_of_the_manifests():
+    qata = read_json(MANIFESTS / "qata.json")
+    of_qata = {
+        "train": qata["recorded"]["train"],
+        "val": qata["recorded"]["valid"],
+        "test": len(qata["rows_sha256"]["test"]),
+    }
+    split = list(manifest_split("hippocampus.json").values())
+    assert fetching.RECORDED == {"qata": of_qata, "hippocampus": {name: split.count(name) for name in SPLITS}}
 
 
 @pytest.mark.parametrize(

@@ -57,10 +57,17 @@ def number_of_cases() -> int:
     return len(data.train + data.val + data.test)
 
 
-def test_as_recorded_leaves_the_volumes_of_the_shipped_split(server, home, monkeypatch):
+@pytest.fixture
+def recorded(monkeypatch) -> dict:
+    """Of the small task two volumes are those of the records."""
     known = {"case_1": "train", "case_3": "test"}
     for module in (fetching, layouts):
         monkeypatch.setattr(module, "manifest_split", lambda _: known)
+    monkeypatch.setitem(fetching.RECORDED, "hippocampus", {"train": 1, "val": 0, "test": 1})
+    return known
+
+
+def test_as_recorded_leaves_the_volumes_of_the_shipped_split(server, recorded):
     target = fetch("hippocampus", base_url=server.url, say=quiet, as_recorded=True)
     data = load_volumes("hippocampus")
     assert [[case.name for case in part] for part in (data.train, data.val, data.test)] == [["case_1"], [], ["case_3"]]
@@ -68,9 +75,32 @@ def test_as_recorded_leaves_the_volumes_of_the_shipped_split(server, home, monke
     assert inside(target / "labelsTr") == ["case_1.nii.gz", "case_3.nii.gz"]
 
 
-def test_as_recorded_wants_a_list_of_cases(origin):
-    (origin / "dataset.json").write_text("{}")
-    with pytest.raises(FetchError, match="does not list its cases"):
+def test_as_recorded_takes_what_a_plain_fetch_takes(origin, recorded):
+    """Channels in the names, a list of splits that names what is left out, a folder beside the volumes."""
+    for k in range(5):
+        (origin / "imagesTr" / f"case_{k}.nii.gz").rename(origin / "imagesTr" / f"case_{k}_0000.nii.gz")
+    (origin / "split.json").write_text(json.dumps({"train": [f"case_{k}" for k in range(5)]}))
+    (origin / "imagesTr" / "more").mkdir()
+    (origin / "imagesTr" / "more" / "case_9.nii.gz").write_bytes(b"")
+    target = fetch("hippocampus", source=origin, say=quiet, as_recorded=True)
+    assert inside(target / "labelsTr") == ["case_1.nii.gz", "case_3.nii.gz"] and number_of_cases() == 2
+
+
+def test_as_recorded_wants_all_of_them(origin, recorded, home):
+    (origin / "labelsTr" / "case_3.nii.gz").unlink()
+    (origin / "imagesTr" / "case_3.nii.gz").unlink()
+    rows = json.loads((origin / "dataset.json").read_text())["training"]
+    (origin / "dataset.json").write_text(
+        json.dumps({"training": [row for row in rows if "case_3" not in row["image"]]})
+    )
+    with pytest.raises(FetchError, match="'absent': 1} of the cases of the published records, which are"):
+        fetch("hippocampus", source=origin, say=quiet, as_recorded=True)
+    assert not (home / "data" / FOLDER).exists()
+
+
+def test_as_recorded_wants_a_list_of_cases(origin, recorded):
+    (origin / "dataset.json").write_text('{"training": ["imagesTr/case_1.nii.gz"]}')
+    with pytest.raises(FetchError, match=r'dataset.json: expected a list of \{"image"'):
         fetch("hippocampus", source=origin, say=quiet, as_recorded=True)
 
 

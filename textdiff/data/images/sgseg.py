@@ -30,35 +30,43 @@ def convert(root: Path, stage: Path, manifest: Mapping[str, Any], as_recorded: b
             "recorded": {split: number}, "files": {path: what `verify` takes}}. Where only some rows of a split are known, the
             others have no caption that no known row has.
         as_recorded: only the films of the published records: of a split the "recorded" first ones by the SHA-1 of the mask's
-            file name, else the rows that are known.
+            file name, else the rows that are known. The other training films go into Train_Extra_Folder, to be unlabelled.
 
     Raises FetchError that names the split or the file which is not as the manifest says.
     """
     import pandas as pd
 
     rows = _read_captions(root / "prompts" / "annotation.json", root, manifest)
-    if as_recorded:
-        rows = {split: recorded_rows(split, some, manifest) for split, some in rows.items()}
     known = {path.lower(): expected for path, expected in manifest["files"].items()}
     for split, lvit_split in LVIT_SPLITS.items():
-        folder = stage / f"{lvit_split}_Folder"
-        for kind, subfolder in (("images", "img"), ("masks", "labelcol")):
-            (folder / subfolder).mkdir(parents=True)
-            pictures = _by_key(root / "images" / split / kind)
-            for mask_name, _ in rows[split]:
-                name = mask_name if kind == "masks" else mask_name.removeprefix("mask_")
-                origin = pictures.get(match_key(mask_name))
-                if origin is None:
-                    raise FetchError(f"{root}: missing images/{split}/{kind}/{name}, which the captions name")
-                own_file(origin, root)
-                verify(origin, known.get(f"images/{split}/{kind}/{name}".lower(), {}), str(root))
-                picture_size(origin)
-                shutil.copyfile(origin, folder / subfolder / name)
-        table = pd.DataFrame(rows[split], columns=["Image", "Description"])
-        table.to_excel(folder / f"{lvit_split}_text.xlsx", index=False)
+        parts = {lvit_split: rows[split]}
+        if as_recorded:
+            parts = {lvit_split: recorded_rows(split, rows[split], manifest)}
+            if split == "train":
+                parts["Train_Extra"] = sorted(set(rows[split]) - set(parts["Train"]))
+        for part, some in parts.items():
+            _copy(root, split, some, stage / f"{part}_Folder", known)
+            table = pd.DataFrame(some, columns=["Image", "Description"])
+            table.to_excel(stage / f"{part}_Folder" / f"{part}_text.xlsx", index=False)
 
 
 Row = tuple[str, str]
+
+
+def _copy(root: Path, split: str, rows: Sequence[Row], folder: Path, known: Mapping[str, Any]) -> None:
+    """Images and masks of these rows into `img/` and `labelcol/` of a folder, verified where they are `known`."""
+    for kind, subfolder in (("images", "img"), ("masks", "labelcol")):
+        (folder / subfolder).mkdir(parents=True)
+        pictures = _by_key(root / "images" / split / kind)
+        for mask_name, _ in rows:
+            name = mask_name if kind == "masks" else mask_name.removeprefix("mask_")
+            origin = pictures.get(match_key(mask_name))
+            if origin is None:
+                raise FetchError(f"{root}: missing images/{split}/{kind}/{name}, which the captions name")
+            own_file(origin, root)
+            verify(origin, known.get(f"images/{split}/{kind}/{name}".lower(), {}), str(root))
+            picture_size(origin)
+            shutil.copyfile(origin, folder / subfolder / name)
 
 
 def _read_captions(path: Path, root: Path, manifest: Mapping[str, Any]) -> dict[str, list[Row]]:
