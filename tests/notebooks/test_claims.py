@@ -128,20 +128,23 @@ CLAIMS = {
     ("results_tissue", "One outlined image does what five do, in the one draw that was run"): lambda: all(
         abs(films_with(1, row, "monuseg") - films_with(5, row, "monuseg")) < 1 for row in ("TextDiff", "U-Net")
     ),
-    ("results_2d", "tried at a third of the usual one in one draw, and was no better there"): lambda: (
-        [one["taken"] for one in rates_of("TextDiff", 0)] == [False, True]
-        and abs(rates_of("TextDiff", 0)[0]["test/dice"] - rates_of("TextDiff", 0)[1]["test/dice"]) < 0.002
+    ("results_2d", "that was taken in one draw, where it is worth half a point"): lambda: (
+        [rates_of("TextDiff", seed)[0]["taken"] for seed in range(3)] == [False, True, False]
+        and 0.004 < rates_of("TextDiff", 1)[0]["test/dice"] - rates_of("TextDiff", 1)[1]["test/dice"] < 0.006
     ),
-    ("results_2d", "a third of the usual rate suits it better"): lambda: (
+    ("results_2d", "TextDiff half a point in one draw, the text-free U-Net nothing"): lambda: (
+        [rates_of("U-Net", seed)[0]["taken"] for seed in range(3)] == [False] * 3
+    ),
+    ("results_2d", "a third of the usual rate suits it better in two draws of three"): lambda: (
         [rates_of("U-Net that reads", seed)[0]["taken"] for seed in range(3)] == [True, False, True]
         and all(
             rates_of("U-Net that reads", seed)[0]["test/dice"] > rates_of("U-Net that reads", seed)[1]["test/dice"]
             for seed in range(3)
         )
     ),
-    ("results_2d", "it is a point and a half in two draws and level in the third"): lambda: (
+    ("results_2d", "it is one and a half and two points in two draws and level in the third"): lambda: (
         [round(100 * one, 1) for one in to_base("comparison", "qata", "U-Net that reads").loc["TextDiff", "draws"]]
-        == [1.6, 1.5, -0.1]
+        == [1.6, 1.9, -0.1]
         and stands("comparison", "qata", "U-Net that reads", "TextDiff") == "level"
         and to_base("comparison", "qata", "U-Net that reads").loc["TextDiff", "cases_low"] > 0.005
     ),
@@ -244,7 +247,7 @@ CLAIMS = {
         5.5 < above("comparison", "qata", "U-Net", "U-Net that reads") < 7
         and 6.5 < above("comparison", "qata", "U-Net", "TextDiff") < 7.5
     ),
-    ("results_2d", "most of them on small areas; TextDiff adds about a point to that, in two draws of three"): lambda: (
+    ("results_2d", "most of them on small areas; TextDiff adds a point or two to that, in two draws of three"): lambda: (
         gains_by_size()[0] > 10 > 5 > gains_by_size()[-1]
         and 0.5 < above("comparison", "qata", "U-Net that reads", "TextDiff") < 1.5
     ),
