@@ -171,6 +171,11 @@ CLAIMS = {
     ): lambda: (
         -0.05 < to_base("ablation", "qata", "TextDiff").loc["text without cross-attention (ζ2)", "difference"] < -0.03
     ),
+    ("results_2d", "without them TextDiff is as good, and reads sides as well (one draw)"): lambda: (
+        stands("reading", "qata", "whole sentence, places, mask", "without places in the queries") == "level"
+        and lost("qata", "without places in the queries", SIDES, "reading")["difference"]
+        > lost("qata", "TextDiff", SIDES)["difference"]
+    ),
     ("results_2d", "it loses less than three points, where TextDiff loses fifteen"): lambda: (
         lost("qata", "text without cross-attention (ζ2)", SWAPPED, "ablation")["difference"] < 0.03
         and 0.14 < lost("qata", "TextDiff", SWAPPED)["difference"] < 0.16
