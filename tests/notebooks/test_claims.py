@@ -110,6 +110,9 @@ CLAIMS = {
         all(0.065 < one < 0.08 for one in to_base("comparison", "qata", "U-Net").loc["TextDiff", "draws"])
         and stands("comparison", "qata", "U-Net", "TextDiff") == "above"
     ),
+    ("results_2d", "draw 0, which all have, is the hardest"): lambda: all(
+        len(ten(row)) == 3 and min(ten(row)) == ten(row)[0] for row in ("TextDiff", "U-Net that reads")
+    ),
     ("results_2d", "in each of three draws, by nine, four and one points"): lambda: (
         [round(100 * one) for one in of_ten("U-Net that reads")] == [9, 4, 1]
     ),
