@@ -22,6 +22,7 @@ from textdiff.experiments.records import Run, load_records, published_dir
 from textdiff.models.store import OPENAI_256
 from textdiff.models.unet import UNet
 from textdiff.report import cost
+from textdiff.report.rows import tried_rates
 
 METRICS = {
     "training, CPU": (12.0, 10.0, 1.0),
@@ -180,7 +181,8 @@ def test_hours_of_the_book_are_those_of_its_records(rows):
     costs = cost.book_costs(records, rows).set_index(["dataset", "table"])
     table, seconds = grid("ablation", "qata"), []
     for row in table.rows:
-        found = [published_dir() / "textdiff2d" / config.run_id for config in table.configs(row)]
+        tried = pd.concat([tried_rates(config, records) for config in table.configs(row)])
+        found = [published_dir() / "textdiff2d" / run for run in tried.loc[tried["taken"], "run_id"]]
         read = [
             json.loads((one / name).read_text())
             for one in found
