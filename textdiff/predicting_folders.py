@@ -17,10 +17,10 @@ import threading
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -282,8 +282,10 @@ def _make(task: Pictures | Solids, cases: Sequence[Case], out: Path, jobs: int) 
     """Segments the cases; each row is in the table before the next case is looked at."""
     rows = []
     bar = tqdm(total=len(cases), desc="cases", disable=len(cases) < 2)
-    with open(out / TABLE, "a", encoding="utf-8") as table, bar:
-        for row in _in_turn(task, cases) if jobs == 1 or len(cases) < 2 else _at_once(task, cases, jobs):
+    made = _in_turn(task, cases) if jobs == 1 or len(cases) < 2 else _at_once(task, cases, jobs)
+    # Closed by hand: what a stop raises here, between two rows, keeps the frames alive, and the processes with them
+    with open(out / TABLE, "a", encoding="utf-8") as table, bar, closing(made):
+        for row in made:
             table.write(row.line())
             table.flush()
             bar.update()
@@ -294,12 +296,12 @@ def _make(task: Pictures | Solids, cases: Sequence[Case], out: Path, jobs: int) 
     return rows
 
 
-def _in_turn(task: Pictures | Solids, cases: Sequence[Case]) -> Iterator[Row]:
+def _in_turn(task: Pictures | Solids, cases: Sequence[Case]) -> Generator[Row, None, None]:
     _ = task.trained if cases else None  # a model that cannot be read is one error, not one of every case
     yield from (segment(task, case) for case in cases)
 
 
-def _at_once(task: Pictures | Solids, cases: Sequence[Case], jobs: int) -> Iterator[Row]:
+def _at_once(task: Pictures | Solids, cases: Sequence[Case], jobs: int) -> Generator[Row, None, None]:
     """As :func:`_in_turn` in processes. Where one dies, those that were at work are tried alone; who dies again has failed."""
     waiting = list(reversed(cases))
     while waiting:

@@ -1,6 +1,7 @@
 """`textdiff predict` over a folder: every case once, whatever fails, dies or is stopped; one folder, one way of asking."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from filelock import FileLock
 from PIL import Image
 from typer.testing import CliRunner
 
-from textdiff import cli
+from textdiff import cli, predicting_folders
 from textdiff.data.images.masks import read_mask
 from textdiff.predicting import Pictures, Solids
 from textdiff.predicting_folders import LOCK, Sentences, bare_name, find_sources, predict_folder
@@ -241,6 +242,17 @@ def test_rows_of_another_folder_are_kept_and_not_counted(folder, tmp_path, capsy
     predict_folder(Stub(MODEL), folder, ALL, tmp_path / "masks")
     assert "5 of 5 done (4 before)" in capsys.readouterr().err
     assert list(state(tmp_path / "masks")) == [f"film {n}" for n in (0, 1, 2, 3, 4, 9)]
+
+
+def test_a_stop_between_two_rows_ends_all_processes(folder, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "sleeps.png")
+    monkeypatch.setattr(predicting_folders.tqdm, "update", stop)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        predict_folder(Stub(MODEL), folder, ALL, tmp_path / "masks", jobs=2)
+    assert not multiprocessing.active_children(), f"while the frames of the stop are alive: {stopped}"
 
 
 STARTED = """
