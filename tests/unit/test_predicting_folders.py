@@ -256,10 +256,11 @@ def test_a_stop_between_two_rows_ends_all_processes(folder, tmp_path, monkeypatc
 
 
 STARTED = """
-import sys
+import signal, sys
 from pathlib import Path
 from tests.unit.test_predicting_folders import ALL, MODEL, Stub, predict_folder
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     predict_folder(Stub(MODEL), Path(sys.argv[1]), ALL, Path(sys.argv[2]), jobs=2)
 """
 
