@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import re
-from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, get_args
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 Precision = Literal["float32", "bfloat16"]
 # On a CPU, the bfloat16 weight gradient of a 3 x 3 x 3 convolution reads memory that nobody has written where its map has
 # two cells along the first axis: now and then it is nan, and wrong without a sign otherwise (torch 2.13.0; found by
 # filling all memory with nan before use). Three cells and more, and inference, are right.
 FEWEST_CELLS = 3
+# Whether this processor multiplies bfloat16 itself (x86: AVX-512). Others have only oneDNN's reference routine for its
+# convolutions, 60 times slower than float32 on an AMD EPYC with AVX2
+BFLOAT16_UNITS = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+PRODUCTS = {
+    *(torch.conv1d, torch.conv2d, torch.conv3d),
+    *(torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
+    *(F.linear, F.scaled_dot_product_attention, torch.einsum),
+    *(torch.mm, torch.bmm, torch.baddbmm, torch.matmul, torch.Tensor.mm, torch.Tensor.bmm, torch.Tensor.baddbmm),
+    *(torch.Tensor.matmul, torch.Tensor.__matmul__),
+}
 
 
 def mixed_precision(device: torch.device | str, precision: str, cells: int = FEWEST_CELLS) -> AbstractContextManager:
     """Autocast to bfloat16 on ``device``, or no change for "float32"; ValueError for another name.
 
     ``cells``: of 3D maps, those of the coarsest one along the first axis. With fewer than `FEWEST_CELLS`, training on a CPU
-    stays in float32.
+    stays in float32. A processor without units for bfloat16 rounds as it would with them, and multiplies in float32.
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision {precision!r}: known are {', '.join(map(repr, get_args(Precision)))}")
@@ -27,7 +41,39 @@ def mixed_precision(device: torch.device | str, precision: str, cells: int = FEW
     wrong = cells < FEWEST_CELLS and device_type == "cpu" and torch.is_grad_enabled()
     if precision == "float32" or wrong:
         return nullcontext()
+    if device_type == "cpu" and not BFLOAT16_UNITS:
+        return _rounding()
     return torch.autocast(device_type, torch.bfloat16)
+
+
+@contextmanager
+def _rounding() -> Iterator[None]:
+    with torch.autocast("cpu", torch.bfloat16), _RoundedProducts():
+        yield
+
+
+def recomputed() -> tuple[AbstractContextManager, AbstractContextManager]:
+    """For torch's ``checkpoint(context_fn=recomputed)``, which by itself repeats autocast alone: nothing, then the products of now."""
+    rounding = torch.is_autocast_enabled("cpu") and not BFLOAT16_UNITS
+    return nullcontext(), _RoundedProducts() if rounding else nullcontext()
+
+
+class _RoundedProducts(TorchFunctionMode):
+    """Products as units for bfloat16 make them: of rounded factors, summed in float32, rounded; so are their gradients."""
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in PRODUCTS or not torch.is_autocast_enabled("cpu"):
+            return func(*args, **kwargs)
+        with torch.autocast("cpu", enabled=False):
+            product = func(*tree_map(_rounded, args), **tree_map(_rounded, kwargs))
+        return product.bfloat16() if product.dtype == torch.float32 else product
+
+
+def _rounded(value: Any) -> Any:
+    """A factor as autocast takes it: float64 and whole numbers stay."""
+    lower = (torch.float32, torch.bfloat16, torch.float16)
+    return value.bfloat16().float() if isinstance(value, torch.Tensor) and value.dtype in lower else value
 
 
 def resolve_device(name: str) -> torch.device:
