@@ -52,10 +52,10 @@ def _rounding() -> Iterator[None]:
         yield
 
 
-def recomputed() -> tuple[AbstractContextManager, AbstractContextManager]:
-    """For torch's ``checkpoint(context_fn=recomputed)``, which by itself repeats autocast alone: nothing, then the products of now."""
-    rounding = torch.is_autocast_enabled("cpu") and not BFLOAT16_UNITS
-    return nullcontext(), _RoundedProducts() if rounding else nullcontext()
+def again(device: torch.device | str) -> dict[str, Any]:
+    """Arguments with which torch's ``checkpoint`` computes again as it did: by itself it repeats autocast alone."""
+    rounding = torch.device(device).type == "cpu" and not BFLOAT16_UNITS and torch.is_autocast_enabled("cpu")
+    return {"context_fn": lambda: (nullcontext(), _RoundedProducts())} if rounding else {}
 
 
 class _RoundedProducts(TorchFunctionMode):

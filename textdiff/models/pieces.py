@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from textdiff.base.precision import recomputed
+from textdiff.base.precision import again
 
 PIECE = {"cpu": 3 * 2**20}  # numbers that are read at once (12 MB); a GPU wants as many as there are
 RECOMPUTED = 2**23  # numbers of a map above which its steps are computed twice
@@ -30,7 +30,7 @@ def in_pieces(read: Callable[..., Tensor], pixels: Tensor, *each: Any) -> Tensor
     def one(piece: Tensor, *own: Any) -> Tensor:
         if kept:
             return read(piece, *own)
-        return checkpoint(read, piece, *own, use_reentrant=False, preserve_rng_state=False, context_fn=recomputed)
+        return checkpoint(read, piece, *own, use_reentrant=False, preserve_rng_state=False, **again(piece.device))
 
     if whole <= PIECE.get(kind, whole):
         return one(pixels, *each)

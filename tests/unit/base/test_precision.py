@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from textdiff.base import precision
-from textdiff.base.precision import mixed_precision, recomputed
+from textdiff.base.precision import again, mixed_precision
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +108,14 @@ def test_what_is_computed_again_is_computed_alike():
 
     x, weight = drawn(3, 9).requires_grad_(), drawn(5, 9)
     with mixed_precision("cpu", "bfloat16"):
-        y = checkpoint(read, x, use_reentrant=False, preserve_rng_state=False, context_fn=recomputed)
+        y = checkpoint(read, x, use_reentrant=False, preserve_rng_state=False, **again("cpu"))
     y.float().sum().backward()
     assert kinds == [1, 1]
+
+
+def test_nothing_is_added_to_what_is_computed_again_elsewhere(monkeypatch):
+    assert again("cpu") == {}
+    with mixed_precision("cpu", "bfloat16"):
+        assert again("cuda") == {} and again("cpu") != {}
+        monkeypatch.setattr(precision, "BFLOAT16_UNITS", True)
+        assert again("cpu") == {}
