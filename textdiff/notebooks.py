@@ -6,7 +6,6 @@ In: a number, a name or a path, and parameters. Out: an executed notebook; withi
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import html
 import inspect
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from textdiff.base import paths
+from textdiff.base.parsing import did_you_mean
 from textdiff.experiments.catalogue import CONFIGS
 from textdiff.experiments.config import AUTO, Config, Parameter, parameters_of, unknown_parameter
 
@@ -97,9 +97,9 @@ def checked_parameters(path: Path, given: Mapping[str, str]) -> dict[str, Scalar
         if name not in known:
             if config is not None and (name in config.renamed or name not in parameters_of(config)):
                 raise ValueError(f"{path.name}: {unknown_parameter(config, name)}")
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ValueError(f"{path.name} has no parameter {name}.{hint} It has {', '.join(known)}.")
+            raise ValueError(
+                f"{path.name} has no parameter {name!r}{did_you_mean(name, known)}; it has: {', '.join(known)}"
+            )
         values[name] = known[name].read(text)
     if config is not None:
         config.from_params(**_defaults(path) | values)

@@ -53,8 +53,8 @@ def printed(notebook: nbformat.NotebookNode) -> str:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"n_shwon": 2}, "unknown parameter 'n_shwon'; did you mean 'n_shown'?"),
-        ({"seed": 1, "data_set": "monuseg"}, "unknown parameter 'data_set'; did you mean 'dataset'?"),
+        ({"n_shwon": 2}, "unknown parameter 'n_shwon' (did you mean 'n_shown'?)"),
+        ({"seed": 1, "data_set": "monuseg"}, "unknown parameter 'data_set' (did you mean 'dataset'?)"),
         ({"config": 1}, "unknown parameter 'config'; DataConfig has: mode, dataset"),
     ],
     ids=["misspelt", "beside a right one", "a variable of the notebook"],
@@ -80,5 +80,5 @@ def test_a_notebook_of_the_book_refuses_from_the_command_line(outside):
     command = [sys.executable, "-m", "papermill", "10.ipynb", "done.ipynb", "-p", "n_label", "2", "--no-progress-bar"]
     done = subprocess.run([*command, "--kernel", "python3"], capture_output=True, text=True)
     assert done.returncode != 0
-    assert "ValueError: unknown parameter 'n_label'; did you mean 'n_labels'?" in done.stderr
+    assert "ValueError: unknown parameter 'n_label' (did you mean 'n_labels'?)" in done.stderr
     assert not [path for path in outside.iterdir() if path.name not in ("10.ipynb", "done.ipynb")]

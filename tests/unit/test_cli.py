@@ -589,7 +589,7 @@ def test_a_dry_run_lists_the_runs(swept, grid, runs):
         (("comparison", "-p", "dataset=monuseg", "-p", "n_labels=3"), ["--set NAME=VALUE"]),
         (("comparison", "-p", "monuseg"), ["'monuseg'", "NAME=VALUE"]),
         (("comparison", "-p", "dataset=qata", "-p", "dataset=monuseg"), ["given twice"]),
-        (("comparison", "-p", "dataset=monuseg", "--rows", "TextDif"), ["Did you mean 'TextDiff'", "U-Net"]),
+        (("comparison", "-p", "dataset=monuseg", "--rows", "TextDif"), ["did you mean 'TextDiff'", "U-Net"]),
         (("comparison", "-p", "dataset=monuseg", "--seeds", ","), ["--seeds"]),
         (("comparison", "-p", "dataset=monuseg", "--seeds", "one"), ["'one'"]),
         (("comparison", "-p", "dataset=monuseg", "--set", "iteration=3"), ["did you mean 'iterations'"]),

@@ -63,8 +63,8 @@ def test_parameters_get_the_types_of_the_configuration_class(notebook):
     ("name", "text", "said"),
     [
         ("steps", "50", "parameter 'steps' is called 'noise_steps' now"),
-        ("n_label", "1", "unknown parameter 'n_label'; did you mean 'n_labels'"),
-        ("seed", "1", "has no parameter seed. It has mode, n_labels, learning_rate, noise_steps"),
+        ("n_label", "1", "unknown parameter 'n_label' (did you mean 'n_labels'?)"),
+        ("seed", "1", "has no parameter 'seed'; it has: mode, n_labels, learning_rate, noise_steps"),
         ("n_labels", "many", "n_labels must be a whole number or 'auto' or 'all', not 'many'"),
         ("n_labels", "-3", "n_labels=-3: at least 1"),
         ("learning_rate", "nan", "learning_rate=nan: a finite number, above 0"),
@@ -134,7 +134,7 @@ def test_configure_takes_the_notebooks_parameters(monkeypatch):
 @pytest.mark.parametrize(
     ("cell", "values", "said"),
     [
-        ("# Parameters\nn_shwon = 3\nseed = 1\n", {"seed": 1}, "unknown parameter 'n_shwon'; did you mean 'n_shown'"),
+        ("# Parameters\nn_shwon = 3\nseed = 1\n", {"seed": 1}, "unknown parameter 'n_shwon' (did you mean 'n_shown'?)"),
         ("# Parameters\nbackbone_weights = 'xx'\n", {}, "unknown parameter 'backbone_weights'"),
         ("n_shwon = 3", {"seed": -1}, "seed=-1: at least 0"),
         ("", {"seed": "one"}, "seed='one' is str, but must be int"),

@@ -1,8 +1,13 @@
-"""Values that travel as text: "6,8,12" in, (6, 8, 12) out; an environment variable's gigabytes in, bytes out."""
+"""Values that travel as text: "6,8,12" in, (6, 8, 12) out; an environment variable's gigabytes in, bytes out.
+
+A name that is not known in, a question for the nearest that is out.
+"""
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Iterable
 
 
 def numbers(text: str, kind: type = int) -> tuple:
@@ -29,3 +34,9 @@ def gigabytes(variable: str, zero: bool = False) -> float | None:
             f"{variable}={said!r}: a number of gigabytes {'of 0 or more' if zero else 'above 0'}, such as 4"
         )
     return size * 1e9
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean 'qata'?)" for "qatta", to go behind the name in an error; "" where no known name is near."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -5,7 +5,6 @@ In: facts, by keyword or as an object of a JSON file. Out: a checked entry, or a
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from textdiff.base.parsing import numbers
+from textdiff.base.parsing import did_you_mean, numbers
 from textdiff.base.paths import data_dir
 from textdiff.data.placing import bring_back
 
@@ -261,8 +260,7 @@ def entry_from_json(cls: type[Entry], name: str, facts: Mapping[str, Any]) -> En
     """
     known = {fact: kind for fact, kind in get_type_hints(cls).items() if fact not in CLOSED}
     for fact in facts.keys() - known.keys():
-        near = difflib.get_close_matches(fact, known, 1)
-        raise ValueError(f"unknown key {fact!r}{f', did you mean {near[0]!r}?' if near else ''}")
+        raise ValueError(f"unknown key {fact!r}{did_you_mean(fact, known)}")
     if missing := [fact for fact in REQUIRED[cls] if fact not in facts]:
         raise ValueError(f"missing key {', '.join(map(repr, missing))}")
     for fact, value in facts.items():

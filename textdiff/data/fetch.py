@@ -41,7 +41,7 @@ from textdiff.data.placing import locked, partial_of, remove, swap
 from textdiff.data.registry import BACKBONES, DATASETS, MODELS, dataset
 from textdiff.data.splits import MANIFESTS, SPLITS, manifest_split
 from textdiff.data.volumes.layouts import load_volumes
-from textdiff.data.volumes.listings import fold, resolved
+from textdiff.data.volumes.listings import fold, listed_cases, read_description, resolved
 
 Say = Callable[[str], None]
 # Layout -> a folder by which it is known, and what it looks like
@@ -332,16 +332,17 @@ def _bring_all(root: Path, stage: Path, suffixes: tuple[str, ...], move: bool) -
 
 
 def _leave_recorded(entry: DatasetEntry, stage: Path) -> None:
-    """Of a Decathlon's labelled volumes those of the shipped split alone, in its folders and in dataset.json."""
+    """Of a Decathlon's volumes those of the shipped split alone, in its folders and in dataset.json; none without labels."""
     known = {fold(name) for name in manifest_split(entry.manifest)}
-    about = read_json(stage / "dataset.json")
     try:
-        about["training"] = [row for row in about.get("training", []) if resolved(Path(row["image"]).name, known)]
-    except (KeyError, TypeError) as error:
-        said = '{"image": ..., "label": ...}'
-        raise FetchError(f"dataset.json: expected a list of {said} under 'training'") from error
-    about["numTraining"] = len(about["training"])
+        listed = listed_cases(stage)
+    except ValueError as error:
+        raise FetchError(str(error)) from error
+    about = read_description(stage)
+    kept = [row for row, name in zip(about.get("training", []), listed, strict=True) if resolved(name, known)]
+    about |= {"training": kept, "numTraining": len(kept), "test": [], "numTest": 0}
     write_text(stage / "dataset.json", json.dumps(about, indent=2) + "\n")
+    remove(stage / "imagesTs")
     (stage / "split.json").unlink(missing_ok=True)  # the shipped split goes before it, and it may name what is left out
     for path in (*stage.glob("imagesTr/*"), *stage.glob("labelsTr/*")):
         if path.is_file() and not resolved(path.name, known):

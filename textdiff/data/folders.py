@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from textdiff.base.files import read_json
 from textdiff.data import registry
 from textdiff.data.check import OneCase, check_cases
 from textdiff.data.entries import DatasetEntry, Kind
@@ -39,9 +40,22 @@ def check_folder(folder: str | Path, name: str = "", progress: bool = True) -> R
         said = f"{folder}: no data set of this name is known, so its labels are only counted"
         names = f"say what it is with --dataset NAME ({', '.join(_real(entry.kind))}, or an entry of your own)"
         faults.append(Fault(said, file=str(folder), remedy=names, warning=True))
+    if _as_recorded(folder):
+        said = f"{folder}: the cases of the published records alone, as it was fetched (--as-recorded)"
+        faults.append(
+            Fault(said, file=str(folder), remedy=f"`textdiff fetch {entry.name} --force` brings all", warning=True)
+        )
     cases = _pictures(folder, faults) if entry.kind == "images" else _volumes(folder, entry, known, faults)
     report = check_cases(cases, entry.class_names if known else (), root=folder, progress=progress)
     return replace(report, found=(*faults, *report.found))
+
+
+def _as_recorded(folder: Path) -> bool:
+    """Whether `textdiff fetch` made this folder and left cases out; what else is called SOURCE.json says nothing of it."""
+    try:
+        return read_json(folder / "SOURCE.json").get("as_recorded") is True
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def _pictures(folder: Path, faults: list[Fault]) -> Mapping[str, Sequence[OneCase]]:

@@ -9,13 +9,13 @@ A data set or a backbone is added by one entry: here, or without touching the pa
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from textdiff.base.files import read_json
+from textdiff.base.parsing import did_you_mean
 from textdiff.base.paths import data_dir
 from textdiff.data.entries import Backbone, DatasetEntry, Decathlon, Entry, GitHub, Kind, ShippedModel, entry_from_json
 
@@ -441,9 +441,7 @@ def backbones() -> dict[str, Backbone]:
 
 def _found(name: str, known: Mapping[str, Entry], what: str) -> Entry:
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ";"
-        raise ValueError(f"unknown {what} {name!r}{hint} known: {', '.join(known)}")
+        raise ValueError(f"unknown {what} {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
     return known[name]
 
 

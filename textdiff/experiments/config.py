@@ -9,7 +9,6 @@ in :mod:`~textdiff.experiments.images`, :mod:`~textdiff.experiments.volumes`, :m
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
@@ -21,7 +20,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from textdiff.base.parsing import numbers
+from textdiff.base.parsing import did_you_mean, numbers
 from textdiff.base.precision import resolve_device
 from textdiff.data import registry
 from textdiff.data.splits import draw_labelled
@@ -347,9 +346,7 @@ def unknown_parameter(cls: type[Config], name: str) -> str:
     if name in cls.renamed:
         return f"parameter {name!r} is called {cls.renamed[name]!r} now"
     own = [one for one in parameters_of(cls) if one not in cls.derived]
-    near = difflib.get_close_matches(name, own, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ";"
-    return f"unknown parameter {name!r}{hint} {cls.__name__} has: {', '.join(own)}"
+    return f"unknown parameter {name!r}{did_you_mean(name, own)}; {cls.__name__} has: {', '.join(own)}"
 
 
 def model_name(config: Config, folder: str) -> str:

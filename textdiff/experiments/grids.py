@@ -8,11 +8,11 @@ what two processor cores can do. Tables of synthetic data are small: they show h
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from textdiff.base.parsing import did_you_mean
 from textdiff.base.paths import results_dir
 from textdiff.data import registry
 from textdiff.experiments.config import Config
@@ -69,9 +69,8 @@ class Grid:
         known = list(dict.fromkeys(row.label for row in self.rows))
         for label in labels:
             if label not in known:
-                near = difflib.get_close_matches(label, known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"grid {self.name} has no row {label!r}.{hint} It has: {'; '.join(known)}")
+                hint = did_you_mean(label, known)
+                raise ValueError(f"grid {self.name} has no row {label!r}{hint}. It has: {'; '.join(known)}")
         return replace(self, rows=tuple(row for row in self.rows if row.label in labels))
 
     def changed(self, fields: dict[str, Any]) -> Grid:
@@ -93,10 +92,7 @@ def grid(name: str, dataset: str, seeds: Sequence[int] | None = None) -> Grid:
         ValueError: an unknown name or data set, a data set of the other kind, or one of which there is nothing to ask.
     """
     if name not in GRIDS:
-        near = difflib.get_close_matches(name, GRIDS, 1)
-        raise ValueError(
-            f"no grid {name!r}{f', did you mean {near[0]!r}?' if near else '.'} There are: {', '.join(GRIDS)}"
-        )
+        raise ValueError(f"no grid {name!r}{did_you_mean(name, GRIDS)}. There are: {', '.join(GRIDS)}")
     entry = registry.dataset(dataset)
     question, kind, rows = GRIDS[name]
     volumes = kind is TextDiffSegConfig

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from textdiff.base import paths
-from textdiff.base.parsing import numbers
+from textdiff.base.parsing import did_you_mean, numbers
 from textdiff.base.precision import Precision, resolve_device
 from textdiff.base.processes import processes
 from textdiff.data import load_dataset, registry
@@ -285,9 +284,8 @@ def _of_backbone(config: TextDiffConfig) -> dict[str, Any]:
         return {"blocks": TIMM_BLOCKS, "head": ours}
     if name not in registry.backbones():
         if config.blocks == AUTO:
-            near = difflib.get_close_matches(name, registry.backbones(), 1)
             raise ValueError(
-                f"backbone={config.backbone!r} is not a known name{f' (did you mean {near[0]!r}?)' if near else ''}: "
+                f"backbone={config.backbone!r} is not a known name{did_you_mean(name, registry.backbones())}: "
                 "say which blocks to tap, such as blocks='1,4,7'"
             )
         return {"head": ours}

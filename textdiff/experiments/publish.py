@@ -7,7 +7,6 @@ stale records and records of files that no commit holds are refused, each with t
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from textdiff.base.files import read_json
+from textdiff.base.parsing import did_you_mean
 from textdiff.base.paths import results_dir
 from textdiff.data import registry
 from textdiff.experiments.catalogue import config_from_record
@@ -54,9 +54,7 @@ def publish(run_ids: Sequence[str] = (), everything: bool = False, allow_dirty: 
     folders = {row.run_id: Path(row.folder) for row in load_records(results_dir()).itertuples()}
     for run_id in run_ids:
         if run_id not in folders:
-            near = difflib.get_close_matches(run_id, folders, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ValueError(f"no finished record {run_id} in {results_dir()}.{hint}")
+            raise ValueError(f"no finished record {run_id!r}{did_you_mean(run_id, folders)} in {results_dir()}")
     chosen = dict.fromkeys(run_ids or folders)
     return [_publish_one(run_id, folders[run_id], allow_dirty) for run_id in chosen]
 

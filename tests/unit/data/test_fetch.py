@@ -22,6 +22,7 @@ from textdiff.data import fetch as fetching
 from textdiff.data import load_dataset
 from textdiff.data.download import DiskFullError, FetchError, WrongContentError, digest
 from textdiff.data.fetch import address, fetch
+from textdiff.data.folders import check_folder
 from textdiff.data.images.lvit import read_split
 from textdiff.data.images.sgseg import recorded_rows
 from textdiff.data.registry import DATASETS
@@ -254,6 +255,10 @@ def test_a_part_is_never_taken_for_the_whole(sgseg, recorded):
     target = fetch("qata", source=sgseg, say=quiet, as_recorded=True, force=True)
     assert fetch("qata", say=heard.append, as_recorded=True) == target and "alone" not in heard[-1]
     assert fetch("qata", say=heard.append) == target and "of the published records alone; force" in heard[-1]
+    (warned,) = [fault for fault in check_folder(target, progress=False).warnings if "as-recorded" in fault.text]
+    assert warned.remedy == "`textdiff fetch qata --force` brings all"
+    (target / "SOURCE.json").write_text("somebody's own notes")
+    assert not [fault for fault in check_folder(target, progress=False).warnings if "as-recorded" in fault.text]
 
 
 def test_what_lacks_recorded_cases_is_not_as_recorded(sgseg, recorded, home, monkeypatch):

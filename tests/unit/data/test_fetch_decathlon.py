@@ -32,6 +32,7 @@ def origin(home, monkeypatch) -> Path:
     folder = msd(home / "origin" / FOLDER, 5)
     (folder / "imagesTr" / "._case_0.nii.gz").write_bytes(b"left by macOS")
     (folder / "imagesTs").mkdir()
+    (folder / "imagesTs" / "case_7.nii.gz").write_bytes(b"of which no label is given out")
     rows = [{"image": f"./imagesTr/case_{k}.nii.gz", "label": f"./labelsTr/case_{k}.nii.gz"} for k in range(5)]
     (folder / "dataset.json").write_text(json.dumps({"training": rows}))
     with tarfile.open(home / "origin.tar", "w") as tar:
@@ -71,7 +72,9 @@ def test_as_recorded_leaves_the_volumes_of_the_shipped_split(server, recorded):
     target = fetch("hippocampus", base_url=server.url, say=quiet, as_recorded=True)
     data = load_volumes("hippocampus")
     assert [[case.name for case in part] for part in (data.train, data.val, data.test)] == [["case_1"], [], ["case_3"]]
-    assert json.loads((target / "dataset.json").read_text())["numTraining"] == 2
+    about = json.loads((target / "dataset.json").read_text())
+    assert (about["numTraining"], about["numTest"], about["test"]) == (2, 0, [])
+    assert not (target / "imagesTs").exists()
     assert inside(target / "labelsTr") == ["case_1.nii.gz", "case_3.nii.gz"]
 
 
@@ -100,7 +103,7 @@ def test_as_recorded_wants_all_of_them(origin, recorded, home):
 
 def test_as_recorded_wants_a_list_of_cases(origin, recorded):
     (origin / "dataset.json").write_text('{"training": ["imagesTr/case_1.nii.gz"]}')
-    with pytest.raises(FetchError, match=r'dataset.json: expected a list of \{"image"'):
+    with pytest.raises(FetchError, match=r'dataset.json: expected "training": \[\{"image"'):
         fetch("hippocampus", source=origin, say=quiet, as_recorded=True)
 
 
@@ -118,7 +121,7 @@ def test_over_http(server, home):
     said = []
     target = fetch("hippocampus", base_url=server.url, say=said.append)
     assert target == home / "data" / FOLDER and inside(target.parent) == [FOLDER]
-    assert inside(target) == ["SOURCE.json", "dataset.json", "imagesTr", "labelsTr"]
+    assert inside(target) == ["SOURCE.json", "dataset.json", "imagesTr", "imagesTs", "labelsTr"]
     assert len(inside(target / "imagesTr")) == 5 and number_of_cases() == 5
     note = json.loads((target / "SOURCE.json").read_text())
     found = [hashed_split(f"case_{k}") for k in range(5)]

@@ -117,11 +117,13 @@ def test_an_entry_that_cannot_be_right_is_refused(changes, message):
 
 def test_names_are_found_and_the_nearest_is_named():
     assert names("images") == ("monuseg", "qata", "nuclei_phantoms", "chest_phantoms") and len(names()) == len(DATASETS)
-    with pytest.raises(ValueError, match="unknown data set 'monuseq'; did you mean 'monuseg'. known: monuseg, qata"):
+    with pytest.raises(
+        ValueError, match=r"unknown data set 'monuseq' \(did you mean 'monuseg'\?\); known: monuseg, qata"
+    ):
         dataset("monuseq")
     with pytest.raises(ValueError, match="unknown data set of volumes 'qata'; known: hippocampus"):
         dataset("qata", "volumes")
-    with pytest.raises(ValueError, match="unknown backbone 'chest_23'; did you mean 'chest_32'"):
+    with pytest.raises(ValueError, match=r"unknown backbone 'chest_23' \(did you mean 'chest_32'"):
         backbone("chest_23")
     assert backbone("openai_256").blocks_for("qata") == "4,6,8,12" and backbone("he_32").blocks_for("x") == "1,4,7,10"
 
@@ -193,7 +195,7 @@ def test_one_entry_adds_a_data_set_of_volumes(registry, tmp_path):
         ({"datasets": {"a": IMAGES | {"class_names": ["background"]}}}, "background and at least one class"),
         ({"datasets": {"a": IMAGES | {"runs": {"grids": {}}}}}, "runs: unknown 'grids'"),
         ({"backbones": {"a": {"image_size": 64, "blocks": {"": "a"}}}}, "is not a comma-separated list"),
-        ({"datasets": {"a": IMAGES | {"licens": "x"}}}, "entry 'a': unknown key 'licens', did you mean 'licence'"),
+        ({"datasets": {"a": IMAGES | {"licens": "x"}}}, r"entry 'a': unknown key 'licens' \(did you mean 'licence'\?\)"),
         ({"datasets": {"a": {"kind": "images", "layout": "lvit"}}}, "entry 'a': missing key 'class_names', 'licence'"),
         ({"datasets": {"a": IMAGES | {"n_labels": True}}}, 'n_labels: expected whole number or "all", got True'),
         ({"datasets": {"a": IMAGES | {"folders": "A"}}}, "folders: expected .text, ...., got 'A'"),

@@ -51,8 +51,8 @@ def test_every_experiment_has_a_class_of_its_own():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"n_label": 1}, r"unknown parameter 'n_label'; did you mean 'n_labels'\? TextDiffConfig has: "),
-        ({"datset": 1}, r"unknown parameter 'datset'; did you mean 'dataset'\?"),
+        ({"n_label": 1}, r"unknown parameter 'n_label' \(did you mean 'n_labels'\?\); TextDiffConfig has: "),
+        ({"datset": 1}, r"unknown parameter 'datset' \(did you mean 'dataset'\?\)"),
         ({"xyzzy": 1}, "unknown parameter 'xyzzy'; TextDiffConfig has: mode, dataset, seed"),
     ],
 )

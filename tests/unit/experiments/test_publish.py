@@ -196,7 +196,7 @@ def test_wrong_requests_are_named(places, monkeypatch):
     for asked in ({}, {"run_ids": [run_id], "everything": True}):
         with pytest.raises(ValueError, match="run ids, or --all"):
             publish(**asked)
-    with pytest.raises(ValueError, match=f"no finished record.*Did you mean {run_id}"):
+    with pytest.raises(ValueError, match=f"no finished record.*did you mean '{run_id}'"):
         publish([run_id[:-1]])
     (runs / "textdiff2d" / run_id / "metrics.json").unlink()
     with pytest.raises(ValueError, match="no finished record"):

@@ -98,5 +98,5 @@ def test_dice_by_size_groups_images_by_their_truth(images, none):
     assert table.loc["5% of the picture or more"].tolist() == ["1", "60.0", "45.0"]
     assert table.loc["answers with a Dice below 50"].tolist() == ["2", "0.0 %", "75.0 %"]
     assert "has a record yet" in report.dice_by_size(IMAGES, none, labels, (0.05,)).caption
-    with pytest.raises(ValueError, match="no row 'with texts'. Did you mean 'with text'"):
+    with pytest.raises(ValueError, match=r"no row 'with texts' \(did you mean 'with text'"):
         report.dice_by_size(IMAGES, images, ["with texts"], (0.05,))
