@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from benchmarks.reference import ReferenceHead, ReferenceTextDiff, ReferenceUNet
 from textdiff import DiffusionFeatures, TextDiff, TextEncoder, UNet
 from textdiff.base.allocator import keep_freed_memory
-from textdiff.base.cache import FeatureCache
 from textdiff.models.losses import DiceCE
 from textdiff.models.store import OPENAI_256
 from textdiff.models.textdiff import HEADS, HeadSpec, TextDiffHead
@@ -58,9 +57,9 @@ TINY_UNET = HE_32 | {"channel_mult": (1, 2), "num_res_blocks": 1, "attention_res
 TINY = Setting(TINY_UNET, (0, 2), (50, 250), 16, HeadSpec(16, (8, 8), 2, 8), "tiny")
 
 
-def new_unet(architecture: Mapping[str, Any], seed: int = 0, rounded: bool = False) -> UNet:
+def new_unet(architecture: Mapping[str, Any], rounded: bool = False) -> UNet:
     """A UNet of which no branch is zero, as some are in a fresh one; layer by layer, as weights come from a file."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     with torch.device("meta"):
         unet = UNet(**architecture)
     for module in unet.modules():
@@ -107,14 +106,13 @@ def reference_model(setting: Setting, device: str, torso: str = "float32") -> Re
     return ReferenceTextDiff(function, text, head, setting.blocks, setting.steps)
 
 
-def our_model(setting: Setting, device: str, precision: str, cache: FeatureCache | None = None) -> TextDiff:
+def our_model(setting: Setting, device: str, precision: str) -> TextDiff:
     """TextDiff under the official protocol, in a process that keeps freed memory as training and prediction do."""
     features = DiffusionFeatures(
         new_unet(setting.unet, rounded=precision == "bfloat16"),
         setting.blocks,
         setting.steps,
         precision=precision,
-        cache=cache,
     )
     text = new_text(setting.text)
     model = TextDiff(features, text, head=setting.head, text_mask=False, criterion=OFFICIAL_LOSS)

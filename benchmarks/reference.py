@@ -139,13 +139,11 @@ def _resampled(h: Tensor, change: str) -> Tensor:
     return F.avg_pool2d(h, 2) if change == "down" else h
 
 
-def reference_features(
-    unet: ReferenceUNet, image: Tensor, blocks: Sequence[int], steps: Sequence[int], noise_seed: int = 40
-) -> list[Tensor]:
+def reference_features(unet: ReferenceUNet, image: Tensor, blocks: Sequence[int], steps: Sequence[int]) -> list[Tensor]:
     """Maps ``[1, C_k * len(steps), h_k, w_k]`` of one image ``[1, 3, H, W]``: the whole UNet for each step, one after the other."""
     betas = torch.linspace(1e-4, 0.02, STEPS, dtype=torch.float64)
     abar = torch.cumprod(1 - betas, dim=0)
-    noise = torch.randn(1, *image.shape[1:], generator=torch.Generator().manual_seed(noise_seed)).to(image.device)
+    noise = torch.randn(1, *image.shape[1:], generator=torch.Generator().manual_seed(40)).to(image.device)
     found: list[list[Tensor]] = []
     with torch.no_grad():
         for step in steps:
@@ -304,19 +302,17 @@ class ReferenceTextDiff:
 # --- pre-training as it was --------------------------------------------------------------------------------
 
 
-def reference_pretraining(
-    unet: ReferenceUNet, batches: Iterable[Tensor], seed: int = 0, rate: float = 4e-4
-) -> list[float]:
+def reference_pretraining(unet: ReferenceUNet, batches: Iterable[Tensor]) -> list[float]:
     """The loss at every step of a plain loop over crops ``[B, 3, S, S]`` on the CPU; ``unet.state`` is trained in place.
 
     Noise is drawn on the CPU, the figures of each step are read before the next, the averages of weights follow one by one.
     """
     weights = list(unet.state.values())
     averages = [value.detach().clone() for value in weights]
-    optimiser, losses = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0), []
+    optimiser, losses = torch.optim.AdamW(weights, lr=4e-4, weight_decay=0.0), []
     device, abar = weights[0].device, torch.cumprod(1 - torch.linspace(1e-4, 0.02, STEPS, dtype=torch.float64), dim=0)
     for step, crops in enumerate(batches):
-        generator = torch.Generator().manual_seed((seed + 1) * 1_000_003 + step)
+        generator = torch.Generator().manual_seed(1_000_003 + step)
         noise = torch.randn(crops.shape, generator=generator).to(device)
         timesteps = torch.randint(STEPS, (len(crops),), generator=generator)
         level = abar[timesteps].float().to(device)[:, None, None, None]

@@ -21,13 +21,13 @@ from textdiff.base import paths
 from textdiff.base.files import read_json
 from textdiff.base.outputs import check_new_folder
 from textdiff.data import registry
+from textdiff.predicting import Pictures, Solids
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ABOUT, OVERLAY = "example.json", "overlay.png"
-SUFFIXES = {"TextDiff": ".png", "TextDiffSeg": ".nii.gz"}
-OPTIONS = {"TextDiff": "--image", "TextDiffSeg": "--volume"}
+TASKS = {task.kind: task for task in (Pictures, Solids)}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Example:
 
     def names(self, *parts: str) -> list[str]:
         """File names of these parts, such as "image"."""
-        return [part + SUFFIXES[self.kind] for part in parts]
+        return [part + TASKS[self.kind].suffix for part in parts]
 
 
 def example_folder(model: str) -> Path:
@@ -206,7 +206,7 @@ def _said(example: Example, out: Path, dice: dict[str, float]) -> list[str]:
     """What is printed, line by line."""
     each = f" ({', '.join(f'{name} {value:.3f}' for name, value in dice.items())})" if len(dice) > 1 else ""
     (image,) = example.names("image")
-    again = f"textdiff predict --model {example.model} {OPTIONS[example.kind]} {shlex.quote(str(out / image))}"
+    again = f"textdiff predict --model {example.model} {TASKS[example.kind].option} {shlex.quote(str(out / image))}"
     by_hand, other = (shlex.quote(str(out / name)) for name in example.names("by_hand", "other"))
     return [
         f"{example.case} of {registry.dataset(example.dataset).title}",

@@ -303,6 +303,7 @@ def _in_turn(task: Pictures | Solids, cases: Sequence[Case]) -> Generator[Row, N
 
 def _at_once(task: Pictures | Solids, cases: Sequence[Case], jobs: int) -> Generator[Row, None, None]:
     """As :func:`_in_turn` in processes. Where one dies, those that were at work are tried alone; who dies again has failed."""
+    _ = replace(task).trained  # as there; a copy, since what is read is not for the processes
     waiting = list(reversed(cases))
     while waiting:
         suspects: list[Case] = []
@@ -316,21 +317,21 @@ def _at_once(task: Pictures | Solids, cases: Sequence[Case], jobs: int) -> Gener
 
 def _until_one_dies(task: Pictures | Solids, waiting: list[Case], suspects: list[Case], jobs: int) -> Iterator[Row]:
     """Takes cases from the end of ``waiting`` till none is left, or a process dies: then ``suspects`` are those not done."""
-    threads = max(1, cores() // jobs)
+    threads, others = max(1, cores() // jobs), set(multiprocessing.active_children())
     flying: dict[Future[Row], Case] = {}
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (task, threads)) as pool:
         try:
             while waiting or flying:
                 while waiting and len(flying) < jobs * IN_FLIGHT:
-                    case = waiting.pop()
-                    flying[pool.submit(_segment_here, case)] = case
+                    flying[pool.submit(_segment_here, waiting[-1])] = waiting[-1]  # raises where a process has died
+                    waiting.pop()
                 future = next(as_completed(flying))
                 yield future.result()
                 del flying[future]
         except BrokenProcessPool:
             suspects.extend(flying.values())
         except BaseException:
-            for process in multiprocessing.active_children():
+            for process in set(multiprocessing.active_children()) - others:
                 process.terminate()  # one case may take minutes, and whoever stops the program waits for none
             raise
 
@@ -385,7 +386,8 @@ def _close(count: int, before: Sequence[Row], made: Sequence[Row], out: Path) ->
     """The last line; exit code 1 where cases failed."""
     failed = [row.name for row in made if row.state == FAILED]
     warned = sum(bool(row.said) for row in (*before, *made) if row.state == DONE)
-    parts = [f"{count - len(failed)} of {count} done ({len(before)} before)"]
+    done = sum(row.state == DONE for row in (*before, *made))
+    parts = [f"{done} of {count} done ({len(before)} before)"]
     parts += [f"{warned} with a warning"] if warned else []
     parts += [f"{len(failed)} failed: {_listed(failed)}; the same command tries them again"] if failed else []
     say(f"{', '.join(parts)}. {out / TABLE}")

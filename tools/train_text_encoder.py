@@ -245,8 +245,8 @@ def alphabet() -> list[str]:
     return [*letters, *string.punctuation, *"αβγδεμµ×±°²³–—’‘“”≤≥ßæøœ½"]
 
 
-def make_vocabulary(captions: list[str], shared_by: int = 3) -> list[str]:
-    """WordPiece vocabulary: every word of the captions, every character, and parts that several words share.
+def make_vocabulary(captions: list[str]) -> list[str]:
+    """WordPiece vocabulary: every word of the captions, every character, and parts that three words or more share.
 
     The same captions give the same vocabulary, which the trainers of `tokenizers` do not promise.
     """
@@ -260,7 +260,7 @@ def make_vocabulary(captions: list[str], shared_by: int = 3) -> list[str]:
         for word in words
         for part in {word[a:b] for a in range(len(word)) for b in range(a + 2, min(a + 6, len(word)) + 1)}
     )
-    shared = {"##" + part for part, count in parts.items() if count >= shared_by and part.isalpha()}
+    shared = {"##" + part for part, count in parts.items() if count >= 3 and part.isalpha()}
     characters = {*alphabet(), *("##" + character for character in alphabet())}
     return SPECIAL + sorted(words | shared | characters)
 

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,6 +51,13 @@ class Stub(Pictures):
         return Bright()
 
 
+@dataclass(frozen=True)
+class Unreadable(Pictures):
+    @cached_property
+    def trained(self):
+        raise ValueError("no card here")
+
+
 @pytest.fixture
 def folder(tmp_path):
     films = tmp_path / "films"
@@ -87,6 +96,35 @@ def test_a_process_that_dies_costs_its_case_alone(folder, tmp_path):
         predict_folder(Stub(MODEL), folder, ALL, tmp_path / "masks", jobs=2)
     assert state(tmp_path / "masks") == {"dies": "failed"} | {f"film {n}": "done" for n in range(5)}
     assert "died" in (tmp_path / "masks" / "predictions.csv").read_text()
+
+
+def test_a_process_that_dies_before_a_case_is_handed_over_costs_none(folder, tmp_path, capsys, monkeypatch):
+    """The pool refuses what it is given then, and the case that was about to be given is not lost."""
+    given = []
+
+    class Broken(ThreadPoolExecutor):
+        def __init__(self, jobs, _context, begin, arguments):
+            super().__init__(1, initializer=begin, initargs=arguments)
+
+        def submit(self, function, case):
+            given.append(case.name)
+            if len(given) == 3:
+                raise BrokenProcessPool
+            return super().submit(function, case)
+
+    monkeypatch.setattr(predicting_folders, "ProcessPoolExecutor", Broken)
+    monkeypatch.setattr(predicting_folders, "_task", None, raising=False)
+    monkeypatch.setattr(predicting_folders, "_begin", lambda task, threads: setattr(predicting_folders, "_task", task))
+    predict_folder(Stub(MODEL), folder, ALL, tmp_path / "masks", jobs=2)
+    assert state(tmp_path / "masks") == {f"film {n}": "done" for n in range(5)}
+    assert "5 of 5 done" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_model_that_cannot_be_read_is_one_error(folder, tmp_path, jobs):
+    with pytest.raises(ValueError, match="no card"):
+        predict_folder(Unreadable(MODEL), folder, ALL, tmp_path / "masks", jobs=jobs)
+    assert state(tmp_path / "masks") == {}
 
 
 def test_a_stopped_start_goes_on_and_makes_nothing_twice(folder, tmp_path, capsys):

@@ -69,22 +69,6 @@ class Reliability:
         return table.assign(confidence=confidence / known, accuracy=right / known)
 
 
-def entropy(probabilities: np.ndarray) -> np.ndarray:
-    """Uncertainty of every voxel, float32 in 0..1: entropy of ``[K+1, ...]`` by its largest value, log(K + 1).
-
-    0 where one class has all, 1 where all have the same. Raises ValueError for numbers that are no probabilities.
-    """
-    chances = np.asarray(probabilities)
-    if chances.ndim < 1 or len(chances) < 2:
-        raise ValueError(f"probabilities of shape {chances.shape}: expected [classes, ...] with two classes or more")
-    _check_probabilities(chances)
-    total = np.zeros(chances.shape[1:])
-    for one in chances:  # class by class: of a whole CT each is large enough
-        known = np.clip(one, np.finfo(np.float32).tiny, 1).astype(np.float64)
-        total -= known * np.log(known)
-    return np.clip(total / np.log(len(chances)), 0, 1).astype(np.float32)
-
-
 def near_foreground(pred: np.ndarray, target: np.ndarray | None = None, margin: int = MARGIN) -> np.ndarray:
     """Mask of what is foreground in `pred` or in `target`, widened by `margin` voxels (six neighbours a step)."""
     mask = np.asarray(pred) > 0

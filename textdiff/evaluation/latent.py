@@ -17,7 +17,7 @@ from torch import Tensor
 from textdiff.data.volumes.cases import VolumeCase
 from textdiff.data.volumes.patches import TrainingVolumes
 from textdiff.evaluation.metrics import case_scores
-from textdiff.models.textdiffseg import TextDiffSeg
+from textdiff.models.textdiffseg import STRIDE, TextDiffSeg
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 WAYS = ("decoded as it is", "denoised in one step")
@@ -89,7 +89,7 @@ class LatentStudy:
     def channels(self) -> pd.DataFrame:
         """How well each structure's share of a cell is told: by the nearest channel (correlation), and by all (R²)."""
         onehot = F.one_hot(self.batch.labels, len(self.names) + 1).movedim(-1, 1)[:, 1:].float()
-        shares = F.avg_pool3d(onehot, 4).movedim(1, -1).reshape(-1, len(self.names)).cpu().numpy()
+        shares = F.avg_pool3d(onehot, STRIDE).movedim(1, -1).reshape(-1, len(self.names)).cpu().numpy()
         cells = self.latent.movedim(1, -1).reshape(-1, self.latent.shape[1]).cpu().numpy()
         inputs, rows = np.column_stack([cells, np.ones(len(cells))]), {}
         for share, name in zip(shares.T, self.names, strict=True):

@@ -23,6 +23,7 @@ from textdiff.models.features import DiffusionFeatures
 
 Labelled = tuple[Tensor, Tensor]  # image [3, S, S] in [-1, 1] and labels [h, w], any class above 0 being foreground
 Places = Sequence[Sequence[int]]  # for each tap, the indices of the maps that it reads
+RIDGE = 1e-3  # penalty on the squared weights of a probe, relative to the features' unit variance
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,10 @@ class Plane:
         return total > self.threshold
 
 
-def fit_plane(x: Sequence[Tensor], y: Tensor, ridge: float = 1e-3) -> Plane:
-    """Least squares from pixels' features ``[n, C_k]``, one tensor per map, to ``y [n]``, float64, 1 where foreground, else 0.
+def fit_plane(x: Sequence[Tensor], y: Tensor) -> Plane:
+    """Ridge regression from pixels' features ``[n, C_k]``, one tensor per map, to ``y [n]``, float64, 1 where foreground, else 0.
 
-    ``ridge``: penalty on the squared weights, relative to the features' unit variance. Raises ValueError for pixels that are
+    Raises ValueError for pixels that are
     all foreground or all background.
     """
     if y.min() == y.max():
@@ -150,7 +151,7 @@ def fit_plane(x: Sequence[Tensor], y: Tensor, ridge: float = 1e-3) -> Plane:
     joined = torch.cat(list(x), dim=1)
     mean, deviation = joined.mean(dim=0), joined.std(dim=0).clamp_min(1e-6)
     joined = (joined - mean) / deviation
-    gram = ridge * torch.eye(joined.shape[1], dtype=torch.float64, device=y.device)
+    gram = RIDGE * torch.eye(joined.shape[1], dtype=torch.float64, device=y.device)
     moment = torch.zeros(joined.shape[1], dtype=torch.float64, device=y.device)
     # In double precision part by part: all pixels at once would not fit
     for part, truth in zip(joined.split(4096), (y - y.mean()).split(4096), strict=True):

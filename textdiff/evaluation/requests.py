@@ -200,7 +200,7 @@ def _agreement(labels: np.ndarray, truth: np.ndarray, asked: Sequence[str], name
     scores, clean = [], True
     for name, (common, marked, there) in zip(names, case_counts(labels, truth, len(names) + 1), strict=True):
         if name in asked:
-            scores.append(float(2 * common / max(marked + there, 1)))
+            scores.append(float(2 * common / (marked + there)) if marked + there else 1.0)  # rightly nothing
         else:
             clean &= bool(marked <= LITTLE * there)
     return clean and min(scores, default=1.0) >= GOOD, min(scores, default=float("nan"))

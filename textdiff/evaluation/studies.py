@@ -188,7 +188,7 @@ def look(model: TextDiffSeg, image: Volume, labels: Volume, text: str) -> Look:
 
     Of a volume larger than the model's window, the window around the structures is taken. Returns a row of
     `figures.images.words_over_images`, all `hung`: the slice (uint8 [H, W, 3]), its true labels [H, W], the sentence, its words'
-    pieces, and their attention, float32 [L, H/4, W/4] in 0..1. Raises ValueError for a model that does not read.
+    pieces, and their attention, float32 [L, H/4, W/4] in 0..1. Raises ValueError for a model that does not read, and for a volume that is too thin for it.
     """
     if model.text is None:
         raise ValueError("this model does not read: it has no attention to words")
@@ -215,6 +215,8 @@ def _window(shape: Sequence[int], marks: np.ndarray, model: TextDiffSeg) -> tupl
     found = np.argwhere(marks > 0)
     middle = found.mean(axis=0) if len(found) else np.array(shape) / 2
     sides = np.minimum(model.preprocessing.patch, np.array(shape) // model.divisor * model.divisor)
+    if not sides.all():
+        raise ValueError(f"a grid of {tuple(shape)} voxels: each side must have at least {model.divisor}")
     starts = np.clip(np.round(middle - sides / 2), 0, shape - sides).astype(int)
     return tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
 

@@ -545,6 +545,7 @@ def score(
         eval_size=config.image_size if data.synthetic else EVAL_SIZE,
         device=resolve_device(config.device),
         captions=captions,
+        class_names=data.class_names,
         progress=progress,
     )
 
@@ -623,8 +624,11 @@ def training_figure(history: Sequence[dict[str, float]], config: Any) -> Figure:
         along = "epoch"
         table[along] = table["step"] * config.batch_size / config.n_labels
     columns = [along, "loss", *(["validation dice"] if table["validation dice"].notna().any() else [])]
-    alt = f"Training loss and validation Dice over {config.iterations} steps; best Dice {best['score']:.3f} after step {best['step']}."
-    return described(loss_curve(table[columns], along), alt, "Training loss and validation Dice.")
+    said, alt = "Training loss", f"Training loss over {config.iterations} steps."
+    if "validation dice" in columns:
+        said += " and validation Dice"
+        alt = f"{said} over {config.iterations} steps; best Dice {best['score']:.3f} after step {best['step']}."
+    return described(loss_curve(table[columns], along), alt, f"{said}.")
 
 
 # --- trained weights -------------------------------------------------------------------------------------

@@ -252,7 +252,7 @@ def load_records(roots: str | Path | Sequence[str | Path] | None = None) -> pd.D
     elif isinstance(roots, (str, Path)):
         roots = [roots]
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for root in map(Path, roots):
+    for root in (Path(one).expanduser() for one in roots):
         for experiment, run_id, folder in _record_folders(root):
             rows.setdefault((experiment, run_id), _row(root, experiment, run_id, folder))
     return pd.DataFrame([rows[key] for key in sorted(rows)], columns=None if rows else list(NOT_CONFIG))

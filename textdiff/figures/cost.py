@@ -130,14 +130,14 @@ def _decade(axis: Axes, values: pd.Series) -> None:
     axis.set_ylim(middle / reach, middle * reach)
 
 
-def dice_against_cost(choices: pd.DataFrame, unit: str = "seconds a picture") -> Figure:
+def dice_against_cost(choices: pd.DataFrame) -> Figure:
     """Test Dice against what a prediction costs (logarithmic): a mark a choice, small marks its draws.
 
-    `choices`: one row per choice, `choice`, `kind` (a colour and a marker each), `cost` in `unit`, `dice` (0..1) and `draws` (their
+    `choices`: one row per choice, `choice`, `kind` (a colour and a marker each), `cost` in seconds a picture, `dice` (0..1) and `draws` (their
     Dice). Choices without a cost or a Dice are left out.
     """
     fig, (axis,) = figure(1, 1, (8.2, 4.4))
-    axis.set(xlabel=f"{unit} (logarithmic)", ylabel="test Dice (%)")
+    axis.set(xlabel="seconds a picture (logarithmic)", ylabel="test Dice (%)")
     known = choices.dropna(subset=["cost", "dice"])
     if known.empty:
         say_not_run(axis)
@@ -157,8 +157,10 @@ def dice_against_cost(choices: pd.DataFrame, unit: str = "seconds a picture") ->
         at = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "fontsize": "small"}
         axis.annotate(one.choice, (one.cost, height), **at)
     fig.legend(loc="outside upper center", ncols=5, frameon=False, fontsize="small")
-    alt = findings(f"Test Dice against {unit}, logarithmic", said)
-    return described(fig, alt, f"Test Dice against {unit}, one choice changed at a time; small marks are draws.")
+    alt = findings("Test Dice against seconds a picture, logarithmic", said)
+    return described(
+        fig, alt, "Test Dice against seconds a picture, one choice changed at a time; small marks are draws."
+    )
 
 
 def _apart(heights: np.ndarray, axis: Axes) -> np.ndarray:

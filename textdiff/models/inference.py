@@ -13,6 +13,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -79,13 +80,8 @@ def predict_image(
         raise ValueError("; ".join(doubts))
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=2)
-    was_training = model.training
-    model.train(False)
-    try:
-        with model.features.caching(None):
-            logits = model(model.image.input(pixels)[None].to(model.device), [text])
-    finally:
-        model.train(was_training)
+    with _asking(model):
+        logits = model(model.image.input(pixels)[None].to(model.device), [text])
     if not torch.isfinite(logits).all():
         raise FloatingPointError("the model gives nan or infinity for this image")
     logits = F.interpolate(logits, size=pixels.shape[:2], mode="bilinear", align_corners=False)[0]
@@ -97,13 +93,26 @@ def predict_image(
 def look(model: Any, image: str | Path | np.ndarray, text: str) -> tuple[list[str], np.ndarray]:
     """Which word looked where in a TextDiff: the caption's word pieces and their attention, float32 ``[L, H, W]`` in 0..1.
 
-    Raises what :func:`predict_image` raises, and ValueError where the model has no attention to show.
+    Raises FileNotFoundError: no such file; ValueError: a file that is no picture, another kind of array, or a model that has no
+    attention to show.
     """
     pixels = _as_rgb(image)
-    with model.features.caching(None):
+    with _asking(model):
         weights = model.attention(model.image.input(pixels)[None].to(model.device), [text], pixels.shape[:2])[0]
     words = model.text.words(text)
     return words, weights[: len(words)].cpu().numpy()
+
+
+@contextmanager
+def _asking(model: Any) -> Iterator[None]:
+    """Within this context a model answers as one that is not trained any more, and keeps no features on the disk."""
+    was_training = model.training
+    model.train(False)
+    try:
+        with model.features.caching(None):
+            yield
+    finally:
+        model.train(was_training)
 
 
 def _as_rgb(image: str | Path | np.ndarray) -> np.ndarray:

@@ -65,7 +65,7 @@ def find_model(name: str | Path, kind: str) -> Path:
         return _here(name, registry.MODELS) or _fetched(name, registry.MODELS)
     if found := _here(name, {}, ("config.json",)):
         return found
-    if Path(name).exists():
+    if Path(name).expanduser().exists():
         raise FileNotFoundError(f"no {kind} in {name}: config.json is missing (write one with save_pretrained)")
     from huggingface_hub import snapshot_download
 
@@ -84,7 +84,7 @@ Known = Mapping[str, Any]  # name -> entry of the registry
 def _places(name: str, known: Known) -> list[Path]:
     """Where on this machine the files behind a name may be; an absolute folder stays as it is."""
     if name not in known:
-        return [Path(name), paths.weights_dir() / name]
+        return [Path(name).expanduser(), paths.weights_dir() / name]
     folder = getattr(known[name], "folder", name)
     return [place / folder for place in (paths.assets_dir(), paths.shipped("weights"), paths.weights_dir())]
 

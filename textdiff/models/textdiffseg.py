@@ -135,7 +135,7 @@ class TextDiffSeg(Pretrained):
         preprocessing: what is done to a volume before; travels with the model.
         widths: channels at strides 1, 2 and 4.
         latent_channels: channels of the label latent.
-        denoiser_widths: channels of the denoising UNet at strides 4 and 8, multiples of 16.
+        denoiser_widths: channels of the denoising UNet at strides 4 and 8, multiples of 16, the second at least 32.
         image_features, label_encoder: False for the paper's ablations.
         prediction: what the denoiser predicts: "sample" (the clean latent), "epsilon" (the noise) or "v_prediction".
         noise_schedule: "linear" or "cosine", over 1000 steps.
@@ -177,9 +177,11 @@ class TextDiffSeg(Pretrained):
         if not 2 <= len(class_names) <= 256:  # label maps have 8 bits
             said = list(class_names) if len(class_names) < 2 else f"{len(class_names)} names"
             raise ValueError(f"class_names={said}: background and 1 to 255 structures")
-        if any(width % 16 for width in denoiser_widths) or len(denoiser_widths) != 2 or len(widths) != 3:
+        wrong = any(width % 16 or width < least for width, least in zip(denoiser_widths, (16, 32), strict=False))
+        if wrong or len(denoiser_widths) != 2 or len(widths) != 3:
             raise ValueError(
-                f"widths={tuple(widths)} must be three numbers and denoiser_widths={tuple(denoiser_widths)} two multiples of 16"
+                f"widths={tuple(widths)} must be three numbers and denoiser_widths={tuple(denoiser_widths)} two multiples of 16, "
+                "the second at least 32"
             )
         about = {"preprocessing": asdict(preprocessing), "criterion": asdict(criterion)}
         self.settings = {"class_names": tuple(class_names), **about, "model": model}
@@ -261,12 +263,15 @@ class TextDiffSeg(Pretrained):
         """
         with mixed_precision(self.device, self.precision):
             maps, fused, tokens = self._read(images, prompts)
-            shape = (self.latent_channels, *fused.shape[2:])
-            denoise = partial(self._denoise, fused=fused, tokens=tokens)
-            for k in range(sampling.samples):
-                generators = [torch.Generator().manual_seed(seed * 1_000_003 + k) for seed in seeds]
+        shape = (self.latent_channels, *fused.shape[2:])
+        denoise = partial(self._denoise, fused=fused, tokens=tokens)
+        for k in range(sampling.samples):
+            generators = [torch.Generator().manual_seed(seed * 1_000_003 + k) for seed in seeds]
+            # Entered anew for each sample: what surrounds a `yield` would hold for the caller's own work too
+            with mixed_precision(self.device, self.precision):
                 latent = self.diffusion.sample(denoise, shape, len(fused), sampling, generators, fused.device)
-                yield self.decoder(latent, maps).float().softmax(dim=1)
+                drawn = self.decoder(latent, maps).float().softmax(dim=1)
+            yield drawn
 
     def autoencoded(self, labels: Tensor, distances: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         """The clean latent of a label map and the probabilities decoded from it: what the latent can hold at best."""

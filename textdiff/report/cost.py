@@ -16,6 +16,7 @@ import pandas as pd
 from textdiff.base.parsing import numbers
 from textdiff.data import registry
 from textdiff.evaluation.comparing import Comparison, compare, holm
+from textdiff.experiments.cost import COLUMNS
 from textdiff.experiments.grids import Grid, grid
 from textdiff.experiments.images import TextDiffConfig
 from textdiff.figures.style import NOT_RUN
@@ -25,7 +26,7 @@ from textdiff.report.rows import by_row, case_table, record_of
 from textdiff.report.tables import Table, by_case, mean_sd, p_text, points, text_frame
 
 NOT_HERE = "not measured here"
-CEILING, MEMORY = "ceiling", "memory"
+CEILING = "ceiling"
 # What is drawn under the roof, and said where the time goes; the others vary one of these
 PIECES = ("head forward", "head step", "inference", "training small", "backbones", "pretraining", "choices", "live")
 # Tables of the book by the data set that they are of
@@ -64,9 +65,8 @@ def cost_records(records: pd.DataFrame, machine: str = "") -> list[pd.Series]:
 
 def cost_rows(found: Sequence[pd.Series]) -> pd.DataFrame:
     """The numbers of `cost_records`, with the columns of the record."""
-    columns = ["work", "side", "quantity", "value", "unit", "low", "high", "repeats", "device", "note"]
     tables = [case_table(one) for one in found]
-    rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
     return rows.astype({"value": float, "side": str})
 
 

@@ -275,10 +275,11 @@ def _answer(model: Any, settings: Any, data: Any, case: Case, text: str) -> dict
 
 def _dice_of(model: Any, settings: Any, data: Any, case: Any, text: str, wanted: Sequence[str]) -> dict[str, float]:
     """Dice of the structures that a sentence asks for."""
+    from textdiff.evaluation.volumes import column
     from textdiff.experiments import volumes
 
     row = volumes.score(model, settings, data, [case], [text], surfaces=False, progress=False).iloc[0]
-    return {one: round(float(row[f"dice_{one.replace(' ', '_')}"]), 4) for one in wanted}
+    return {one: round(float(row[f"dice_{column(one)}"]), 4) for one in wanted}
 
 
 def _doubt(model: Any, settings: Any, image: Volume, text: str) -> np.ndarray:

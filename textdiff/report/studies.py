@@ -16,6 +16,7 @@ from textdiff.evaluation.studies import ALL, SAMPLED, by_question
 from textdiff.experiments.config import Config
 from textdiff.experiments.pages import PromptsConfig, RequestsConfig, SamplingConfig
 from textdiff.figures.curves import dice_heatmap
+from textdiff.report.missing import NOT_RUN
 from textdiff.report.rows import case_table, record_of
 
 WAY = ("sampler", "sampling_steps", "samples")
@@ -49,7 +50,7 @@ def requests_records(records: pd.DataFrame) -> pd.DataFrame:
         found, _ = _found(RequestsConfig.resolved(mode="full", dataset=name), records, ["sentence"])
         number = found.get("requests/n")
         shares = {
-            said: f"{found[f'requests/{key}']:.0f} of {number:.0f}" if found else "not run yet"
+            said: f"{found[f'requests/{key}']:.0f} of {number:.0f}" if found else NOT_RUN
             for key, said in REQUESTS.items()
         }
         volumes = f"{found['test/n']:.0f}" if found else ""

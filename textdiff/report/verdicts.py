@@ -66,7 +66,8 @@ def comparison_verdict(grid: Grid, records: pd.DataFrame, base: str, than: Seque
     ]
     draws = len(own.draws)
     opening = f"On {rows['cases'].max():,} test cases “{base}” reaches a Dice of {score_of(own.draws, 'dice')}"
-    opening += f" ({draws} draws):" if draws > 1 else " (one draw):"
+    opening += f" ({draws} draws)." if draws > 1 else " (one draw)."
+    opening += " Each comparison by itself, with its 95 % interval:"
     return Verdict("\n".join([opening, "", *parts]))
 
 

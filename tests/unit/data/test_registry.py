@@ -195,7 +195,10 @@ def test_one_entry_adds_a_data_set_of_volumes(registry, tmp_path):
         ({"datasets": {"a": IMAGES | {"class_names": ["background"]}}}, "background and at least one class"),
         ({"datasets": {"a": IMAGES | {"runs": {"grids": {}}}}}, "runs: unknown 'grids'"),
         ({"backbones": {"a": {"image_size": 64, "blocks": {"": "a"}}}}, "is not a comma-separated list"),
-        ({"datasets": {"a": IMAGES | {"licens": "x"}}}, r"entry 'a': unknown key 'licens' \(did you mean 'licence'\?\)"),
+        (
+            {"datasets": {"a": IMAGES | {"licens": "x"}}},
+            r"entry 'a': unknown key 'licens' \(did you mean 'licence'\?\)",
+        ),
         ({"datasets": {"a": {"kind": "images", "layout": "lvit"}}}, "entry 'a': missing key 'class_names', 'licence'"),
         ({"datasets": {"a": IMAGES | {"n_labels": True}}}, 'n_labels: expected whole number or "all", got True'),
         ({"datasets": {"a": IMAGES | {"folders": "A"}}}, "folders: expected .text, ...., got 'A'"),

@@ -7,7 +7,6 @@ import pytest
 from textdiff.evaluation.calibration import (
     Reliability,
     case_uncertainty,
-    entropy,
     error_detection,
     near_foreground,
     uncertainty_against_dice,
@@ -44,13 +43,6 @@ def test_only_the_region_counts():
     assert everywhere.ece() < 0.01 < 0.49 < near.ece() and near.n == 10
     nothing.add(sure(0.9), truth(5), np.zeros(10, bool))
     assert nothing.n == 0 and np.isnan(nothing.ece()) and nothing.table()["accuracy"].isna().all()
-
-
-def test_entropy_is_zero_when_sure_and_one_when_all_are_alike():
-    probabilities = np.array([[1.0, 1 / 3, 0.5], [0.0, 1 / 3, 0.5], [0.0, 1 / 3, 0.0]])
-    assert entropy(probabilities).tolist() == pytest.approx([0, 1, np.log(2) / np.log(3)])
-    assert entropy(probabilities).dtype == np.float32
-    assert entropy(np.full((4, 2, 3, 5), 0.25)).shape == (2, 3, 5)
 
 
 def test_the_neighbourhood_of_both_maps():
@@ -100,7 +92,6 @@ def test_a_cases_uncertainty_and_its_correlation_with_the_dice():
         (lambda kept: kept.add(sure(0.9), np.full(10, 2)), "labels 2..2 for 2 classes"),
         (lambda kept: kept.add(sure(0.9), truth(5), np.ones(9, bool)), "region"),
         (lambda kept: Reliability(0), "bins=0"),
-        (lambda kept: entropy(np.ones((1, 4))), "two classes or more"),
         (lambda kept: error_detection(np.zeros(4), np.zeros(4)), "errors as bool"),
         (lambda kept: error_detection(np.full(2, np.nan), np.array([True, False])), "nan or infinity"),
     ],

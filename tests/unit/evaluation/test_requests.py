@@ -8,7 +8,7 @@ from textdiff.data.volumes.cases import VolumeCase
 from textdiff.data.volumes.patches import Preprocessing
 from textdiff.data.volumes.requests import read_request
 from textdiff.data.volumes.volume import Volume
-from textdiff.evaluation.requests import requests_for, requests_metrics, requests_study, requests_table
+from textdiff.evaluation.requests import _agreement, requests_for, requests_metrics, requests_study, requests_table
 
 NAMES = ("liver", "left kidney", "right kidney")
 
@@ -83,3 +83,9 @@ def test_sentences_for_other_structures_are_drawn():
     drawn = requests_for(("spleen", "pancreas"))
     assert len(drawn) == 60 and {names for _, names in drawn} >= {("spleen",), ("pancreas",)}
     assert drawn == requests_for(("spleen", "pancreas"))
+
+
+def test_what_is_asked_for_and_rightly_not_found_is_right():
+    nothing = np.zeros((4, 4, 4), np.uint8)
+    assert _agreement(nothing, nothing, ["liver"], NAMES) == (True, 1.0)
+    assert _agreement(nothing + np.uint8(1), nothing, ["liver"], NAMES) == (False, 0.0)

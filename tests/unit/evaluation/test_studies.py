@@ -153,3 +153,9 @@ def test_cases_in_order_of_their_dice():
     cases = [volume_case(name) for name in ("1", "5", "2")]
     chosen = worst_middle_best(worse, cases, BOXES)
     assert [case.name for case, _ in chosen.values()] == ["1", "2", "5"] and chosen["best"][1] > 0.95
+
+
+def test_a_volume_that_is_too_thin_for_the_model_is_refused(model):
+    thin = Volume(np.zeros((24, 24, 5), np.float32), np.diag([12.0, 12.0, 10.0, 1.0]))
+    with pytest.raises(ValueError, match="each side must have at least 8"):
+        looks(model, thin, replace(thin, array=np.ones(thin.shape, np.uint8)), ["liver"])

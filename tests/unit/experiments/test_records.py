@@ -110,6 +110,13 @@ def test_a_record_names_no_machine(tmp_path, monkeypatch):
     assert not any(place in written for place in (str(tmp_path), os.getcwd(), os.path.expanduser("~")))
 
 
+def test_records_below_the_home_folder_are_found_where_they_were_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run = Run.open(TextDiffConfig.from_params(out_dir="~/mine"))
+    run.save({}, PER_CASE)
+    assert load_records("~/mine")["run_id"].tolist() == [run.folder.name]
+
+
 def test_paths_of_any_system_are_made_portable():
     values = {"a": "/home/x/w.pt", "b": "C:\\models\\w.pt", "c": "~/w.pt", "d": "org/name", "e": 1, "out_dir": "/x"}
     assert portable(values) == {"a": "w.pt", "b": "w.pt", "c": "w.pt", "d": "org/name", "e": 1}

@@ -12,7 +12,7 @@ from tiny_models import entries
 from volume_layouts import write_layout
 
 from textdiff.experiments import images, run, volumes
-from textdiff.experiments.images import TextDiffConfig
+from textdiff.experiments.images import TextDiffConfig, training_figure
 from textdiff.experiments.pages import DataConfig
 from textdiff.experiments.places import kept_model
 from textdiff.experiments.pretraining import PretrainConfig, new_backbone, pretrained, unlabelled_images
@@ -249,3 +249,9 @@ def test_a_run_learns_from_images_without_masks_and_its_teacher_is_trained_once(
         run.make_run(of_images(model=model, **phantoms | {"n_labels": 60}))
     with pytest.raises(ValueError, match="unlabelled=6 needs mirrored='on'"):
         of_images(model=model, **phantoms | {"mirrored": "off"})
+
+
+def test_the_words_for_a_training_that_was_not_validated_name_no_score():
+    history = [{"step": 2, "loss": 1.0, "score": float("nan"), "seconds": 1.0}]
+    told = training_figure(history, of_images()).textdiff_description
+    assert told["alt"].startswith("Training loss over") and told["caption"] == "Training loss."

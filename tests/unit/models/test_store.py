@@ -304,3 +304,10 @@ def test_an_encoder_that_is_not_here_stands_for_the_files_that_are_known(machine
     shutil.copytree(find_encoder("tiny"), machine / "weights" / name)
     assert find_encoder(name) == machine / "weights" / name
     assert weights_identity(name) not in (name, known)
+
+
+def test_a_folder_below_the_home_folder_is_written_with_a_tilde(machine, monkeypatch):
+    monkeypatch.setenv("HOME", str(machine))
+    tiny_textdiff(TextEncoder.from_pretrained("tiny")).save_pretrained(machine / "mine")
+    assert find_model("~/mine", "TextDiff") == machine / "mine"
+    assert weights_identity("~/mine") == weights_identity(str(machine / "mine")) != "~/mine"

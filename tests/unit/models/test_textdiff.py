@@ -297,6 +297,13 @@ def test_looking_gives_every_word_its_place(model):
     np.testing.assert_allclose(weights.sum(axis=0), 1, rtol=1e-4)
 
 
+def test_looking_at_a_model_in_training_shows_what_it_has_learnt_not_dropout(text):
+    model = tiny_textdiff(text, dropout=0.5).train()
+    picture = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    (_, once), (_, again) = model.look(picture, CAPTIONS[1]), model.look(picture, CAPTIONS[1])
+    assert (once == again).all() and model.training
+
+
 # --- storage --------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from torch.overrides import _get_current_function_mode_stack
 
 from textdiff import TextDiffSeg
 from textdiff.data.volumes.patches import Preprocessing, VolumeBatch, place_channels, signed_distances
@@ -194,7 +195,13 @@ def test_wrong_requests_say_what_would_be_right(change, message):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"denoiser_widths": (16, 20)}, "multiples of 16"), ({"widths": (4, 8)}, "three numbers")]
+    ("options", "message"),
+    [
+        ({"denoiser_widths": (16, 20)}, "multiples of 16"),
+        ({"denoiser_widths": (16, 16)}, "the second at least 32"),
+        ({"denoiser_widths": (0, 32)}, "multiples of 16"),
+        ({"widths": (4, 8)}, "three numbers"),
+    ],
 )
 def test_sizes_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
@@ -225,3 +232,13 @@ def test_what_is_asked_of_many_at_once_is_answered_as_one_by_one():
                 assert torch.allclose(found[sample, t, k], one, atol=1e-4)
     with pytest.raises(ValueError, match="1 seeds for 2 images"):
         next(model.ask(data.images, texts, sampling, [5]))
+
+
+def test_between_two_samples_the_callers_own_work_is_its_own():
+    """Samples come one by one: what they are computed in must not hold for what is done between them."""
+    model, data, two = build(precision="bfloat16").eval(), batch(), Sampling(1, samples=2)
+    first, second = (iter(model.draws(data.images, data.prompts, two)) for _ in range(2))
+    next(first), next(second)
+    assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    next(first), next(second)
+    assert not torch.is_autocast_enabled("cpu") and not _get_current_function_mode_stack()

@@ -42,7 +42,11 @@ def records_of(tmp_path, worth: float, seeds=(0, 1)) -> pd.DataFrame:
 @pytest.mark.parametrize(("worth", "word", "points"), [(0.2, "Ahead of", "+20.10"), (-0.2, "Behind", "-19.90")])
 def test_the_verdict_follows_the_records(tmp_path, worth, word, points):
     said = comparison_verdict(IMAGES, records_of(tmp_path, worth), "with text").text
-    assert f"**{word}** without, {points} (" in said and "(2 draws):" in said and "On 12 test cases" in said
+    assert (
+        f"**{word}** without, {points} (" in said
+        and "(2 draws). Each comparison by itself" in said
+        and "On 12 test cases" in said
+    )
     assert "never run" not in said
 
 
