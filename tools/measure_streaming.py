@@ -78,6 +78,7 @@ def main() -> None:
     import torch
     from monai.networks.nets import UNet
 
+    from textdiff.base.files import write_text
     from textdiff.data.volumes.cases import VolumeCase
     from textdiff.data.volumes.patches import Preprocessing, TrainingVolumes
     from textdiff.experiments.records import environment
@@ -111,8 +112,6 @@ def main() -> None:
         watch.join()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    given.out.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(watch.rows).to_csv(given.out / "held.csv", index=False)
     words = f"python tools/measure_streaming.py --share-mb {given.share_mb:g} --steps {given.steps}"
     words += f" --limited-mb {given.limited_mb}" if given.limited_mb else ""
     about = {
@@ -121,9 +120,11 @@ def main() -> None:
         "set_mb": round(count * 4 * float(np.prod(SIDES)) / 1e6),
         "share_mb": given.share_mb,
     }
-    (given.out / "about.json").write_text(json.dumps(about | {"times": TIMES, "steps": given.steps}, indent=2) + "\n")
-    env = environment(time.monotonic() - begun, words)
-    (given.out / "env.json").write_text(json.dumps(env, indent=2) + "\n")
+    about |= {"times": TIMES, "steps": given.steps}
+    given.out.mkdir(parents=True, exist_ok=True)
+    write_text(given.out / "held.csv", pd.DataFrame(watch.rows).to_csv(index=False))
+    for name, told in {"about": about, "env": environment(time.monotonic() - begun, words)}.items():
+        write_text(given.out / f"{name}.json", json.dumps(told, indent=2) + "\n")
 
 
 if __name__ == "__main__":

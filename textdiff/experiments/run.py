@@ -39,6 +39,7 @@ def make_run(config: Config, out_dir: str | Path = "") -> Run:
     Raises:
         ValueError: a configuration that is not one of a run, files of the data that are broken or do not fit (all are listed
             before the training begins), or test cases that the model was trained on.
+        FileNotFoundError: data, weights or an encoder that are not there; OSError: a record could not be written.
         FloatingPointError: the training diverged.
     """
     if type(config) not in WORK:

@@ -58,7 +58,7 @@ def find_model(name: str | Path, kind: str) -> Path:
     """The folder of a saved model of a ``kind`` ("TextDiff", for the errors).
 
     ``name``: a known name, a folder, the name of one in :func:`~textdiff.base.paths.weights_dir`, or a hub id.
-    Raises FileNotFoundError: nothing there, and no such model that can be reached.
+    Raises FileNotFoundError: nothing there, and no such model that can be reached; ValueError: under a known name, other weights.
     """
     name = str(name)
     if name in registry.MODELS:

@@ -32,8 +32,8 @@ class TimmFeatures(FeatureExtractor):
 
     Images come in [-1, 1] and are brought to the mean and deviation that the network was trained with.
 
-    Raises ImportError: timm is not installed; ValueError: a name, an index or weights that timm does not take, or an image
-    enlarged more than the finest map is coarse.
+    Raises ImportError: timm is not installed; ValueError: a name, an index or weights that timm does not take, or an `enlarge`
+    that does not divide every map's stride.
     """
 
     mean: Tensor

@@ -35,6 +35,8 @@ class CropPool:
         crop: side of a crop in pixels.
         scales: whole images are resized to ``image_size * scale``; a crop comes from any of these with equal chance.
         symmetries: which of the eight symmetries of the square a crop may be turned by (0 leaves it, 4 flips left-right).
+
+    Raises ValueError: no images, or a crop that is larger than the smallest of them.
     """
 
     def __init__(
