@@ -261,6 +261,12 @@ CLAIMS = {
         -21 < above("audit", "monuseg", "corrected protocol", "the authors' head and training") < -19
         and -0.21 < native("the authors' head and training", "monuseg") < -0.19
     ),
+    ("results_tissue", "the two of the text (ten tokens, padding read as words) move nothing"): lambda: all(
+        abs(above("audit", "monuseg", "corrected protocol", row)) < 0.1
+        and stands("audit", "monuseg", "corrected protocol", row) == "level"
+        and abs(native(row, "monuseg")) < 0.001
+        for row in ("ten tokens", "padding read as words")
+    ),
     ("results_tissue", "an ImageNet network is about a point behind, in too few draws to be told apart"): lambda: (
         stands("comparison", "monuseg", IMAGENET, "TextDiff") == "level"
         and 0.5 < above("comparison", "monuseg", IMAGENET, "TextDiff") < 2
