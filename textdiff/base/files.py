@@ -32,7 +32,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         write(temporary)
-        with open(temporary, "rb") as file:
+        with open(temporary, "rb+") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
@@ -80,7 +80,7 @@ def read_json(path: str | Path) -> dict:
     path = Path(path)
     need_bytes(JSON_GROWTH * path.stat().st_size, path, "what it says")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors begin with a mark
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):

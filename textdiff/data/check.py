@@ -325,7 +325,11 @@ def _key(case: OneCase, num_classes: int | None) -> str:
     """Stands for the files of a case and for how they are read."""
     reading: tuple[Any, ...] = (FORMAT, case.name, num_classes, [str(path.absolute()) for path in _files(case)])
     if isinstance(case, VolumeCase):
-        reading += (sorted(case.values.items()) if case.values is not None else None, sorted(case.masks))
+        reading += (
+            sorted(case.values.items()) if case.values is not None else None,
+            sorted(case.masks),
+            case.structures,
+        )
     return hashlib.sha256(repr(reading).encode()).hexdigest()[:32]
 
 

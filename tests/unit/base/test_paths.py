@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from textdiff.base import paths
+from textdiff.base.files import read_json
 
 FOLDERS = {
     "TEXTDIFF_DATA": (paths.data_dir, "data", "data"),
@@ -52,3 +53,8 @@ def test_the_size_of_the_feature_cache_may_be_set(monkeypatch):
         monkeypatch.setenv("TEXTDIFF_CACHE_GB", wrong)
         with pytest.raises(ValueError, match=f"TEXTDIFF_CACHE_GB='{wrong}': a number of gigabytes above 0"):
             paths.cache_bytes()
+
+
+def test_json_that_begins_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + b'{"train": ["a"]}')
+    assert read_json(tmp_path / "a.json") == {"train": ["a"]}

@@ -318,9 +318,8 @@ def _on_grid(case: VolumeCase, preprocessing: Preprocessing, cache: Path | None)
     """Image and labels on the network's grid; kept in ``cache``, if given, under a name that follows files and settings."""
     path = None
     if cache:
-        numbering = str(
-            (case.values, sorted(case.masks.items()))
-        )  # other structures of the same files are other labels
+        # Other structures of the same files are other labels
+        numbering = str((case.values, sorted(case.masks.items()), case.structures))
         files = [f"{file}{file.stat().st_size}{file.stat().st_mtime_ns}" for file in case.files]
         about = "|".join([str(preprocessing), case.name, numbering, *files])
         path = cache / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.npz"

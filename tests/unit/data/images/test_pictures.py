@@ -85,6 +85,14 @@ def test_white_is_zero_in_16_bits_too(tmp_path):
     assert np.array_equal(read_picture(tiff(path, GREY, {262: (0,)}), "L"), 255 - GREY)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
+def test_bmp_of_a_usual_size_is_no_picture_of_16_bits(tmp_path, mode):
+    """What stands in the place of PNM's largest value is the number of bytes in a row."""
+    grey = Image.fromarray(np.tile(np.arange(300, dtype=np.uint8), (40, 1)))
+    grey.convert(mode).resize((3000, 40)).save(tmp_path / "a.bmp")
+    assert read_picture(tmp_path / "a.bmp", "RGB").shape == (40, 3000, 3)
+
+
 def test_bmp_with_565_bits_is_no_picture_of_16(tmp_path):
     pixels = np.zeros((2, 2), "<u2") + 0xF800
     head = (40).to_bytes(4, "little") + b"\2\0\0\0\2\0\0\0\1\0\x10\0\3\0\0\0" + bytes(20)

@@ -150,6 +150,13 @@ def test_prepared_volumes_are_kept_and_read_again(in_files, tmp_path):
     assert torch.equal(first.images, again.images) and torch.equal(first.labels, again.labels)
 
 
+def test_other_structures_of_the_same_files_are_not_taken_from_the_cache(in_files, tmp_path):
+    """Of a DICOM object the names decide which of its structures are labels."""
+    for names in (("liver", "left kidney"), ("spleen", "left kidney")):
+        training_volumes([replace(in_files, structures=names)], cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.npz"))) == 2
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "others", "pickle"])
 def test_a_damaged_entry_of_the_cache_is_made_again(in_files, tmp_path, damage):
     cache = tmp_path / "cache"
