@@ -26,7 +26,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
 
     The file's mode is what the umask leaves of 0666. An OSError names ``path``.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     try:

@@ -55,7 +55,7 @@ def load_dataset(
 def _load_real(entry: DatasetEntry, root: str | Path | None) -> Dataset:
     from textdiff.data.images.lvit import find_entry, read_split
 
-    folder = Path(root) if root is not None else entry.folder()
+    folder = Path(root).expanduser() if root is not None else entry.folder()
     if not folder.is_dir():
         raise FileNotFoundError(f"no such data set folder: {folder}")
     splits = {}

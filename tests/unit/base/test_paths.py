@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from textdiff.base import paths
-from textdiff.base.files import read_json
+from textdiff.base.files import read_json, write_text
+from textdiff.data import load_dataset
 
 FOLDERS = {
     "TEXTDIFF_DATA": (paths.data_dir, "data", "data"),
@@ -58,3 +59,12 @@ def test_the_size_of_the_feature_cache_may_be_set(monkeypatch):
 def test_json_that_begins_with_a_byte_order_mark_is_read(tmp_path):
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + b'{"train": ["a"]}')
     assert read_json(tmp_path / "a.json") == {"train": ["a"]}
+
+
+def test_files_and_data_below_the_home_folder_may_be_given_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_text("~/deep/a.txt", "a")
+    assert (tmp_path / "deep" / "a.txt").read_text() == "a" and not (tmp_path / "~").exists()
+    with pytest.raises(FileNotFoundError, match=f"no such data set folder: {tmp_path}"):
+        load_dataset("monuseg", "~/absent")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
@@ -73,3 +74,10 @@ def test_cases_that_a_model_was_trained_on_are_refused():
         ValueError, match="trained on 5 of the 8 test cases .renamed-case-0, .*and 2 more; data set mine"
     ):
         check_unseen(trained_on, renamed)
+
+
+def test_a_name_is_in_the_same_split_in_either_form_of_its_letters():
+    names = [f"M\u00fcller_{number}" for number in range(40)]
+    assert [hashed_split(name) for name in names] == [
+        hashed_split(unicodedata.normalize("NFD", name)) for name in names
+    ]

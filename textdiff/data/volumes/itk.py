@@ -181,9 +181,13 @@ def _check_counts(path: Path, fields: dict[str, str], head: bytes) -> None:
 
 
 def _fields(head: bytes, sign: str) -> dict[str, str]:
-    """Lines "name: value" of a header; names in small letters, without spaces."""
+    """Lines "name: value" of a header; names in small letters, without spaces. Lines "key:=value" are notes of whoever wrote it."""
     lines = (line.partition(sign) for line in head.decode("latin-1").splitlines() if not line.startswith("#"))
-    return {name.lower().replace(" ", ""): value.strip() for name, found, value in lines if found}
+    return {
+        name.lower().replace(" ", ""): value.strip()
+        for name, found, value in lines
+        if found and not value.startswith("=")
+    }
 
 
 def _beside(path: Path, name: str) -> bytes:

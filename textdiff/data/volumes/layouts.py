@@ -178,7 +178,9 @@ def _published_only(
     """Keys of all cases but those numbered higher than the task's last one, which are counted."""
     if task.last_case is None:
         return set(known)
-    numbers = {key: re.fullmatch(NUMBERED.get(task.layout, r"\D*(\d+)"), name) for key, (name, _) in known.items()}
+    numbers = {
+        key: re.fullmatch(NUMBERED.get(task.layout, r"\D*(\d+)"), name, re.I) for key, (name, _) in known.items()
+    }
     beyond = {key for key, number in numbers.items() if number and int(number[1]) > task.last_case}
     said = f"numbered above {task.last_case}, left out (without labels, or not {task.modality})"
     _left_out([known[key][0] for key in beyond], said, where, faults)
@@ -330,12 +332,13 @@ COLLECT = {
 def divided(cases: Sequence[VolumeCase], folder: Path, task: DatasetEntry, faults: list[Fault]) -> VolumeDataset:
     """Cases by the shipped split, else as the folder says, else by a hash of the name."""
     shipped = manifest_split(task.manifest) if task.manifest else {}
+    by_shipped = {fold(name): split for name, split in shipped.items()}
     listed = read_split(folder)
     own = by_case((listed or {}).items(), {fold(case.name) for case in cases})
     by_split: dict[str, list[VolumeCase]] = {name: [] for name in SPLITS}
     for case in sorted(cases, key=lambda case: case.name):
         said = own.get(fold(case.name), set())
-        split = shipped.get(case.name) or (hashed_split(case.name) if listed is None else next(iter(said), ""))
+        split = by_shipped.get(fold(case.name)) or (hashed_split(case.name) if listed is None else next(iter(said), ""))
         if not split or len(said) > 1:
             where = f"in several splits ({', '.join(sorted(said))})" if said else "in no split"
             faults.append(Fault(f"case {case.name!r} stands {where} of {folder}", case.name, remedy="list it once"))
@@ -344,7 +347,8 @@ def divided(cases: Sequence[VolumeCase], folder: Path, task: DatasetEntry, fault
     if task.layout != "msd":  # there a case that is listed must be there
         away = [name for name in listed or {} if not resolved(name, {fold(case.name) for case in cases})]
         _left_out(away, "of its list not here, or without what they need", folder, faults)
-    absent = tuple(sorted(shipped.keys() - {case.name for case in cases}))
+    here = {fold(case.name) for case in cases}
+    absent = tuple(sorted(name for name in shipped if fold(name) not in here))
     return VolumeDataset(task, by_split["train"], by_split["val"], by_split["test"], absent)
 
 

@@ -60,6 +60,12 @@ def test_the_spaces_of_nrrd(tmp_path, space, axes):
     assert found.axes == axes
 
 
+def test_notes_of_the_writer_are_no_fields_of_nrrd(tmp_path):
+    noted = b"space: left-posterior-superior\nunits:=HU\ndata file:=orig.raw\n"
+    found = read_image(edited(save(tmp_path / "a.nrrd"), b"space: left-posterior-superior\n", noted))
+    assert np.array_equal(found.array, ARRAY)
+
+
 @pytest.mark.takes("NRRD, MetaImage", "a header that does not say where left and right are", "taken, and said")
 @pytest.mark.parametrize(
     ("suffix", "old", "new"),

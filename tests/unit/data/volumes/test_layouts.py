@@ -258,6 +258,16 @@ def test_the_shipped_split_stands_above_the_folders_own_and_counts_what_is_absen
         assert name in [case.name for case in getattr(data, split)]
     assert "hippocampus_999" in [case.name for case in getattr(data, hashed_split("hippocampus_999"))]
     assert len(data.absent) == 221 - 3 and not set(data.absent) & set(chosen.values())
+    for folder in ("imagesTr", "labelsTr"):  # in whatever letter case a copy has its names
+        for path in list((tmp_path / folder).iterdir()):
+            path.rename(path.with_name(path.name.capitalize()))
+    copied = load_volumes("hippocampus", tmp_path)
+    for split, name in chosen.items():
+        assert name.capitalize() in [case.name for case in getattr(copied, split)]
+    assert copied.absent == data.absent
+    for folder in ("imagesTr", "labelsTr"):
+        for path in list((tmp_path / folder).iterdir()):
+            path.rename(path.with_name(path.name.lower()))
     own = {"train": [*chosen.values(), "hippocampus_999"]}
     (tmp_path / "split.json").write_text(json.dumps(own))
     data = load_volumes("hippocampus", tmp_path)
