@@ -60,10 +60,19 @@ def notebook_parameters(path: Path) -> dict[str, Parameter]:
     config = notebook_config(path)
     declared = parameters_of(config) if config else {}
     parameters = {}
-    for line in ast.parse(cells[0].source).body:
+    for line in _lines(path, cells[0].source):
         name, default = _assignment(path, line)
         parameters[name] = declared.get(name) or Parameter(name, default, type(default), (), (), ())
     return parameters
+
+
+def _lines(path: Path, source: str) -> list[ast.stmt]:
+    try:
+        return ast.parse(source).body
+    except SyntaxError as error:
+        raise ValueError(
+            f"{path.name}: the cell tagged 'parameters' holds more than Python: {error.text or error}"
+        ) from error
 
 
 def _assignment(path: Path, line: ast.stmt) -> tuple[str, Scalar]:
@@ -119,7 +128,7 @@ def check_inputs(path: Path, values: Mapping[str, Scalar]) -> None:
 def _defaults(path: Path) -> dict[str, Scalar]:
     """The defaults in the notebook's cell, which may differ from the class's (another data set)."""
     source = next(cell.source for cell in _read(path).cells if "parameters" in cell.metadata.get("tags", []))
-    return dict(_assignment(path, line) for line in ast.parse(source).body)
+    return dict(_assignment(path, line) for line in _lines(path, source))
 
 
 def copy_name(path: Path, values: Mapping[str, Scalar]) -> str:

@@ -90,6 +90,12 @@ def test_parameters_are_scalars(tmp_path, line):
         notebooks.notebook_parameters(write_notebook(tmp_path / "n.ipynb", line))
 
 
+def test_a_magic_among_the_parameters_is_named(tmp_path):
+    path = write_notebook(tmp_path / "n.ipynb", "%matplotlib inline")
+    with pytest.raises(ValueError, match="n.ipynb: the cell tagged 'parameters' holds more than Python: %matplotlib"):
+        notebooks.notebook_parameters(path)
+
+
 def test_files_that_are_no_notebook_of_ours_are_named(tmp_path):
     path = write_notebook(tmp_path / "n.ipynb", config="NoSuchConfig")
     with pytest.raises(ValueError, match="n.ipynb names the config NoSuchConfig; there are DataConfig"):

@@ -63,6 +63,8 @@ class Preprocessing:
                 continue
             if not (numbers and len(values) == count and all(least < one < math.inf for one in values)):
                 raise ValueError(f"{name}={values!r}: {count} numbers{', all positive' if least == 0 else ''}")
+        if self.window is not None and self.window[0] >= self.window[1]:
+            raise ValueError(f"window={self.window!r}: two numbers, the lower one first")
 
     def image(self, volume: Volume) -> Volume:
         """The volume on the network's grid (RAS axes), intensities normalised."""

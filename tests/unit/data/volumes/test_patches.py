@@ -226,6 +226,7 @@ def test_an_axis_a_little_longer_than_the_patch_is_taken_whole(shape, window):
         ((1, 1), None, (8, 8, 8)),
         ((1, 1, 0), None, (8, 8, 8)),
         (None, ("a", "b"), (8, 8, 8)),
+        (None, (250.0, -175.0), (8, 8, 8)),
         (None, None, None),
         (None, None, 8),
     ],
