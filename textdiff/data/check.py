@@ -28,6 +28,7 @@ from textdiff.base.progress import Progress
 from textdiff.data.cases import Case
 from textdiff.data.faults import Fault, Report, counted, few, repeated
 from textdiff.data.volumes.cases import VolumeCase
+from textdiff.data.volumes.listings import bytes_of
 
 FORMAT = 1  # of what is remembered, and of the check itself
 ALONE = 64  # pictures that are read faster than processes start; a volume weighs as many as
@@ -334,9 +335,9 @@ def _key(case: OneCase, num_classes: int | None) -> str:
 
 
 def _stamp(case: OneCase) -> str:
-    """Size and date of every file of a case (of a folder, those of what is in it); "" in memory or where one is not there."""
+    """Size and date of every file of a case (`listings.bytes_of`); "" in memory or where one is not there."""
     try:
-        files = [inner for path in _files(case) for inner in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+        files = [inner for path in _files(case) for inner in bytes_of(path)]
         states = [(status.st_size, status.st_mtime_ns) for status in map(os.stat, files)]
     except OSError:
         return ""

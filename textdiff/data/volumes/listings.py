@@ -7,6 +7,7 @@ form and letter case, since disks and spreadsheets change both.
 from __future__ import annotations
 
 import csv
+import glob
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -30,6 +31,15 @@ def case_name(file_name: str) -> str:
     name = unicodedata.normalize("NFC", file_name.replace("\\", "/").rsplit("/", 1)[-1]).strip()
     suffix = next((suffix for suffix in VOLUME_SUFFIXES if name.lower().endswith(suffix)), "")
     return name[: len(name) - len(suffix)]
+
+
+def bytes_of(path: Path) -> list[Path]:
+    """The files that decide what is read from `path`: itself and the voxels beside a header, or all that is in a folder."""
+    if path.is_dir():
+        return sorted(path.rglob("*"))
+    header = path.suffix.lower() in (".hdr", ".mhd", ".nhdr")
+    beside = path.parent.glob(f"{glob.escape(path.stem)}.*") if header else ()
+    return [path, *sorted(one for one in beside if one.suffix.lower() in (*VOXEL_SUFFIXES, ".gz"))]
 
 
 def fold(name: str) -> str:

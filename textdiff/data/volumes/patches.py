@@ -27,6 +27,7 @@ from textdiff.base.files import may_be_left_out, remove_unfinished, write_atomic
 from textdiff.base.spilling import Pile
 from textdiff.data.batch import Batch
 from textdiff.data.volumes.cases import VolumeCase
+from textdiff.data.volumes.listings import bytes_of
 from textdiff.data.volumes.prompts import KINDS, prompt, request
 from textdiff.data.volumes.volume import Volume, normalised, to_grid
 
@@ -319,10 +320,11 @@ def _some_voxels(labels: np.ndarray) -> np.ndarray:
 def _on_grid(case: VolumeCase, preprocessing: Preprocessing, cache: Path | None) -> tuple[Volume, Volume]:
     """Image and labels on the network's grid; kept in ``cache``, if given, under a name that follows files and settings."""
     path = None
-    if cache:
+    if cache and case.files:
         # Other structures of the same files are other labels
         numbering = str((case.values, sorted(case.masks.items()), case.structures))
-        files = [f"{file}{file.stat().st_size}{file.stat().st_mtime_ns}" for file in case.files]
+        read = [file for one in case.files for file in bytes_of(one)]
+        files = [f"{file}{file.stat().st_size}{file.stat().st_mtime_ns}" for file in read]
         about = "|".join([str(preprocessing), case.name, numbering, *files])
         path = cache / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.npz"
     if path and (kept := _kept(path, case.name)):

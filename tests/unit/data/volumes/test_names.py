@@ -15,6 +15,7 @@ from msd_files import image, labels, msd
 from textdiff.data import load_volumes
 from textdiff.data.registry import dataset
 from textdiff.data.volumes.cases import VolumeCase
+from textdiff.data.volumes.listings import bytes_of
 from textdiff.data.volumes.numbering import structure_of
 
 AMOS22 = (  # as its dataset.json names them, spelling included
@@ -352,3 +353,11 @@ def test_images_in_other_formats_are_cases_too(tmp_path, suffix):
         data = load_volumes("liver_tumour", tmp_path)
     case = next(case for case in (*data.train, *data.val, *data.test) if case.name == "case_1")
     assert case.pair()[0].array.shape == (4, 5, 3)
+
+
+def test_the_voxels_beside_a_header_and_the_slices_of_a_folder_decide_what_is_read(tmp_path):
+    for name in ("a.mhd", "a.raw", "a.txt", "b.raw", "c.nii.gz", "c.raw", "d/1.dcm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    read = {name: [one.name for one in bytes_of(tmp_path / name)] for name in ("a.mhd", "c.nii.gz", "d")}
+    assert read == {"a.mhd": ["a.mhd", "a.raw"], "c.nii.gz": ["c.nii.gz"], "d": ["1.dcm"]}
