@@ -100,16 +100,22 @@ class VolumeCase:
         return hashlib.sha256(f"{array.shape}".encode() + array.tobytes()).hexdigest()[:16]
 
     def _named(self) -> Volume:
-        """The labels of a DICOM object, whose structures are found by their names; those that are not ours are background."""
+        """The labels of a DICOM object, whose structures are found by their names; those that are not ours are as if not there."""
         from textdiff.data.volumes.dicom_labels import read_dicom_labels
         from textdiff.data.volumes.numbering import structure_of
 
         assert self.label_path is not None and self.image_path is not None
-        labels, names = read_dicom_labels(self.label_path, self.image_path)
-        meant = [structure_of(name, self.structures) for name in names]
+        there: list[str] = []
+
+        def ours(name: str) -> bool:
+            there.append(name)
+            return bool(structure_of(name, self.structures))
+
+        labels, names = read_dicom_labels(self.label_path, self.image_path, names=ours)
+        meant = ["", *(structure_of(name, self.structures) for name in names[1:])]
         if absent := [name for name in self.structures if name not in meant]:
             raise ValueError(
-                f"{self.label_path}: no structure {', '.join(absent)}; there are {', '.join(names[1:]) or 'none'}"
+                f"{self.label_path}: no structure {', '.join(absent)}; there are {', '.join(there) or 'none'}"
             )
         table = np.array([self.structures.index(name) + 1 if name else 0 for name in meant], np.uint8)
         return replace(labels, array=table[labels.array])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,7 +33,7 @@ class Structure(NamedTuple):
 
 
 def read_dicom_labels(
-    path: str | Path, image: str | Path, series: str = "", names: Sequence[str] = ()
+    path: str | Path, image: str | Path, series: str = "", names: Sequence[str] | Callable[[str], bool] = ()
 ) -> tuple[Volume, tuple[str, ...]]:
     """Read the structures in an RT structure set or a SEG as a label map on the grid of the series that they were drawn on.
 
@@ -43,7 +43,7 @@ def read_dicom_labels(
 
     Args:
         image, series: as for `read_image`.
-        names: structures to read, in the order of their labels; by default all.
+        names: structures to read, in the order of their labels, or a rule that picks them by name; by default all.
 
     Returns the labels, int16, and the names of the labels, first "background".
 
@@ -75,7 +75,9 @@ def _structures(
     raise Refused(f"{path}: expected an RT structure set or a DICOM SEG, got {kind}")
 
 
-def _picked(structures: list[Structure], names: Sequence[str], path: Path) -> list[Structure]:
+def _picked(structures: list[Structure], names: Sequence[str] | Callable[[str], bool], path: Path) -> list[Structure]:
+    if callable(names):
+        return [one for one in structures if names(one.name)]
     there = {one.name: one for one in structures}
     if missing := [name for name in names if name not in there]:
         raise Refused(f"{path}: no structure {', '.join(missing)}; there are {', '.join(there) or 'none'}")

@@ -13,6 +13,7 @@ from dicom_files import dataset, rising, save_frames, save_outlines, save_series
 
 from textdiff.data import load_volumes
 from textdiff.data.registry import DATASETS
+from textdiff.data.volumes.cases import VolumeCase
 from textdiff.data.volumes.dicom import read_dicom
 from textdiff.data.volumes.dicom_labels import read_dicom_labels
 from textdiff.data.volumes.dicom_seg import write_dicom_seg
@@ -236,6 +237,15 @@ def test_where_structures_overlap_the_smaller_stays_with_a_word(series, tmp_path
     assert names == ("background", "Liver") and np.array_equal(only.array > 0, labels.array > 0)
     with pytest.raises(ValueError, match="rs.dcm: no structure Spleen; there are Spot, Liver"):
         read_dicom_labels(path, series, names=("Spleen",))
+
+
+def test_a_structure_that_nobody_asked_for_takes_nothing_from_one_that_is(series, tmp_path):
+    path = save_outlines(tmp_path / "rs.dcm", {"GTV": [ring(14, 11, 2.5, 1)], "Liver": [ring(14, 11, 8.5, 1)]})
+    case = VolumeCase("a", image_path=series, label_path=path, structures=("liver",))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = case.labels().array
+    assert np.array_equal(found[..., 1] == 1, inside(14, 11, 8.5))
 
 
 @pytest.mark.takes("DICOM labels", "slices without an outline between others", "taken, and said")
