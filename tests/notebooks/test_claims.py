@@ -602,7 +602,7 @@ CLAIMS |= {
     ),
     (
         "30_cost",
-        "training with the authors' augmentation, images a second of `he_32` and, in 3D, how seconds grow with voxels",
+        "training with the authors' augmentation, images a second of `he32` and, in 3D, how seconds grow with voxels",
     ): lambda: (
         9 < measured_goals().loc["training on the authors' views, CPU", "value"] < 10
         and {"images a second", "seconds against voxels"}
