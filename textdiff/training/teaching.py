@@ -71,6 +71,9 @@ def agreement(one: Tensor, other: Tensor, num_classes: int) -> Tensor:
 
 
 def _label_map(probabilities: Tensor, size: Sequence[int]) -> np.ndarray:
-    """uint8 ``[H, W]`` at the picture's own size, from the mean of two answers' probabilities: `predict_image`, of one answer, enlarges its logits."""
+    """uint8 ``[H, W]`` at the picture's own size, from the mean of two answers' probabilities.
+
+    `predict_image`, of one answer, enlarges its logits.
+    """
     enlarged = F.interpolate(probabilities[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
     return enlarged.argmax(dim=0).to(torch.uint8).cpu().numpy()

@@ -228,7 +228,7 @@ def _about(path: str | Path, picture: Image) -> dict[str, Any]:
     """What the header says: fields of `Decoded`."""
     tags = getattr(picture, "tag_v2", {})
     how = getattr(picture, "tile", None) or [("", (), 0, "")]  # decoder, place, and how the pixels are packed
-    bits = max(tags.get(BITS, (1,))) if tags else 16 if _is_deep(*how[0][::3]) else 8
+    bits = max(tags.get(BITS, (1,))) if tags else 16 if _is_deep(how[0][0], how[0][3]) else 8
     if tags.get(SAMPLES, 1) > len(picture.getbands()):
         raise ValueError(f"{path} has {tags[SAMPLES]} channels: save it as grey, RGB or RGBA")
     if bits == 8 and set(tags.get(FORMAT, (1,))) == {2}:
@@ -240,7 +240,8 @@ def _about(path: str | Path, picture: Image) -> dict[str, Any]:
 
 def _is_deep(decoder: str, packed: Any) -> bool:
     """Whether PIL unpacks 16 bits a channel: "RGB;16B" of PNG, ("RGB", 65535) of PNM. Of BMP the number is a row's bytes."""
-    return ";16B" in str(packed) or decoder.startswith("ppm") and isinstance(packed[1], int) and packed[1] > 255
+    largest = packed[1] if decoder.startswith("ppm") and isinstance(packed, tuple) else 0
+    return ";16B" in str(packed) or isinstance(largest, int) and largest > 255
 
 
 def _orientation(path: str | Path, picture: Image) -> int:

@@ -21,7 +21,8 @@ from textdiff.data.volumes.itk import ITK_SUFFIXES
 from textdiff.data.volumes.volume import MGH_SUFFIXES
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".hdr", *MGH_SUFFIXES, *ITK_SUFFIXES)
-VOXEL_SUFFIXES = (".img", ".raw", ".zraw")  # the other file of a header: .hdr, .mhd, .nhdr
+HEADER_SUFFIXES = (".hdr", ".mhd", ".nhdr")
+VOXEL_SUFFIXES = (".img", ".raw", ".zraw")  # the other file of such a header
 CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net: liver_1_0000.nii.gz is the first channel of case liver_1
 SEPARATORS = ";,\t|"
 
@@ -37,8 +38,7 @@ def bytes_of(path: Path) -> list[Path]:
     """The files that decide what is read from `path`: itself and the voxels beside a header, or all that is in a folder."""
     if path.is_dir():
         return sorted(path.rglob("*"))
-    header = path.suffix.lower() in (".hdr", ".mhd", ".nhdr")
-    beside = path.parent.glob(f"{glob.escape(path.stem)}.*") if header else ()
+    beside = path.parent.glob(f"{glob.escape(path.stem)}.*") if path.suffix.lower() in HEADER_SUFFIXES else ()
     return [path, *sorted(one for one in beside if one.suffix.lower() in (*VOXEL_SUFFIXES, ".gz"))]
 
 
