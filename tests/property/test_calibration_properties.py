@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textdiff.evaluation.calibration import Reliability, entropy, error_detection
+from textdiff.evaluation.calibration import Reliability, error_detection
 
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.integers(1, 60)
@@ -44,14 +44,6 @@ def test_it_does_not_matter_in_what_order_or_in_how_many_parts_voxels_come(seed,
     one, two = drawn(seed, n), drawn(other, n + 3)
     whole = tuple(np.concatenate(parts, axis=-1) for parts in zip(two, one, strict=True))
     assert gathered(one, two).ece() == pytest.approx(gathered(whole).ece())
-
-
-@given(SEEDS, SIZES)
-def test_entropy_is_a_share_and_does_not_depend_on_the_order_of_classes(seed, n):
-    probabilities, _ = drawn(seed, n)
-    uncertainty = entropy(probabilities)
-    assert ((uncertainty >= 0) & (uncertainty <= 1)).all()
-    np.testing.assert_allclose(entropy(probabilities[::-1]), uncertainty, atol=1e-6)
 
 
 @given(SEEDS, st.integers(2, 40), st.integers(2, 6))

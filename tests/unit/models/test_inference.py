@@ -328,6 +328,17 @@ def test_uncertainty_is_nought_when_sure_and_one_when_all_are_alike(said, doubt)
     assert quiet(Says(said), blobs()).uncertainty is None and found.probabilities is None  # which were not asked for
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=3).filter(sum), st.permutations(range(3)))
+def test_uncertainty_is_a_share_and_does_not_depend_on_the_order_of_classes(scores, order):
+    said = [score / sum(scores) for score in scores]
+    doubt = only(quiet(Says(said), blobs(), uncertainty=True).uncertainty)
+    assert 0 <= doubt <= 1
+    assert only(quiet(Says([said[k] for k in order]), blobs(), uncertainty=True).uncertainty) == pytest.approx(
+        doubt, abs=1e-5
+    )
+
+
 def test_probabilities_are_aligned_with_the_labels():
     volume = blobs(affine=turned_affine((2, 0, 1), (-1, 1, -1), 5, (1, 2, 0.7), (3, 4, 5)))
     found = quiet(Sides(), volume, probabilities=True, uncertainty=True)
