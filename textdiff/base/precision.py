@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from textdiff.base.convolution import conv3d
+
 Precision = Literal["float32", "bfloat16"]
 # On a CPU, the bfloat16 weight gradient of a 3 x 3 x 3 convolution reads memory that nobody has written where its map has
 # two cells along the first axis: now and then it is nan, and wrong without a sign otherwise (torch 2.13.0; found by
@@ -66,7 +68,8 @@ class _RoundedProducts(TorchFunctionMode):
         if func not in PRODUCTS or not torch.is_autocast_enabled("cpu"):
             return func(*args, **kwargs)
         with torch.autocast("cpu", enabled=False):
-            product = func(*tree_map(_rounded, args), **tree_map(_rounded, kwargs))
+            multiply = conv3d if func is torch.conv3d else func
+            product = multiply(*tree_map(_rounded, args), **tree_map(_rounded, kwargs))
         return product.bfloat16() if product.dtype == torch.float32 else product
 
 
