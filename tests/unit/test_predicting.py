@@ -91,7 +91,7 @@ def test_trust_chooses_between_two_grids(case, tmp_path):
     assert np.allclose(written.get_qform(), two.get_qform(), atol=1e-4)
 
 
-@pytest.mark.takes("Pictures", "an inverted film", "taken, and said")
+@pytest.mark.takes("Pictures", "an inverted film, drawn (of real ones hardly any)", "taken, and said")
 def test_an_inverted_picture_is_named_and_refused_with_strict(tmp_path):
     film = chest_phantoms(1, 0, size=96, start=START)[0]
     Image.fromarray(255 - film.image()).save(tmp_path / "film.png")

@@ -8,7 +8,8 @@ to score a set are always told apart: the mean over images, and *pooled* (all pi
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ LabelMap = np.ndarray | torch.Tensor
 
 SMOOTH = 1e-5
 COUNTS = ("intersection", "predicted", "actual")
+SUBJECT = re.compile(r"sub-[^_]+(?=_)")
 
 
 def case_counts(pred: LabelMap, target: LabelMap, num_classes: int = 2) -> np.ndarray:
@@ -106,23 +108,34 @@ def case_scores(
     return scores
 
 
-def bootstrap_interval(values: Sequence[float], n_resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+def subjects_of(cases: Iterable[Any]) -> list[str]:
+    """Whom each case is of, by its name: ``sub-<label>_...`` (BIDS, as QaTa-COV19's films are called); other names stand for themselves."""
+    return [found[0] if (found := SUBJECT.match(str(case))) else str(case) for case in cases]
+
+
+def bootstrap_interval(
+    values: Sequence[float], subjects: Sequence[str] | None = None, n_resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the mean: images are drawn with replacement `n_resamples` times.
 
-    The same seed gives the same interval, in whatever order the values come; (nan, nan) for a single value.
+    `subjects`: whom each image is of (`subjects_of`); then subjects are drawn, each with all of its images, and the mean stays that
+    over images. The same seed gives the same interval, in whatever order the values come; (nan, nan) for a single image or subject.
     Raises ValueError for no values or values that are not finite.
     """
-    scores = np.sort(np.asarray(values, dtype=np.float64).ravel())
+    scores = np.asarray(values, dtype=np.float64).ravel()
     if scores.size == 0:
         raise ValueError("no values to resample: an interval needs at least two images")
     if not np.isfinite(scores).all():
         raise ValueError("the values hold nan or infinity: score every image before asking for an interval")
     if n_resamples < 1:
         raise ValueError(f"n_resamples={n_resamples}: at least 1")
-    if scores.size == 1:
+    _, whose = np.unique(np.arange(scores.size) if subjects is None else subjects, return_inverse=True)
+    parts = np.stack([np.bincount(whose), np.bincount(whose, scores)])  # of each subject: images, and their sum
+    images, sums = parts[:, np.lexsort(parts)]
+    if len(sums) == 1:
         return float("nan"), float("nan")
-    draws = np.random.default_rng(seed).integers(scores.size, size=(n_resamples, scores.size))
-    low, high = np.quantile(scores[draws].mean(axis=1), [0.025, 0.975])
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(n_resamples, len(sums)))
+    low, high = np.quantile(sums[drawn].sum(axis=1) / images[drawn].sum(axis=1), [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -254,7 +254,7 @@ def choices_table(choices: pd.DataFrame) -> Table:
     caption = (
         f"One choice changed at a time, against “{base}”. Dice in percent of {n or 'no'} test images (mean ± standard deviation over "
         "draws of the labelled images), a part of the test set: these short runs compare choices and are no results. Difference in points, "
-        "in brackets its 95 % bootstrap interval over images for these draws; p: for other draws and other images, after Holm over the "
+        "in brackets its 95 % bootstrap interval over images (those of one patient together) for these draws; p: for other draws and other images, after Holm over the "
         "rows. Milliseconds of one picture from pixels and sentence to "
         "logits, measured in turns."
     )

@@ -101,6 +101,6 @@ def score_words(kind: str) -> list[str]:
     return [
         f"{mean[kind]}; where there are several draws of the labelled {kind}, mean ± standard deviation over draws (no ±: one "
         "draw).",
-        f"95 % interval: bootstrap over the test {kind} of one draw, or the mean of the draws' bounds; it does not hold the "
+        f"95 % interval: bootstrap over the test {kind} of one draw (those of one patient together), or the mean of the draws' bounds; it does not hold the "
         "spread between draws.",
     ]

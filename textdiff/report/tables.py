@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from textdiff.evaluation.comparing import Comparison, compare, holm
+from textdiff.evaluation.metrics import bootstrap_interval, subjects_of
 from textdiff.experiments.grids import Grid
 from textdiff.report.missing import NOT_GIVEN, NOT_RUN, grid_caption, recorded
 from textdiff.report.rows import RowRuns, by_row, case_table
@@ -92,18 +94,23 @@ def results(rows: Sequence[RowRuns], scores: Mapping[str, tuple[str, float]]) ->
     """The rows of a grid with their test Dice, its interval, other `scores` ({header: (name, scale)}), parameters and seconds."""
     columns = ["Model", "n labelled", "draws", "test n", "Dice", "95 % interval", *scores]
     columns += ["trained parameters", "training seconds"]
-    known = ["test/dice_ci_low", "test/dice_ci_high", "model/trained_parameters", "train/seconds"]
+    known = ["model/trained_parameters", "train/seconds"]
     lines = []
     for runs in rows:
         draws, cells = runs.draws, ["", NOT_RUN, *[""] * (3 + len(scores))]
         if len(draws):
-            low, high, parameters, seconds = draws.reindex(columns=known).astype(float).mean()
+            parameters, seconds = draws.reindex(columns=known).astype(float).mean()
+            low, high = np.mean([_interval(case_table(run)) for _, run in draws.iterrows()], axis=0)
             cells = ["/".join(str(int(n)) for n in sorted(draws["test/n"].dropna().unique())), score_of(draws, "dice")]
             cells += [NOT_GIVEN if pd.isna(low + high) else f"{100 * low:.2f} to {100 * high:.2f}"]
             cells += [score_of(draws, *one) for one in scores.values()]
             cells += [millions(parameters / 1e6), NOT_GIVEN if pd.isna(seconds) else f"{seconds:,.0f}"]
         lines.append([*runs.start, *cells])
     return recorded(text_frame(lines, columns))
+
+
+def _interval(cases: pd.DataFrame) -> tuple[float, float]:
+    return bootstrap_interval(cases["dice"], subjects_of(cases["case"]))
 
 
 def differences(grid: Grid, records: pd.DataFrame, base: str, score: str = "dice") -> pd.DataFrame:
@@ -173,7 +180,7 @@ def paired_differences(grid: Grid, records: pd.DataFrame, base: str, by: str = "
     text = [
         f"Difference to “{base}” in points of Dice (percent), above zero where the row is better, on the same test {kind} and "
         f"draws of the labelled {kind}; in brackets its 95 % interval for other draws and other {kind} (where there is one "
-        f"draw, for other {kind} alone).",
+        f"draw, for other {kind} alone); {kind} of one patient are taken together.",
         f"p: of the same t test, after Holm over the rows of this table; dz: the mean over {kind} divided by its standard "
         f"deviation between them; better: share of {kind} on which the row is; {also}",
     ]
@@ -209,7 +216,7 @@ def questions_table(grid: Grid, records: pd.DataFrame, base: str, label: str) ->
         lines.append(["draws as a sample", f"other {kind}, other draws", sampled, p_text(both.p)])
     caption = (
         f"“{label}” minus “{base}” on {both.cases} test {kind}: points of Dice with 95 % intervals (a bootstrap over {kind} for "
-        "these draws together, otherwise of a t test) and the p of that test."
+        f"these draws together, otherwise of a t test; {kind} of one patient are taken together) and the p of that test."
     )
     columns = ["taken", "what else might have been", "Dice", "p"]
     return Table(text_frame(lines or [["", "", NOT_RUN, ""]], columns), caption)

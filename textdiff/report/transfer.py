@@ -11,7 +11,7 @@ import pandas as pd
 
 from textdiff.data import registry
 from textdiff.evaluation.doubt import FAILED, SHARES, SURE, by_coverage, told_by
-from textdiff.evaluation.metrics import bootstrap_interval
+from textdiff.evaluation.metrics import bootstrap_interval, subjects_of
 from textdiff.experiments.pages import OWN, TransferConfig
 from textdiff.experiments.transfer import TOGETHER
 from textdiff.figures.style import NOT_RUN
@@ -125,7 +125,9 @@ def _lines(table: pd.DataFrame, sure: str) -> list[list[Any]]:
     lines = []
     for name, rows in _targets(table):
         told, half = told_by(rows, sure), by_coverage(rows, sure, [0.5])
-        interval = (float("nan"),) * 2 if name == TOGETHER else bootstrap_interval(rows["dice"])
+        interval = (float("nan"),) * 2
+        if name != TOGETHER:
+            interval = bootstrap_interval(rows["dice"], subjects_of(rows["case"]))
         cells = [len(rows), _with_interval(rows["dice"].mean(), *interval), _number(100 * rows[sure].mean())]
         cells += [f"{told['failed_share']:.0%}", _number(told["spearman"], 2), _number(told["auroc"], 2)]
         cells += [_number(100 * one) for one in half["dice"]] or [NOT_GIVEN]
@@ -135,7 +137,7 @@ def _lines(table: pd.DataFrame, sure: str) -> list[list[Any]]:
 
 def _caption(sure: str) -> str:
     return (
-        f"Dice in percent, mean over images; interval: bootstrap over images (none of all together, where images come again); "
+        f"Dice in percent, mean over images; interval: bootstrap over images, those of one patient together (none of all together, where images come again); "
         f"{MEANT[sure]}, in percent. Failed: share of the answers with a Dice below {FAILED:g}. Spearman: rank correlation of "
         f"{NAMES[sure]} and Dice; AUROC: the chance that a failure has the lower {NAMES[sure]} of two, 0.5 is guessing; "
         f"{NOT_GIVEN}: nothing to tell apart. Surest half: by {NAMES[sure]}. Remarked: share of the pictures that the model "

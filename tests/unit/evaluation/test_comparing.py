@@ -64,6 +64,51 @@ def test_the_interval_of_these_draws_is_the_bootstrap_over_cases():
     assert (found.dz, found.above) == pytest.approx((of_case.mean() / of_case.std(), (of_case > 0).mean()))
 
 
+def of_patients(values, images):
+    """`values` [patients, draws], of the first patient `images[0]` times, and so on, named as BIDS does."""
+    names = [f"sub-{patient}_run-{image}" for patient, times in enumerate(images) for image in range(times)]
+    return pd.DataFrame(np.repeat(values, images, axis=0), index=names)
+
+
+def test_a_patient_is_no_surer_for_being_seen_more_often():
+    values = np.random.default_rng(0).normal(0.02, 0.1, (12, 3))
+    once, thrice = (
+        compare(of_patients(values, [times] * 12), of_patients(0 * values, [times] * 12)) for times in (1, 3)
+    )
+    alone = compare(pd.DataFrame(values), pd.DataFrame(0 * values))
+    assert (once.cases, once.subjects, thrice.cases, thrice.subjects) == (12, 12, 36, 12)
+    for name in ("difference", "low", "high", "p", "cases_low", "cases_high", "draws"):
+        expected = pytest.approx(getattr(alone, name))
+        assert getattr(once, name) == expected and getattr(thrice, name) == expected, name
+
+
+def test_the_mean_stays_that_over_images_and_one_patient_says_nothing_of_others():
+    values = np.random.default_rng(1).normal(0.02, 0.1, (5, 2))
+    images = [1, 2, 3, 4, 10]
+    found = compare(of_patients(values, images), of_patients(0 * values, images))
+    assert found.difference == pytest.approx(np.average(values.mean(axis=1), weights=images))
+    assert found.draws == pytest.approx(tuple(np.average(values, axis=0, weights=images)))
+    one = compare(of_patients(values[:1], [7]), of_patients(0 * values[:1], [7]))
+    assert (one.cases, one.subjects, one.over) == (7, 1, "") and np.isnan([one.low, one.p, one.cases_low]).all()
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+def test_intervals_hold_the_truth_where_images_of_a_patient_are_alike(draws):
+    rng, held, held_by_images, studies = np.random.default_rng(draws), 0, 0, 300
+    images = rng.integers(1, 9, 80)
+    whose = np.repeat(np.arange(80), images)
+    for _ in range(studies):
+        study = (
+            rng.normal(size=(80, 1))[whose] + rng.normal(size=(80, draws))[whose] + rng.normal(size=(len(whose), draws))
+        )
+        table = pd.DataFrame(study, index=[f"sub-{patient}_{image}" for image, patient in enumerate(whose)])
+        found, (low, high, _) = compare(table, 0 * table), random_effects(study)
+        held += found.low <= 0 <= found.high
+        held_by_images += low <= 0 <= high
+    assert 0.91 <= held / studies <= 0.985
+    assert held_by_images / studies < 0.9, "images of a patient taken as so many patients promise too much"
+
+
 def test_only_what_both_have_is_compared():
     ours = OURS.rename(columns={2: 7})
     ours.loc["b", 1] = np.nan

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from textdiff.evaluation.metrics import bootstrap_interval, case_counts, case_scores, summarise
+from textdiff.evaluation.metrics import bootstrap_interval, case_counts, case_scores, subjects_of, summarise
 
 
 def test_counts_and_scores_by_hand():
@@ -68,6 +68,22 @@ def test_bootstrap_interval_covers_and_narrows():
     few_low, few_high = bootstrap_interval(values[:20])
     assert few_high - few_low > high - low
     assert np.isnan(bootstrap_interval([0.5])).all()
+
+
+def test_images_of_a_patient_are_resampled_together():
+    rng = np.random.default_rng(0)
+    of_patient = rng.normal(0.7, 0.1, 60)
+    values, subjects = np.repeat(of_patient, 5), np.repeat([f"sub-{number}" for number in range(60)], 5)
+    together = bootstrap_interval(values, subjects)
+    assert together == pytest.approx(bootstrap_interval(of_patient))
+    order = rng.permutation(300)
+    assert bootstrap_interval(values[order], subjects[order]) == together
+    assert np.isnan(bootstrap_interval(values[:5], subjects[:5])).all()
+
+
+def test_names_tell_whom_a_case_is_of():
+    names = ["sub-s08047_ses-e16280_run-1", "sub-s08047_ses-e16628_run-1", "sub-s08047", "covid_3.png", 7]
+    assert subjects_of(names) == ["sub-s08047", "sub-s08047", "sub-s08047", "covid_3.png", "7"]
 
 
 @pytest.mark.parametrize(
