@@ -16,6 +16,7 @@ from textdiff.base.files import remove_unfinished
 from textdiff.base.processes import processes
 from textdiff.data.check import check_cases
 from textdiff.data.faults import counted, settle
+from textdiff.data.splits import SPLITS
 from textdiff.experiments import images, volumes
 from textdiff.experiments.config import Config, test_cases, validation_cases
 from textdiff.experiments.images import TextDiffConfig
@@ -37,8 +38,8 @@ def make_run(config: Config, out_dir: str | Path = "") -> Run:
     """The run of a configuration: read where it has a record, else made: train, keep the weights, test, draw, record.
 
     Raises:
-        ValueError: a configuration that is not one of a run, files of the data that are broken or do not fit (all are listed
-            before the training begins), or test cases that the model was trained on.
+        ValueError: a configuration that is not one of a run, data without cases to train or to test on, files of it that are broken
+            or do not fit (all are listed before the training begins), or test cases that the model was trained on.
         FileNotFoundError: data, weights or an encoder that are not there; OSError: a record could not be written.
         FloatingPointError: the training diverged.
     """
@@ -57,6 +58,7 @@ def make_run(config: Config, out_dir: str | Path = "") -> Run:
 
 def _make(run: Run, config: Any, work: Any) -> None:
     data = work.load_data(config)
+    _check_splits(config, data)
     labelled = work.labelled_cases(config, data)
     if processes().main:
         _check_data(config, data, labelled)
@@ -83,6 +85,19 @@ def _make(run: Run, config: Any, work: Any) -> None:
         metrics |= {"train/unlabelled": len(others), "train/teacher_dice": best["teacher"]}
     drawn = work.figures(model, config, data, per_case, history)
     run.save(metrics, per_case, drawn, about={"training_cases": seen})
+
+
+def _check_splits(config: Any, data: Any) -> None:
+    """Refuses data with nothing to train or to test on, before the work; warns where there is nothing to choose a step on."""
+    if data.train and data.val and data.test:
+        return
+    counts = ", ".join(f"{split} {len(getattr(data, split))}" for split in SPLITS)
+    said = f"the cases of {config.dataset!r} in {config.entry.folder()} are split into {counts}"
+    remedy = 'say in its split.json which case is for what ({"train": [names], "val": [...], "test": [...]}), or bring more cases'
+    if not (data.train and data.test):
+        raise ValueError(f"{said}: a run needs cases to train and to test on; {remedy}")
+    if processes().main and getattr(config, "select_on", "val") == "val":
+        warnings.warn(f"{said}: without validation the weights of the last step are kept; {remedy}", stacklevel=2)
 
 
 def _check_data(config: Any, data: Any, labelled: Sequence[Any]) -> None:

@@ -93,6 +93,32 @@ def test_volumes_are_checked_once(data, monkeypatch):
     monkeypatch.undo()
 
 
+def split_into(data: Path, **names: list[str]) -> None:
+    (data / "Task03_Liver" / "split.json").write_text(json.dumps({"train": [], "val": [], "test": []} | names))
+
+
+@pytest.mark.takes("Data sets (check)", "a training on data whose split leaves nothing for the test", "refused")
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_data_with_nothing_to_test_on_is_refused_before_the_work(data):
+    split_into(data, train=["case_00000", "case_00001", "case_00002"], val=["case_00003"])
+    said = "Task03_Liver are split into train 3, val 1, test 0: .*split.json.*or bring more cases"
+    with pytest.raises(ValueError, match=said):
+        run.make_run(of_volumes())
+
+
+@pytest.mark.takes(
+    "Data sets (check)", "a training on data whose split leaves nothing for validation", "taken, and said"
+)
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_data_without_validation_cases_is_warned_of_and_taken(data):
+    split_into(data, train=["case_00000", "case_00001", "case_00002"], test=["case_00004"])
+    with (
+        pytest.warns(UserWarning, match="train 3, val 0, test 1: .*the weights of the last step are kept"),
+        pytest.raises(Reached),
+    ):
+        run.make_run(of_volumes())
+
+
 @pytest.mark.takes("Data sets (check)", "a training on a label map with a wrong value", "refused")
 def test_a_wrong_value_in_a_label_map_is_named_before_the_first_step(data):
     file = data / "Task03_Liver" / "labelsTr" / "case_00001.nii.gz"
