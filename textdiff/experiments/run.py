@@ -147,7 +147,10 @@ def trained_model(config: Config, data: Any = None) -> nn.Module:
     """
     folder, work = kept_model(config.run_id), WORK[type(config)]
     if not folder.is_dir():
+        run = Run.open(config)
+        first = f"; remove its record {run.place} first, or give another out_dir" if run.finished else ""
         raise FileNotFoundError(
-            f"no trained weights of {config.run_id}: they stay on the machine that made them (TEXTDIFF_CACHE); run it again"
+            f"no trained weights of {config.run_id}: they stay on the machine that made them (TEXTDIFF_CACHE); "
+            f"make the run again{first}"
         )
     return work.load_trained(config, data if data is not None else work.load_data(config), folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 
 import numpy as np
 import pytest
@@ -192,8 +193,20 @@ def test_what_is_no_run_is_refused():
 
 
 def test_weights_that_another_machine_made():
-    with pytest.raises(FileNotFoundError, match="no trained weights of nuclei_phantoms-textdiff.*run it again"):
+    with pytest.raises(FileNotFoundError, match="no trained weights of nuclei_phantoms-textdiff.*make the run again$"):
         run.trained_model(of_images())
+
+
+def test_lost_weights_whose_record_is_there_come_back_as_the_error_says():
+    config = of_images(model="unet", iterations=1)
+    folder = run.make_run(config).folder
+    shutil.rmtree(kept_model(config.run_id))
+    run.make_run(config)
+    with pytest.raises(FileNotFoundError, match=f"remove its record {folder} first, or give another out_dir"):
+        run.trained_model(config)
+    shutil.rmtree(folder)
+    run.make_run(config)
+    assert not run.trained_model(config).training
 
 
 def test_a_model_goes_on_from_the_weights_of_another_run():
