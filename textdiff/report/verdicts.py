@@ -22,7 +22,12 @@ from textdiff.report.tables import Table, differences_of, grid_table_of, points,
 
 ONE_DRAW = "one draw"
 # How a row of a table of differences stands to the base, worst for the base first
-PLACES = {"above": "**Behind**", "level": "**Not told apart from**", "below": "**Ahead of**"}
+PLACES = {
+    "above": "**Behind**",
+    "level": "**Not told apart from**",
+    "below": "**Ahead of**",
+    "open": "**No interval on one test case:**",
+}
 # What a row reads: is the loss with another image's sentence clear of zero, and that with another's of the same kind?
 READERS = {
     (False, False): "No sign of reading",
@@ -43,7 +48,9 @@ class Verdict:
 
 
 def standing(one: pd.Series) -> str:
-    """A key of `PLACES` for a row of `report.tables.differences`: is it above the base, below, or level with it?"""
+    """A key of `PLACES` for a row of `report.tables.differences`: above the base, below, level with it, or open without an interval?"""
+    if pd.isna(one["low"]):
+        return "open"
     return "above" if one["low"] > 0 else "below" if one["high"] < 0 else "level"
 
 
@@ -65,19 +72,27 @@ def comparison_verdict(grid: Grid, records: pd.DataFrame, base: str, than: Seque
         if len(some := rows[[standing(one) == place for _, one in rows.iterrows()]])
     ]
     draws = len(own.draws)
-    opening = f"On {rows['cases'].max():,} test cases “{base}” reaches a Dice of {score_of(own.draws, 'dice')}"
-    opening += f" ({draws} draws)." if draws > 1 else " (one draw)."
-    opening += " Each comparison by itself, with its 95 % interval:"
+    cases = rows["cases"].max()
+    opening = (
+        f"On {cases:,} test case{'s' if cases > 1 else ''} “{base}” reaches a Dice of {score_of(own.draws, 'dice')}"
+    )
+    opening += f" ({draws} draws)." if draws > 1 else f" ({ONE_DRAW})."
+    opening += f" Each comparison by itself{', with its 95 % interval' if cases > 1 else ''}:"
     return Verdict("\n".join([opening, "", *parts]))
 
 
 def _listed(rows: pd.DataFrame) -> str:
     """Rows by name, how far *the base* is above each, and which of them rest on one draw."""
-    said = []
-    for label, one in rows.iterrows():
-        gap = points(-one["difference"], -one["high"], -one["low"])
-        said.append(f"{label}, {gap[:-1]}; {ONE_DRAW})" if len(one["draws"]) == 1 else f"{label}, {gap}")
-    return "; ".join(said)
+    return "; ".join(f"{label}, {_gap(one, -1)}" for label, one in rows.iterrows())
+
+
+def _gap(one: pd.Series, sign: int = 1) -> str:
+    """Points of a row of a table of differences, their interval, and whether one draw is all; `sign` -1: how far *the base* is above."""
+    low, high = sorted((sign * one["low"], sign * one["high"]))
+    text = points(sign * one["difference"], low, high)
+    if len(one["draws"]) != 1:
+        return text
+    return f"{text} ({ONE_DRAW})" if pd.isna(low) else f"{text.removesuffix(')')}; {ONE_DRAW})"
 
 
 def reading_verdict(grid: Grid, records: pd.DataFrame, label: str) -> Verdict:
@@ -147,8 +162,11 @@ def small_table(grid: Grid, records: pd.DataFrame, base: str) -> Table:
     rows, lines = by_row(grid, records), []
     table = differences_of(rows, grid.name, base)
     for runs, (_, one) in zip(rows, table.iterrows(), strict=True):
-        gap = "the base" if runs.row.label == base else points(one["difference"], one["low"], one["high"])
+        gap = "the base" if runs.row.label == base else _gap(one)
         lines.append([*runs.start, score_of(runs.draws, "dice") if len(runs.draws) else NOT_RUN, gap])
     columns = ["Model", "n labelled", "draws", "Dice", "above the base"]
-    text = [f"Dice in percent, and points above “{base}” with the 95 % interval for other draws and other cases."]
+    text = [
+        f"Dice in percent, and points above “{base}” with the 95 % interval for other draws and other cases (where one draw is "
+        "shared, for other cases alone)."
+    ]
     return grid_table_of(rows, records, lines, columns, text)

@@ -20,21 +20,24 @@ from textdiff.report.verdicts import (
     verdict_by_labels,
 )
 
+NAN = float("nan")
+
 
 @pytest.mark.parametrize(
-    ("low", "high", "place"), [(0.1, 0.2, "above"), (-0.2, -0.1, "below"), (-0.1, 0.2, "level"), (0.0, 0.2, "level")]
+    ("low", "high", "place"),
+    [(0.1, 0.2, "above"), (-0.2, -0.1, "below"), (-0.1, 0.2, "level"), (0.0, 0.2, "level"), (NAN, NAN, "open")],
 )
 def test_rows_are_told_apart_where_the_interval_is_clear_of_zero(low, high, place):
     assert standing(pd.Series({"low": low, "high": high})) == place
 
 
-def records_of(tmp_path, worth: float, seeds=(0, 1)) -> pd.DataFrame:
+def records_of(tmp_path, worth: float, seeds=(0, 1), cases: int = 12) -> pd.DataFrame:
     """Both rows, many alike images: the text is worth ``worth`` on each, give or take a thousandth."""
     rows = []
     for seed in seeds:
         for row, above in zip(IMAGES.rows[:2], (worth, 0.0), strict=True):
             config = IMAGES.kind.resolved(**{**IMAGES.common, **row.fields, "seed": seed})
-            dice = {f"{n:03d}": 0.5 + above + 0.001 * ((n + seed) % 3) * (above != 0) for n in range(12)}
+            dice = {f"{n:03d}": 0.5 + above + 0.001 * ((n + seed) % 3) * (above != 0) for n in range(cases)}
             rows.append(image_record(tmp_path, config, dice))
     return pd.DataFrame(rows)
 
@@ -60,6 +63,27 @@ def test_losses_come_first_and_one_draw_is_marked(tmp_path):
     assert "one draw" in behind and "one draw" not in ahead
     only = comparison_verdict(IMAGES, records, "with text", ["without"]).text
     assert "never run" not in only and "Ahead of" in only
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_one_test_case_gives_no_interval_and_no_verdict(tmp_path, seeds):
+    records = records_of(tmp_path, 0.2, seeds, cases=1)
+    mark = " (one draw)" if len(seeds) == 1 else ""
+    opening, _, line = comparison_verdict(IMAGES, records, "with text").text.splitlines()
+    assert opening.startswith("On 1 test case “with text”") and "interval" not in opening
+    gap = small_table(IMAGES, records, "without").frame["above the base"].iloc[0]
+    assert line == f"- **No interval on one test case:** without, {gap}."
+    assert gap.startswith("+20.") and gap.endswith(mark) and "(" not in gap.removesuffix(mark)
+
+
+def test_the_small_table_says_which_row_rests_on_one_draw_and_what_its_interval_is_for(tmp_path):
+    one, two = (small_table(IMAGES, records_of(tmp_path, 0.2, seeds), "without") for seeds in ((0,), (0, 1)))
+    assert (
+        one.frame["above the base"].iloc[0].endswith("; one draw)")
+        and one.frame["above the base"].iloc[1] == "the base"
+    )
+    assert "one draw" not in two.frame["above the base"].iloc[0]
+    assert "(where one draw is shared, for other cases alone)" in one.caption
 
 
 def test_without_records_nothing_is_said(none, images):
