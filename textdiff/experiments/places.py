@@ -26,6 +26,14 @@ def kept_model(run_id: str) -> Path:
     return paths.cache_dir() / "models" / run_id
 
 
+def kept_run(name: str) -> Path | None:
+    """The folder of trained weights of the run called ``name``; None where it is a path, or no run of this machine kept any."""
+    if name in ("", ".", "..") or Path(name).name != name:
+        return None
+    folder = kept_model(name)
+    return folder if (folder / "model.safetensors").is_file() else None
+
+
 def scratch_dir() -> Path:
     """Folder of locks and checkpoints of runs that are not finished."""
     return paths.cache_dir() / "training"

@@ -16,7 +16,7 @@ from textdiff.base.files import remove_unfinished
 from textdiff.base.processes import processes
 from textdiff.data.check import check_cases
 from textdiff.data.faults import counted, settle
-from textdiff.data.splits import SPLITS
+from textdiff.data.splits import SPLITS, check_unseen
 from textdiff.experiments import images, volumes
 from textdiff.experiments.config import Config, test_cases, validation_cases
 from textdiff.experiments.images import TextDiffConfig
@@ -66,6 +66,9 @@ def _make(run: Run, config: Any, work: Any) -> None:
     # All pictures that are learned from, which are also read once before the first step
     seen = [case.fingerprint() for case in (*labelled, *others)]
     model = work.build_model(config, data)
+    before = getattr(model, "trained_on", {})  # of the weights that the training goes on from
+    check_unseen(before, test_cases(config, data))
+    seen = list(dict.fromkeys([*before.get("cases", ()), *seen]))
     model.trained_on = {"dataset": config.dataset, "cases": seen}
     model.domain = work.domain(config, data, labelled)
     checkpoint = scratch_dir() / config.run_id / "checkpoint.safetensors"

@@ -37,7 +37,8 @@ from textdiff.experiments.config import (
     labelled_cases as labelled_cases,  # a step of a run, as those below
 )
 from textdiff.experiments.images import training_figure
-from textdiff.experiments.places import kept_model
+from textdiff.experiments.places import kept_run
+from textdiff.experiments.records import Run, is_record, published_dir
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,6 +103,7 @@ class TextDiffSegConfig(Config):
         "text_encoder_weights": "text_encoder",
         "start_from_weights": "start_from",
     }
+    of_runs: ClassVar[tuple[str, ...]] = ("start_from",)
     reads_data: ClassVar[bool] = True
 
     dataset: VolumeSet = "abdomen_phantoms"
@@ -253,7 +255,7 @@ def build_model(config: TextDiffSegConfig, data: VolumeDataset) -> nn.Module:
         settings |= SIZES[config.size] | ABLATIONS.get(config.model, {})
         model = TextDiffSeg(text, data.class_names, preprocessing, **settings)
     if config.start_from:
-        _load_weights(model, _weights_folder(config.start_from))
+        _load_weights(model, _weights_folder(config.start_from), config)
     return model.to(device)
 
 
@@ -261,11 +263,11 @@ def _weights_folder(name: str) -> Path:
     """Where ``start_from`` lies: a run of this machine, a folder, or a known model."""
     from textdiff.models.store import find_model
 
-    kept = kept_model(name)
-    return kept if (kept / "model.safetensors").is_file() else find_model(name, "TextDiffSeg")
+    return kept_run(name) or find_model(name, "TextDiffSeg")
 
 
-def _load_weights(model: Any, folder: Path) -> None:
+def _load_weights(model: Any, folder: Path, config: TextDiffSegConfig) -> None:
+    """Copies the weights in ``folder`` into the model, and what they were trained on."""
     from textdiff.base.checkpoints import load_strict, read_checkpoint, read_json
     from textdiff.evaluation.metrics import check_class_order
     from textdiff.models.textdiffseg import TextDiffSeg
@@ -277,6 +279,24 @@ def _load_weights(model: Any, folder: Path) -> None:
         model.load_own(state, str(folder))
     else:
         load_strict(model, state, str(folder))
+    model.trained_on = _trained_on(folder, config)
+
+
+def _trained_on(folder: Path, config: TextDiffSegConfig) -> Mapping[str, Any]:
+    """What the weights in ``folder`` were trained on: as their config.json says, or the record of the run that made them.
+
+    A network's weights are kept without config.json, in a folder called as the run. {} where neither is here.
+    """
+    from textdiff.base.files import read_json
+
+    if (about := folder / "config.json").is_file():
+        return read_json(about).get("trained_on", {})
+    records = (Run.open(config, root).folder.with_name(folder.name) for root in ("", published_dir()))
+    record = next((one for one in records if is_record(one)), None)
+    if record is None:
+        return {}
+    cases = read_json(record / "env.json").get("training_cases", [])
+    return {"dataset": read_json(record / "config.json")["dataset"], "cases": cases}
 
 
 def domain(config: TextDiffSegConfig, data: VolumeDataset, cases: Sequence[VolumeCase]) -> Domain:
@@ -465,7 +485,7 @@ def load_trained(config: TextDiffSegConfig, data: VolumeDataset, folder: Path) -
     if not config.from_scratch:
         return TextDiffSeg.from_pretrained(folder, resolve_device(config.device))
     model = build_model(replace(config, start_from=""), data)
-    _load_weights(model, folder)
+    _load_weights(model, folder, config)
     return model.eval()
 
 

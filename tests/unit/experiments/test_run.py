@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tiny_models import entries
@@ -216,6 +218,32 @@ def test_a_model_goes_on_from_the_weights_of_another_run():
     data = volumes.load_data(onward)
     assert same(volumes.build_model(onward, data), run.trained_model(first, data))
     assert onward.start_from_weights != "none" and kept_model(first.run_id).is_dir()
+
+
+@pytest.mark.parametrize("model", ["textdiffseg", "segresnet"])
+def test_weights_to_go_on_from_bring_the_cases_that_they_were_trained_on(monkeypatch, model):
+    """A network's weights are kept without a config.json: the record of its run knows."""
+    monkeypatch.setattr(volumes, "PHANTOM_SPLITS", (4, 1, 1))
+    data = volumes.load_data(of_volumes())
+    old, new = [case.fingerprint() for case in data.train[:2]], data.train[2].fingerprint()
+    first = of_volumes(model=model)
+    monkeypatch.setattr(volumes, "labelled_cases", lambda config, data: data.train[2 * config.seed :][:2])
+    monkeypatch.setattr(volumes, "measure", lambda *work: ({}, pd.DataFrame({"case": ["a"]})))
+    monkeypatch.setattr(volumes, "figures", lambda *work: {})
+    monkeypatch.setattr(volumes, "domain", lambda *work: None)
+    monkeypatch.setattr(volumes, "load_data", lambda config: data)
+    untrained = [{"step": 1, "loss": 0.0, "score": 0.5, "seconds": 0.0}]
+    monkeypatch.setattr(volumes, "train", lambda *work: untrained)
+    run.make_run(first)
+    onward = of_volumes(model=model, start_from=first.run_id, seed=1)
+    env = json.loads((run.make_run(onward).folder / "env.json").read_text())["training_cases"]
+    assert env[:2] == old and env[2] == new and len(env) == 4
+    assert run.trained_model(onward, data).trained_on == {"dataset": "abdomen_phantoms", "cases": env}
+    leaking = replace(data, test=data.train[:1])
+    monkeypatch.setattr(volumes, "load_data", lambda config: leaking)
+    monkeypatch.setattr(volumes, "train", lambda *work: pytest.fail("it was trained"))
+    with pytest.raises(ValueError, match="the model was trained on 1 of the 1 test cases"):
+        run.make_run(of_volumes(model=model, start_from=first.run_id, seed=2))
 
 
 def test_pre_training_follows_its_configuration_and_goes_on_from_a_backbone(tmp_path):
