@@ -24,7 +24,7 @@ from textdiff.base.parsing import did_you_mean, numbers
 from textdiff.base.precision import resolve_device
 from textdiff.data import registry
 from textdiff.data.splits import draw_labelled
-from textdiff.experiments.places import kept_model
+from textdiff.experiments.places import kept_run
 
 if TYPE_CHECKING:
     from textdiff.training.fit import Optimisation
@@ -113,7 +113,7 @@ Share = Annotated[float, Within(least=0, most=1)]
 Weight = Annotated[float, Within(least=0)]
 Rate = Annotated[float, Within(above=0)]
 Name = Annotated[str, NotEmpty()]
-NoiseSteps = Annotated[str, Listed(Within(least=0, most=999), words=("none",), once=True)]
+NoiseSteps = Annotated[str, Listed(Within(least=0, most=999), once=True)]
 SamplingSteps = Annotated[int, Within(least=1, most=1000)]
 ImageSet = Annotated[str, DataSet("images")]
 VolumeSet = Annotated[str, DataSet("volumes")]
@@ -208,6 +208,7 @@ class Config:
     notebook: ClassVar[str] = ""
     renamed: ClassVar[Mapping[str, str]] = {}  # names of earlier versions
     derived: ClassVar[Mapping[str, str]] = {}  # field: the field whose weights it stands for
+    of_runs: ClassVar[tuple[str, ...]] = ()  # fields that may name a run of this machine, whose weights are meant
     # Fields that came later, with the value that records of before stand for; with it they do not enter the run's id
     added: ClassVar[Mapping[str, Any]] = {}
     reads_data: ClassVar[bool] = False  # whether the notebook reads the data set's files
@@ -297,10 +298,14 @@ class Config:
         for source in self.derived.values():
             name = getattr(self, source)
             name = model_name(self, name) if source == "model_folder" else name
-            if name not in ("", "none") and not kept_model(name).is_dir():
+            if name not in ("", "none") and not self._kept(source, name):
                 if place := self._find(source, name):
                     found[source] = place
         return found
+
+    def _kept(self, source: str, name: str) -> Path | None:
+        """Where the weights of a run are that the field ``source`` names; None where it names something else."""
+        return kept_run(name) if source in self.of_runs else None
 
     def _find(self, source: str, name: str) -> Path | None:
         """Where what the field ``source`` names is; None for a network whose weights are drawn. Raises where it is not to be had."""
@@ -336,8 +341,8 @@ class Config:
         for name, source in self.derived.items():
             value = getattr(self, source)
             if getattr(self, name) == AUTO:
-                run = kept_model(value) if value else Path()
-                found[name] = "none" if value in ("", "none") else weights_identity(str(run) if run.is_dir() else value)
+                kept = self._kept(source, value)
+                found[name] = "none" if value in ("", "none") else weights_identity(str(kept or value))
         return self._fill(found)
 
 

@@ -26,7 +26,6 @@ from textdiff.experiments.config import (
     Limit,
     Listed,
     Name,
-    NoiseSteps,
     Rate,
     Seed,
     Switch,
@@ -151,7 +150,7 @@ class TextDiffConfig(Config):
     backbone: Name = AUTO
     text_encoder: Name = AUTO
     blocks: Annotated[str, Listed(words=("none",), once=True)] = AUTO
-    noise_steps: NoiseSteps = AUTO
+    noise_steps: Annotated[str, Listed(Within(least=0, most=999), words=("none",), once=True)] = AUTO
     noise_seed: Seed = 40
     image_size: Annotated[int, Within(least=8)] = AUTO
     precision: Precision = "bfloat16"

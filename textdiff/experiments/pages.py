@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,6 +75,12 @@ class FeaturesConfig(Config):
         return _backbone(self._fill({"n_images": 6 if self.mode == "demo" else 12}))
 
     def _check(self) -> None:
+        from textdiff.models.store import BLIND
+
+        if self.backbone.startswith(BLIND):
+            raise ValueError(
+                f"backbone={self.backbone!r}: there is nothing to see on maps of zeros; leave {BLIND!r} away"
+            )
         check_backbone_fits(self.backbone, self.image_size, self.blocks)
 
     def _check_here(self) -> None:
@@ -182,11 +189,32 @@ class BlocksConfig(Config):
         )
 
     def _check(self) -> None:
+        from textdiff.models.store import DRAWN, architecture_of
+
+        if self.backbone.startswith(DRAWN):
+            raise ValueError(
+                f"backbone={self.backbone!r}: give {architecture_of(self.backbone)!r}; with it, its two controls without "
+                "training (random:, redrawn:) are measured"
+            )
         check_backbone_fits(self.backbone, self.image_size, self.blocks)
+        _check_sets(self.sets, self.backbone)
 
     def _check_here(self) -> None:
         super()._check_here()
         check_backbone_known(self.backbone)
+
+
+def _check_sets(sets: str, backbone: str) -> None:
+    """Raises ValueError for sets that cannot be read, noise steps that there are not, or blocks that a backbone here has not."""
+    from textdiff.evaluation.probe import parse_taps
+    from textdiff.models.store import decoder_blocks
+
+    blocks, steps = decoder_blocks(backbone), Within(least=0, most=999)
+    for tap in parse_taps(sets):
+        for block in tap.blocks:
+            Within(least=0, most=math.inf if blocks is None else blocks - 1).check(f"sets={sets!r}: block", block)
+        for step in tap.noise_steps:
+            steps.check(f"sets={sets!r}: step", step)
 
 
 @dataclass(frozen=True)

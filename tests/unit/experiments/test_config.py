@@ -23,8 +23,10 @@ from textdiff.experiments.pages import (
     SamplingConfig,
     VolumePredictConfig,
 )
+from textdiff.experiments.places import kept_run
 from textdiff.experiments.pretraining import PretrainConfig
 from textdiff.experiments.volumes import TextDiffSegConfig
+from textdiff.models.store import weights_identity
 
 every_class = pytest.mark.parametrize("cls", CONFIGS.values(), ids=list(CONFIGS))
 nan, infinity = float("nan"), float("inf")
@@ -115,6 +117,19 @@ def test_values_of_another_type_are_refused(name, value, message):
             (cls, "backbone", "/nope", "neither a folder with config.json here")
             for cls in (FeaturesConfig, BlocksConfig)
         ),
+        (FeaturesConfig, "backbone", "blind:phantoms_32", "nothing to see on maps of zeros"),
+        *(
+            (BlocksConfig, "backbone", f"{how}:phantoms_32", "give 'phantoms_32'; with it, its two controls")
+            for how in ("random", "redrawn", "blind")
+        ),
+        *(
+            (cls, "noise_steps", "none", "'none' is not a comma-separated list")
+            for cls in (FeaturesConfig, BlocksConfig, LabelLatentConfig)
+        ),
+        (BlocksConfig, "sets", "1,4", "'1,4' is no set of blocks and steps"),
+        (BlocksConfig, "sets", "0@50;0,99@50", "block=99: at least 0, at most "),
+        (BlocksConfig, "sets", "-1@50", "block=-1: at least 0"),
+        (BlocksConfig, "sets", "0@1000", "step=1000: at least 0, at most 999"),
         (PretrainConfig, "crop", 50, "crop=50: this network takes multiples of 4; the nearest is 48"),
         (PretrainConfig, "crop", 96, "are only 64 pixels"),
         (PretrainConfig, "model_channels", 33, "multiple of 32"),
@@ -177,6 +192,37 @@ def test_what_a_run_reads_is_looked_for_before_it_starts(monkeypatch, tmp_path, 
     config = cls.from_params(**params)
     with pytest.raises((FileNotFoundError, ValueError), match=said):
         config.check_inputs()
+
+
+@pytest.mark.parametrize(
+    ("cls", "field", "said"),
+    [
+        (PredictConfig, "model_folder", "no TextDiff in .*config.json is missing"),
+        (SamplingConfig, "model_folder", "no TextDiffSeg in .*config.json is missing"),
+        (TextDiffSegConfig, "start_from", "no TextDiffSeg in .*config.json is missing"),
+        (PretrainConfig, "start_from", "no backbone"),
+    ],
+)
+def test_a_path_is_no_id_of_a_run(monkeypatch, tmp_path, cls, field, said):
+    monkeypatch.setenv("TEXTDIFF_CACHE", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    for path in (str(tmp_path), ".", ".."):
+        with pytest.raises(FileNotFoundError, match=said):
+            cls.from_params(**{field: path}).check_inputs()
+
+
+def test_a_run_of_this_machine_is_only_named_where_its_weights_are_read(monkeypatch, tmp_path):
+    monkeypatch.setenv("TEXTDIFF_CACHE", str(tmp_path))
+    folder = tmp_path / "models" / "mine"
+    folder.mkdir(parents=True)
+    assert kept_run("mine") is None, "nothing was kept"
+    (folder / "model.safetensors").write_bytes(b"weights")
+    assert kept_run("mine") == folder
+    config = TextDiffSegConfig.from_params(start_from="mine")
+    config.check_inputs()
+    assert config.start_from_weights == weights_identity(str(folder))
+    with pytest.raises(FileNotFoundError, match="no backbone 'mine'"):
+        PretrainConfig.from_params(start_from="mine").check_inputs()
 
 
 @every_class
