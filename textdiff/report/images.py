@@ -70,6 +70,11 @@ def grid_table(grid: Grid, records: pd.DataFrame, paper: pd.DataFrame | None = N
         "Trained parameters: those that learn from the labelled images (others' as their sources give them). Training seconds: "
         "mean over draws; comparable on one machine only.",
     ]
+    if any(runs.configs[0].unlabelled for runs in rows if len(runs.draws)):
+        text.append(
+            "Where images without masks are learned from, they are those of the last training: the teacher's, and what it took to "
+            "mark the images, come on top."
+        )
     return Table(frame, grid_caption(text, rows, records, with_paper=bool(facts)))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.unit.report.little import IMAGES
+from tests.unit.report.little import IMAGES, image_record
 from textdiff.experiments.grids import Grid, Row
 from textdiff.report import images as report
 from textdiff.report.missing import NOT_GIVEN, NOT_RUN
@@ -23,6 +23,15 @@ def test_rows_in_order_with_scores_and_costs(images):
     assert (ours["pooled Dice"], ours["native Dice"]) == ("67.00 ± 14.14", "32.50 ± 7.07")
     assert (ours["trained parameters"], ours["training seconds"]) == ("0.13 M", "1,200")
     assert "3 of 6 runs have no record yet, and rows that have none at all are not shown (1 of 3)" in table.caption
+
+
+def test_seconds_of_a_run_with_a_teacher_are_said_to_be_those_of_the_last_training(images, tmp_path):
+    films = Row("films", {"unlabelled": 6, "mirrored": "on"})
+    grid = replace(IMAGES, rows=(*IMAGES.rows, films))
+    said = "those of the last training: the teacher's"
+    assert said not in report.grid_table(grid, images).caption, "no such row is shown"
+    made = image_record(tmp_path, grid.configs(films)[0], {"001": 0.6, "002": 0.5})
+    assert said in report.grid_table(grid, pd.concat([images, pd.DataFrame([made])])).caption
 
 
 def test_papers_rows_stand_beneath_with_their_grade_and_scale(none):
