@@ -322,7 +322,10 @@ def _steps(config: TextDiffConfig, heavy: bool) -> dict[str, Any]:
 
 
 def load_data(config: Config) -> Dataset:
-    """The data set of a configuration; phantoms are drawn, as many as it asks for."""
+    """The data set of a configuration. Phantoms are drawn: `PHANTOM_SPLITS`, and more for training where ``n_labels`` asks for more.
+
+    ``max_val``, ``max_test`` and ``unlabelled`` take from these and draw no others.
+    """
     if not config.entry.synthetic:
         return load_dataset(config.dataset)
     train, val, test = PHANTOM_SPLITS
@@ -442,7 +445,7 @@ def train(model: nn.Module, config: TextDiffConfig, data: Dataset, cases: Sequen
 
     With ``unlabelled`` images what is trained so far teaches: it marks them, and the model begins again with both
     (:mod:`textdiff.training.teaching`). An interrupted training continues from ``checkpoint``. Returns one row per validation
-    (:func:`textdiff.training.fit.fit`) of the last training; "teacher" is the best score of the one before.
+    (:func:`textdiff.training.fit.fit`) of the last training, whose seconds are its own; "teacher" is the best score of the one before.
     """
     labelled, others = training_images(config, data, cases), unlabelled_cases(config, data)
     if not others:
