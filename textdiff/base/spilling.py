@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.reduction import DupFd
+from multiprocessing import reduction
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -86,10 +86,18 @@ class Pile:
         return self._whole
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a loading process: the tensor, which torch shares, or the open file."""
+        """For a loading process: the tensor, which torch shares, or the open file.
+
+        Raises OSError where the system hands no open file to another process (Windows).
+        """
         if self._file is None:
             return vars(self) | {"_whole": self.whole(), "_pieces": []}
-        return vars(self) | {"_whole": None, "_file": DupFd(self._file.fileno())}
+        if not hasattr(reduction, "DupFd"):
+            raise OSError(
+                f"the training data, {self._bytes / 1e9:.2f} GB, lie in a file that this system cannot hand to loading processes: "
+                f"use workers=0, or let them stay in memory ({VARIABLE}={math.ceil(self._bytes / 1e9)})"
+            )
+        return vars(self) | {"_whole": None, "_file": reduction.DupFd(self._file.fileno())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

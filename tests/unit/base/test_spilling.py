@@ -2,8 +2,11 @@
 
 import errno
 import os
+import pickle
+import runpy
 import subprocess
 import sys
+from multiprocessing import reduction
 
 import pytest
 import torch
@@ -58,6 +61,18 @@ def test_volumes_from_a_file_are_those_from_memory_in_loading_processes_too(on_d
             assert one == other if isinstance(one, str) else torch.equal(one, other)
     for ours, theirs in zip(batches(inside, 2, range(2)), batches(outside, 2, range(2), workers=2), strict=True):
         assert torch.equal(ours.images, theirs.images) and torch.equal(ours.labels, theirs.labels)
+
+
+def test_where_open_files_cannot_be_handed_on_the_module_imports_and_loading_processes_are_refused(
+    on_disk, monkeypatch
+):
+    monkeypatch.delattr(reduction, "DupFd")  # as on Windows
+    pile = runpy.run_path(spilling.__file__)["Pile"]()
+    on_disk()
+    pile.put(torch.ones(9))
+    assert pile.whole().sum() == 9
+    with pytest.raises(OSError, match=r"workers=0.*TEXTDIFF_MEMORY_GB=1\)"):
+        pickle.dumps(pile)
 
 
 @pytest.mark.parametrize("augmentation", ["follow", "affine", "official"])
