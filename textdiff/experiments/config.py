@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -209,6 +208,7 @@ class Config:
     renamed: ClassVar[Mapping[str, str]] = {}  # names of earlier versions
     derived: ClassVar[Mapping[str, str]] = {}  # field: the field whose weights it stands for
     of_runs: ClassVar[tuple[str, ...]] = ()  # fields that may name a run of this machine, whose weights are meant
+    files: ClassVar[tuple[str, ...]] = ()  # fields that name a file or folder of the user's own
     # Fields that came later, with the value that records of before stand for; with it they do not enter the run's id
     added: ClassVar[Mapping[str, Any]] = {}
     reads_data: ClassVar[bool] = False  # whether the notebook reads the data set's files
@@ -257,11 +257,10 @@ class Config:
 
     def to_record(self) -> dict[str, Any]:
         """What config.json holds: the experiment, and every parameter without what belongs to one machine."""
-        values = self.to_dict()
-        for source in self.derived.values():  # a folder of weights is known by its name and by what is in it
-            if values[source] and Path(values[source]).expanduser().is_dir():
-                values[source] = Path(values[source]).expanduser().resolve().name
-        return {"experiment": self.experiment, **portable(values)}
+        values = {name: value for name, value in self.to_dict().items() if name != "out_dir"}
+        values |= {name: portable(values[name]) for name in (*self.derived, *self.files)}
+        values |= {source: _weights_name(values[source]) for source in self.derived.values()}
+        return {"experiment": self.experiment, **values}
 
     @property
     def hash(self) -> str:
@@ -421,16 +420,18 @@ def test_cases(config: Any, data: Any) -> list[Any]:
     return limited(data.test, config.max_test)
 
 
-def portable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config without what belongs to one machine: `out_dir` is dropped, of an absolute path only its last part stays."""
-    return {name: _without_folders(value) for name, value in config.items() if name != "out_dir"}
-
-
-def _without_folders(value: Any) -> Any:
-    text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(text, str):
-        return value
+def portable(path: str) -> str:
+    """A path without what belongs to one machine: of an absolute one its last part."""
     for flavour in (PurePosixPath, PureWindowsPath):
-        if flavour(text).is_absolute() or text.startswith("~"):
-            return flavour(text).name
-    return text
+        if flavour(path).is_absolute() or path.startswith("~"):
+            return flavour(path).name
+    return path
+
+
+def _weights_name(name: str) -> str:
+    """A folder of weights is known by its last part and by what is in it; a prefix that says how they are drawn stays."""
+    from textdiff.models.store import architecture_of
+
+    folder = architecture_of(name)
+    here = Path(folder).expanduser()
+    return name.removesuffix(folder) + (here.resolve().name if folder and here.is_dir() else portable(folder))

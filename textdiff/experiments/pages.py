@@ -98,6 +98,7 @@ class PredictConfig(Config):
     experiment: ClassVar[str] = "predict"
     notebook: ClassVar[str] = "14_your_own_image"
     derived: ClassVar[Mapping[str, str]] = {"model_weights": "model_folder"}
+    files: ClassVar[tuple[str, ...]] = ("image",)
 
     dataset: ImageSet = "chest_phantoms"
     model_folder: str = ""
@@ -168,7 +169,7 @@ class BlocksConfig(Config):
     backbone_weights: str = AUTO
 
     def _slug(self) -> str:
-        backbone = Path(self.backbone.replace(":", "-")).name  # a folder may be given
+        backbone = Path(self.to_record()["backbone"].replace(":", "-")).name
         return f"{self.dataset}-{backbone}-n{self.n_labels}-s{self.seed}"
 
     def _resolve(self) -> BlocksConfig:
@@ -480,6 +481,7 @@ class VolumePredictConfig(ShippedModelConfig):
     experiment: ClassVar[str] = "predict_volume"
     notebook: ClassVar[str] = "28_your_own_volume"
     renamed: ClassVar[Mapping[str, str]] = {"steps": "sampling_steps"}
+    files: ClassVar[tuple[str, ...]] = ("volume",)
 
     volume: str = ""
     text: str = ""

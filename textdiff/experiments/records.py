@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from textdiff.base import paths
 from textdiff.base.cores import cores
 from textdiff.base.files import read_json
-from textdiff.experiments.config import Config, portable
+from textdiff.experiments.config import Config
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,8 +192,8 @@ def read_table(path: Path) -> pd.DataFrame:
 def papermill_command(config: Config) -> str:
     """The shell command that repeats the run; text travels with -r, so that papermill does not guess its type."""
     words = ["papermill", f"notebooks/{config.notebook}.ipynb", "out.ipynb"]
-    for name, value in portable(config.to_dict()).items():
-        if name not in config.derived:
+    for name, value in config.to_record().items():
+        if name != "experiment" and name not in config.derived:
             words += ["-r" if isinstance(value, str) else "-p", name, str(value)]
     return shlex.join(words)
 

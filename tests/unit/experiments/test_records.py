@@ -14,15 +14,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.figure import Figure
+from tiny_models import tiny_unet
 
 from textdiff.base.paths import PACKAGE
 from textdiff.experiments import records
 from textdiff.experiments.config import portable
 from textdiff.experiments.images import TextDiffConfig
-from textdiff.experiments.pages import DataConfig, PredictConfig
+from textdiff.experiments.pages import BlocksConfig, DataConfig, PredictConfig, VolumePredictConfig
 from textdiff.experiments.records import FILES, Run, load_records, papermill_command
 from textdiff.experiments.sweep import state_of
+from textdiff.experiments.volumes import TextDiffSegConfig
 from textdiff.figures.style import described
 
 PER_CASE = pd.DataFrame({"case": ["001", "002"], "caption": ["", "Nuclei."], "dice": [0.5, 1.0]})
@@ -118,8 +121,35 @@ def test_records_below_the_home_folder_are_found_where_they_were_written(tmp_pat
 
 
 def test_paths_of_any_system_are_made_portable():
-    values = {"a": "/home/x/w.pt", "b": "C:\\models\\w.pt", "c": "~/w.pt", "d": "org/name", "e": 1, "out_dir": "/x"}
-    assert portable(values) == {"a": "w.pt", "b": "w.pt", "c": "w.pt", "d": "org/name", "e": 1}
+    values = ("/home/x/w.pt", "C:\\models\\w.pt", "~/w.pt", "org/name")
+    assert [portable(one) for one in values] == ["w.pt", "w.pt", "w.pt", "org/name"]
+    for cls, name in ((PredictConfig, "image"), (VolumePredictConfig, "volume"), (TextDiffSegConfig, "text_encoder")):
+        record = cls.resolved(**{name: "/home/x/w.pt", "out_dir": "/home/x"}).to_record()
+        assert record[name] == "w.pt" and "/home" not in str(record)
+
+
+def test_a_sentence_is_no_path():
+    """Of "~5 mm nodule, left/right kidney" the record once held "right kidney", and so did that of "~9 mm tumour, ..."."""
+    said = ("~5 mm nodule, left/right kidney", "~9 mm tumour, left/right kidney")
+    one, other = (VolumePredictConfig.from_params(text=text) for text in said)
+    assert one.to_record()["text"] == said[0] and one.run_id != other.run_id
+
+
+@pytest.mark.parametrize("prefix", ["random:", "redrawn:", "blind:", ""])
+def test_a_folder_behind_a_prefix_is_made_portable(prefix, tmp_path, monkeypatch):
+    folders = [tmp_path / place / "mine" for place in "ab"]
+    for folder in folders:
+        tiny_unet(0).save_pretrained(folder, torch.float32)
+    one, two = (TextDiffConfig.from_params(backbone=f"{prefix}{folder}", blocks="0,2") for folder in folders)
+    monkeypatch.chdir(tmp_path)
+    three = TextDiffConfig.from_params(backbone=f"{prefix}a/mine", blocks="0,2")
+    assert one.run_id == two.run_id == three.run_id
+    for config in (one, three):
+        assert config.to_record()["backbone"] == f"{prefix}mine" and f"backbone {prefix}mine " in papermill_command(
+            config
+        )
+    ids = {BlocksConfig.from_params(backbone=f"{prefix}{one}", sets="0@50").run_id for one in (*folders, "a/mine")}
+    assert len(ids) == 1
 
 
 def test_the_command_repeats_the_run():
