@@ -132,12 +132,22 @@ def _defaults(path: Path) -> dict[str, Scalar]:
 
 
 def copy_name(path: Path, values: Mapping[str, Scalar]) -> str:
-    """The file name of a notebook's executed copy: the run's id, or of other notebooks the values, tell one from another."""
+    """The file name of a notebook's executed copy, another one for other parameters.
+
+    It is told by the run's id and, as that knows a file by its last part alone, the folders of the files that are named; of
+    other notebooks by the values.
+    """
     config = notebook_config(path)
-    if config is not None:
-        return f"{path.stem}-{config.from_params(**_defaults(path) | dict(values)).run_id}.ipynb"
-    told = hashlib.sha256(repr(sorted((_defaults(path) | dict(values)).items())).encode()).hexdigest()[:8]
-    return f"{path.stem}-{told}.ipynb"
+    if config is None:
+        return f"{path.stem}-{_digest(sorted((_defaults(path) | dict(values)).items()))}.ipynb"
+    settings = config.from_params(**_defaults(path) | dict(values))
+    named = [getattr(settings, name) for name in config.files if getattr(settings, name)]
+    apart = [_digest([str(Path(one).expanduser().resolve()) for one in named])] if named else []
+    return "-".join([path.stem, settings.run_id, *apart]) + ".ipynb"
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:8]
 
 
 def check_replaced(path: Path, out: Path) -> None:
@@ -162,6 +172,7 @@ def execute_notebook(path: Path, out: Path, values: Mapping[str, Scalar]) -> Non
     """
     _needs_book("running notebooks", "papermill")
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     growing = out.with_name(f".{uuid.uuid4().hex[:8]}.{out.name}")
@@ -171,6 +182,8 @@ def execute_notebook(path: Path, out: Path, values: Mapping[str, Scalar]) -> Non
         )
     except PapermillExecutionError as error:
         raise RuntimeError(f"{path.name} stopped: {error.ename}: {error.evalue} (see {out})") from None
+    except DeadKernelError:
+        raise RuntimeError(f"{path.name} stopped: its kernel died: killed, or memory ran short (see {out})") from None
     finally:
         if growing.exists():
             growing.replace(out)

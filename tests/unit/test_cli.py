@@ -23,7 +23,7 @@ from textdiff import cli, notebooks
 from textdiff.base import paths
 from textdiff.data.volumes.volume import Volume
 from textdiff.experiments import publish, run, sweep
-from textdiff.experiments.pages import DataConfig
+from textdiff.experiments.pages import DataConfig, VolumePredictConfig
 from textdiff.experiments.publish import Verdict
 from textdiff.models.diffusion import Sampling
 
@@ -457,6 +457,24 @@ def test_a_failing_notebook_is_one_line_and_a_copy_to_look_at(tmp_path):
     result = invoke("run", path, "-p", "n", 7, "--out", tmp_path / "o.ipynb")
     assert_one_line(result, "n.ipynb stopped: KeyError: 'n is 7'", str(tmp_path / "o.ipynb"))
     assert "n = 7" in (tmp_path / "o.ipynb").read_text()
+
+
+def test_a_kernel_that_dies_is_one_line_and_a_copy_to_look_at(tmp_path):
+    path = write_notebook(tmp_path / "n.ipynb", "n = 0", "import os; os._exit(137)")
+    result = invoke("run", path, "-p", "n", 7, "--out", tmp_path / "o.ipynb")
+    assert_one_line(result, "n.ipynb stopped: its kernel died: killed, or memory ran short", str(tmp_path / "o.ipynb"))
+    assert "unexpected" not in result.output and "n = 7" in (tmp_path / "o.ipynb").read_text()
+
+
+def test_copies_for_two_files_of_one_name_do_not_share_a_file(monkeypatch, tmp_path):
+    path = notebooks.find_notebook("28")
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "ct.nii.gz").touch()
+    one, other = (notebooks.copy_name(path, {"volume": str(tmp_path / place / "ct.nii.gz")}) for place in "ab")
+    monkeypatch.chdir(tmp_path / "a")
+    assert one != other and notebooks.copy_name(path, {"volume": "ct.nii.gz"}) == one
+    assert notebooks.copy_name(path, {}) == f"{path.stem}-{VolumePredictConfig.from_params().run_id}.ipynb"
 
 
 def test_parameters_come_as_two_words_or_as_one():
