@@ -39,6 +39,8 @@ POLL_SECONDS = 0.2
 GRACE_SECONDS = 10.0  # between asking a process to end and ending it
 ERROR_LINES = 6
 LOG_END = 64_000  # bytes of a log that are looked at for its last words
+KILLED = 9  # as a system short of memory ends a process
+OF_A_CHILD = {137: KILLED, 139: 11}  # exit codes of a launcher or shell whose own process a signal ended
 
 
 @dataclass(frozen=True)
@@ -305,7 +307,10 @@ class _Child:
         if self.process.returncode == 0:
             run = Run.open(self.planned.config)
             return () if run.finished else (f"the run ended, but there is no record {run.folder}",)
-        return last_words(self.planned.config) or (f"it ended with exit code {self.process.returncode} and no word",)
+        code, said = self.process.returncode, last_words(self.planned.config)
+        if signal := -code if code < 0 else OF_A_CHILD.get(code):
+            return (*said, f"ended by signal {signal}{' (out of memory?)' if signal == KILLED else ''}")
+        return said or (f"it ended with exit code {code} and no word",)
 
 
 def _stop(children: Sequence[_Child]) -> None:

@@ -45,6 +45,8 @@ if does == "fail" or (does == "fail once" and not (root / f"{seed}.tried").exist
     sys.exit("\\x1b[31mTraceback of the run\\x1b[0m\\n-----\\nKeyError: 'dice'")
 if does == "die":
     os.kill(os.getpid(), signal.SIGKILL)
+if does.isdigit():
+    sys.exit(int(does))
 if does == "hang":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     (root / f"{seed}.pid").write_text(str(os.getpid()))
@@ -59,6 +61,9 @@ if does != "nothing":
     for name in FILES:
         (folder / name).write_text("{}")
 """
+
+
+KILLED = "ended by signal 9 (out of memory?)"
 
 
 @pytest.fixture
@@ -168,13 +173,21 @@ def test_a_failing_run_does_not_stop_the_others(runs_do):
     assert [outcome.state for outcome in outcomes] == ["failed", "failed", "failed", "done"]
     errors = [outcome.error for outcome in outcomes]
     assert errors[0] == ("half a line", "Traceback of the run", "KeyError: 'dice'") and "KeyError: 'dice'" in told[1]
-    assert "there is no record" in errors[1][0] and errors[2] == ("half a line",)
+    assert "there is no record" in errors[1][0] and errors[2] == ("half a line", KILLED)
     lines = summary(outcomes).splitlines()
     logs = [log_path(outcome.planned.config) for outcome in outcomes[:3]]
     assert lines[0] == "1 done, 0 skipped, 3 failed"
     assert all(str(log) in line for log, line in zip(logs, lines[1:4], strict=True)) and "KeyError: 'dice'" in lines[1]
+    assert lines[3].endswith(f": {KILLED}  (see {logs[2]})")
     runs_do("record")
     assert [outcome.state for outcome in sweep(planned(0), report=str)] == ["done"]
+
+
+@pytest.mark.parametrize(("does", "said"), [("137", KILLED), ("139", "ended by signal 11"), ("3", "half a line")])
+def test_an_exit_code_that_stands_for_a_signal_is_said(runs_do, does, said):
+    runs_do(does)
+    (outcome,) = sweep(planned(0), report=str)
+    assert outcome.error[-1] == said
 
 
 def test_there_is_a_way_to_make_a_failed_run_again(results):
