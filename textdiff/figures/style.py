@@ -17,8 +17,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Tick
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 NOT_RUN = "not run yet"
 # Okabe and Ito's colours: they differ in hue for every kind of colour vision, and neighbours in lightness too.
@@ -44,10 +46,11 @@ def style() -> None:
 
 def described(fig: Figure, alt: str, caption: str = "") -> Figure:
     """Give `fig` its alt text (what a reader who cannot see it must know) and caption, which go with the picture into notebooks
-    and records; returns `fig`. Raises ValueError for an empty alt text.
+    and records; returns `fig`. Its texts are drawn as they are written. Raises ValueError for an empty alt text.
     """
     if not alt.strip():
         raise ValueError("the alt text is empty: say in a sentence what the figure shows")
+    _take_as_written(fig)
 
     def shown(**_: Any) -> tuple[dict[str, bytes], dict[str, Any]]:
         stream = io.BytesIO()
@@ -58,6 +61,14 @@ def described(fig: Figure, alt: str, caption: str = "") -> Figure:
     own.textdiff_description = {"alt": alt.strip(), "caption": caption.strip()}
     own._repr_mimebundle_ = shown
     return fig
+
+
+def _take_as_written(fig: Figure) -> None:
+    """Sentences and names may hold dollar signs, which start no formula; the powers of ten at logarithmic axes are formulas."""
+    ticks = {id(label) for tick in fig.findobj(Tick) for label in (tick.label1, tick.label2)}
+    for text in fig.findobj(Text):
+        if id(text) not in ticks:
+            text.set_parse_math(False)
 
 
 def description(fig: Figure) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -28,6 +29,8 @@ from tests.unit.figures.little import (
 )
 from textdiff.data.cases import Case
 from textdiff.evaluation.calibration import Reliability
+from textdiff.experiments.pages import DataConfig
+from textdiff.experiments.records import Run
 from textdiff.figures import curves, images, volumes
 from textdiff.figures import style as look
 
@@ -142,3 +145,33 @@ def test_found_wrong_and_missed_differ_in_lightness_and_series_in_more_than_colo
 )
 def test_a_method_has_its_colour_by_the_name_of_its_row(label, colour):
     assert look.colour_of(label) == colour
+
+
+SAID = "$5_^ or 9$"  # matplotlib takes what is between two dollar signs for a formula, and this is none
+GIVEN = {
+    "cases": lambda: images.show_cases([Case(SAID, SAID, image_array=IMAGE, mask_array=TRUTH)]),
+    "samples": lambda: images.samples_grid([torch.zeros(3, 8, 8)], [SAID]),
+    "compare": lambda: images.compare_masks(IMAGE, TRUTH, {SAID: SHIFTED}),
+    "qualitative": lambda: images.qualitative_grid([(SAID, IMAGE, TRUTH, {SAID: SHIFTED})]),
+    "words": lambda: images.words_over_images([(IMAGE, TRUTH, SAID, [SAID, *WORDS[1:]], ATTENTION)]),
+    "slices": lambda: volumes.slices(VOLUME, {SAID: MARKED}, class_names=("", SAID, "tumour"), title=SAID),
+    "uncertainty": lambda: volumes.uncertainty_slices(
+        VOLUME, MARKED, FULL, UNSURE, class_names=("", SAID, "b"), title=SAID
+    ),
+    "surfaces": lambda: volumes.surfaces(MARKED, class_names=("", SAID, "tumour"), title=SAID),
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_record_keeps_figures_of_sentences_with_dollar_signs(name, tmp_path):
+    run = Run.open(DataConfig.from_params(), tmp_path)
+    run.save({}, pd.DataFrame(), {"given": GIVEN[name]()})
+    assert run.figure("given").stat().st_size > 1000
+
+
+def test_powers_of_ten_stay_formulas():
+    fig = curves.label_efficiency_curve(RUNS)
+    fig.axes[0].set_xscale("log")
+    fig.canvas.draw()
+    labels = [label for label in fig.axes[0].get_xticklabels() if "$" in label.get_text()]
+    assert labels and all(label.get_parse_math() for label in labels)
