@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import subprocess
+from types import SimpleNamespace
 
 import pytest
+import release_files
 import tomllib
 import yaml
-from notebook_cells import ROOT
+from notebook_cells import PLACEHOLDER, ROOT
 
 import textdiff
+from textdiff.data import fetch
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 every_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -84,3 +89,53 @@ def test_one_version_everywhere():
     assert re.search(
         rf"^## \[{re.escape(version)}\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
     )
+
+
+# --- a release -----------------------------------------------------------------------------------------
+
+
+def step(workflow: str, words: str) -> str:
+    """The code of a workflow's one step whose code holds these words."""
+    (found,) = (one["run"] for one in steps(ROOT / f".github/workflows/{workflow}.yml") if words in one.get("run", ""))
+    return found
+
+
+def test_a_release_holds_under_its_name_and_hash_all_that_fetch_asks_for(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setenv("TEXTDIFF_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(fetch, "download", lambda url, to, sums, most: asked.update({url: sums["sha256"]}))
+    monkeypatch.setattr(fetch, "swap", lambda stage, target: None)
+    for name in fetch.released():
+        fetch.fetch_release(name, "https://release", say=lambda text: None)
+    uploaded = {f"https://release/{name}": path for name, path in release_files.weights_of_a_release().items()}
+    assert asked and asked == {url: hashlib.sha256(path.read_bytes()).hexdigest() for url, path in uploaded.items()}
+    assert "tools/release_files.py dist" in step("release", "dist/book.tar.gz")
+    assert step("release", "gh release upload").strip() == 'gh release upload "$TAG" dist/* --clobber'
+
+
+def test_the_weights_of_a_release_are_copied_beside_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(release_files, "released", lambda: {"monuseg_small": SimpleNamespace()})
+    (tmp_path / "package.whl").touch()
+    release_files.main(tmp_path)
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {"package.whl", "monuseg_small.config.json", "monuseg_small.model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [(PLACEHOLDER, "repository.url"), ("  - name: the textdiff authors", "name the authors"), ("", "")],
+)
+def test_a_release_with_a_placeholder_is_refused(tmp_path, left, said):
+    first = steps(ROOT / ".github/workflows/release.yml")[2]["run"]
+    for name in ("_config.yml", "pyproject.toml", "CITATION.cff"):
+        text = (ROOT / name).read_text(encoding="utf-8").replace("github.com/OWNER/", "github.com/somebody/")
+        (tmp_path / name).write_text(text.replace("name: the textdiff authors", "family-names: Somebody"))
+    with (tmp_path / "CITATION.cff").open("a") as file:
+        file.write(f"{left}\n")
+    done = subprocess.run(["bash", "-e", "-c", first], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode == 1) == bool(said) and said in done.stdout
+
+
+def test_a_wheel_shows_its_models_outside_the_checkout():
+    left, _, outside = step("release", "pip wheel").partition('cd "$(mktemp -d)"')
+    assert left and all(f'textdiff" example {name}_small --out' in outside for name in ("qata", "hippocampus"))

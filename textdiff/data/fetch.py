@@ -380,6 +380,15 @@ def release_url() -> str:
         ) from error
 
 
+RELEASED_FILES = {"config.json": "config_sha256", "model.safetensors": "sha256"}  # and the entry's field with the hash
+
+
+def released() -> dict[str, Backbone | ShippedModel]:
+    """By name, backbones and models of our own that a release holds: those that no part of the package brings."""
+    weights: list[Backbone | ShippedModel] = [*BACKBONES.values(), *MODELS.values()]
+    return {one.name: one for one in weights if one.sha256 and not one.packaged}
+
+
 def fetch_release(name: str, base_url: str | None = None, force: bool = False, say: Say = print) -> Path:
     """Bring one of our own backbones or models from the release to `weights_dir()` and return its folder.
 
@@ -387,11 +396,11 @@ def fetch_release(name: str, base_url: str | None = None, force: bool = False, s
     The folder appears only when it is whole; a transfer that breaks off goes on in the next call. `force` replaces a
     folder that is there and is another one. Raises ValueError for a name that no release has; FetchError.
     """
-    weights: list[Backbone | ShippedModel] = [*BACKBONES.values(), *MODELS.values()]
-    released = {one.name: one for one in weights if one.sha256 and not one.packaged}
-    if name not in released:
-        raise ValueError(f"no release has weights {name!r}; it has {', '.join(released)}")
-    files = {"config.json": released[name].config_sha256, "model.safetensors": released[name].sha256}
+    known = released()
+    if name not in known:
+        raise ValueError(f"no release has weights {name!r}; it has {', '.join(known)}")
+    entry = known[name]
+    files = {file: getattr(entry, field) for file, field in RELEASED_FILES.items()}
     target = weights_dir() / name
     with locked(target, say):
         if target.exists() and not force:
@@ -401,10 +410,10 @@ def fetch_release(name: str, base_url: str | None = None, force: bool = False, s
                 verify(target / file, {"sha256": sha256}, f"use force (--force) to replace {target}")
             return target
         base = (base_url or release_url()).rstrip("/")
-        say(f"{name}: {base} (about {released[name].size / MIB:.0f} MiB) to {target}")
-        need_room(target.parent, released[name].size)
+        say(f"{name}: {base} (about {entry.size / MIB:.0f} MiB) to {target}")
+        need_room(target.parent, entry.size)
         for file, sha256 in files.items():
-            most = released[name].size + MIB
+            most = entry.size + MIB
             download(f"{base}/{name}.{file}", partial_of(target) / file, {"sha256": sha256}, most=most)
         swap(partial_of(target), target)
     return target
