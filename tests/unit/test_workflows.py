@@ -139,3 +139,13 @@ def test_a_release_with_a_placeholder_is_refused(tmp_path, left, said):
 def test_a_wheel_shows_its_models_outside_the_checkout():
     left, _, outside = step("release", "pip wheel").partition('cd "$(mktemp -d)"')
     assert left and all(f'textdiff" example {name}_small --out' in outside for name in ("qata", "hippocampus"))
+
+
+# --- what pages say ------------------------------------------------------------------------------------
+
+
+def test_pages_install_a_clone_for_a_cluster_in_place():
+    """Its jobs run the package in the clone; the planner must not have another copy."""
+    pages = [path for pattern in ("*.md", "book/*.md", "book/*.ipynb", "workflow/*.md") for path in ROOT.glob(pattern)]
+    found = [line for path in pages for line in path.read_text(encoding="utf-8").split("\n") if "[cluster]" in line]
+    assert len(found) >= 4 and [line for line in found if "install -e '.[cluster]'" not in line] == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from workflow_grids import Cluster
 
-pytest.importorskip("snakemake", reason="Snakemake is not installed (pip install '.[cluster]')")
+pytest.importorskip("snakemake", reason="Snakemake is not installed (pip install -e '.[cluster]')")
 KUBERNETES = ("--default-storage-prefix", "{folder}/volume", "--container-image", "registry.example/textdiff-cluster")
 
 
@@ -18,7 +18,7 @@ KUBERNETES = ("--default-storage-prefix", "{folder}/volume", "--container-image"
     ],
 )
 def test_every_run_without_a_record_is_a_job(tmp_path, profile, plugin, words):
-    pytest.importorskip(plugin, reason=f"{plugin} is not installed (pip install '.[cluster]')")
+    pytest.importorskip(plugin, reason=f"{plugin} is not installed (pip install -e '.[cluster]')")
     grid = Cluster(tmp_path, seeds="0,1")
     words = [word.format(folder=tmp_path) for word in words]
     first, *others = grid.configs

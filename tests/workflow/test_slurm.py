@@ -10,7 +10,7 @@ from slurm_node import missing_daemons, slurm_node
 from workflow_grids import Cluster, listed
 
 pytest.importorskip(
-    "snakemake_executor_plugin_slurm", reason="its SLURM plugin is not installed (pip install '.[cluster]')"
+    "snakemake_executor_plugin_slurm", reason="its SLURM plugin is not installed (pip install -e '.[cluster]')"
 )
 SECONDS = 480  # bound against hanging
 WORDS = (

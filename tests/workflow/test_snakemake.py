@@ -13,7 +13,7 @@ from workflow_grids import Cluster, listed
 
 from textdiff.experiments.records import FILES
 
-pytest.importorskip("snakemake", reason="Snakemake is not installed (pip install '.[cluster]')")
+pytest.importorskip("snakemake", reason="Snakemake is not installed (pip install -e '.[cluster]')")
 
 KILLS = int(os.environ.get("TEXTDIFF_CHAOS", "1"))  # how often Snakemake is killed
 SECONDS = 240  # bound against hanging
