@@ -1,4 +1,4 @@
-"""The weights of a release, as `textdiff fetch` asks for them: a folder comes in, the files to upload come to lie in it.
+"""The weights of a release, as `textdiff fetch` asks for them, and their licences: a folder comes in, they come to lie in it.
 
 python tools/release_files.py dist
 """
@@ -20,7 +20,7 @@ def weights_of_a_release() -> dict[str, Path]:
 def main(out: Path) -> None:
     """Copy them to `out`. Raises FileNotFoundError where the checkout lacks one."""
     out.mkdir(parents=True, exist_ok=True)
-    for name, path in weights_of_a_release().items():
+    for name, path in {**weights_of_a_release(), "LICENSES.md": ROOT / "weights/LICENSES.md"}.items():
         shutil.copyfile(path, out / name)
 
 

@@ -118,7 +118,7 @@ def test_the_weights_of_a_release_are_copied_beside_what_is_there(tmp_path, monk
     (tmp_path / "package.whl").touch()
     release_files.main(tmp_path)
     found = {path.name for path in tmp_path.iterdir()}
-    assert found == {"package.whl", "monuseg_small.config.json", "monuseg_small.model.safetensors"}
+    assert found == {"package.whl", "LICENSES.md", "monuseg_small.config.json", "monuseg_small.model.safetensors"}
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,22 @@ def test_a_release_with_a_placeholder_is_refused(tmp_path, left, said):
 def test_a_wheel_shows_its_models_outside_the_checkout():
     left, _, outside = step("release", "pip wheel").partition('cd "$(mktemp -d)"')
     assert left and all(f'textdiff" example {name}_small --out' in outside for name in ("qata", "hippocampus"))
+
+
+def test_the_package_names_the_licence_of_every_weight_that_it_holds():
+    """As the card of each, the list of all and the package's own metadata say it."""
+    listed = (ROOT / "weights/LICENSES.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found = {"MIT"}
+    for card in sorted(ROOT.glob("weights/*/README.md")):
+        licence = card.read_text(encoding="utf-8").partition("**Licence.**")[2]
+        name = re.search(r"CC BY[A-Z-]* [\d.]+(?: IGO)?", licence)
+        (row,) = (line for line in listed.split("\n") if line.startswith("|") and f"`{card.parent.name}`" in line)
+        identifier = name[0].replace(" ", "-") if name else "MIT"
+        assert f"(`{identifier}`)" in row and (name[0] if name else "as the code") in row, card
+        found.add(identifier)
+    assert set(project["license"].split(" AND ")) == found and "weights/LICENSES.md" in project["license-files"]
+    assert "weights/LICENSES.md" in (ROOT / "env/Dockerfile").read_text(encoding="utf-8")
 
 
 # --- what pages say ------------------------------------------------------------------------------------
