@@ -9,7 +9,7 @@
 # All of them make the environment .venv first, when it is missing or the lock has changed; on a machine with an
 # NVIDIA card with LOCK=env/requirements-cuda.txt.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 LOCK   ?= env/requirements-cpu.txt
 VENV   ?= .venv
 BIN    := $(VENV)/bin

@@ -8,6 +8,8 @@ is therefore installed by uv, which knows where torch's builds for the processor
 them it takes the wheels in PIP_FIND_LINKS, and where uv fails altogether pip does the work.
 """
 
+from __future__ import annotations  # a Python that is too old must get as far as the words about it
+
 import os
 import re
 import subprocess
@@ -19,6 +21,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PROBE_SECONDS = 60
+# The locked versions need the first or newer (soupsieve asks for it), and an older one than the second, for which
+# immutables and pyjpegls have no wheels.
+OLDEST, TOO_NEW = (3, 11, 5), (3, 14)
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,17 @@ class Way:
     name: str
     command: tuple[str, ...]
     probe: bool = True
+
+
+def fault_of(python: tuple[int, ...]) -> str:
+    """Why the locked versions cannot be had with a Python of this version, and what to do; "" where they can."""
+    if OLDEST <= python < TOO_NEW:
+        return ""
+    oldest, newest = ".".join(map(str, OLDEST)), f"{TOO_NEW[0]}.{TOO_NEW[1] - 1}"
+    return (
+        f"the locked versions need Python {oldest} to {newest}, {sys.executable} is {'.'.join(map(str, python))}: "
+        "name another, such as make PYTHON=python3.12; where there is none, `uv python install 3.12` brings it"
+    )
 
 
 def pinned(lock: str, name: str) -> str:
@@ -92,11 +108,8 @@ def main(lock: Path, folder: Path | None) -> None:
 
     Ends with a message on failure.
     """
-    if sys.version_info < (3, 11):
-        version = sys.version.split()[0]
-        sys.exit(
-            f"the locked versions need Python 3.11 or newer, {sys.executable} is {version}: make PYTHON=python3.11"
-        )
+    if fault := fault_of(sys.version_info[:3]):
+        sys.exit(fault)
     start, python = time.monotonic(), sys.executable
     if folder:
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)

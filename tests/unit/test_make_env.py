@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from importlib import metadata
+
 import build_book
 import make_env
 import pytest
+from packaging.specifiers import SpecifierSet
 
 CPU = "# torch-backend: cpu\ntorch==2.13.0\nuv==0.13.9\n"
 CUDA = "torch==2.13.0\nuv==0.13.9\n"
@@ -68,3 +73,29 @@ def test_the_locks_say_how_they_are_installed(name, first):
     assert make_env.pinned(lock, "uv") and make_env.pinned(lock, "torch")
     with pytest.raises(ValueError, match="pins no nothing"):
         make_env.pinned(lock, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("python", "fits"),
+    [((3, 10, 14), 0), ((3, 11, 2), 0), ((3, 11, 5), 1), ((3, 12, 0), 1), ((3, 13, 9), 1), ((3, 14, 0), 0)],
+)
+def test_a_python_that_the_lock_is_not_for_is_refused_before_anything_is_made(python, fits, tmp_path, monkeypatch):
+    said = make_env.fault_of(python)
+    assert bool(said) != fits
+    if said:
+        assert "need Python 3.11.5 to 3.13, " in said and "make PYTHON=python3.12" in said
+        monkeypatch.setattr(sys, "version_info", python)
+        with pytest.raises(SystemExit, match="need Python"):
+            make_env.main(tmp_path / "lock.txt", tmp_path / "environment")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_locked_asks_for_no_newer_python_than_is_said():
+    root = build_book.ROOT
+    for page in ("README.md", "book/quickstart.md"):
+        assert "Python 3.11.5 to 3.13" in (root / page).read_text(encoding="utf-8"), page
+    names = re.findall(r"^([\w.-]+)==", (root / "env/requirements-cpu.txt").read_text(), re.MULTILINE)
+    here = {one.metadata["Name"]: one.metadata["Requires-Python"] for one in metadata.distributions()}
+    asked = {name: SpecifierSet(here[name]) for name in names if here.get(name)}
+    oldest = ".".join(map(str, make_env.OLDEST))
+    assert len(asked) > 100 and [name for name, wanted in asked.items() if oldest not in wanted] == []
