@@ -165,3 +165,11 @@ def test_pages_install_a_clone_for_a_cluster_in_place():
     pages = [path for pattern in ("*.md", "book/*.md", "book/*.ipynb", "workflow/*.md") for path in ROOT.glob(pattern)]
     found = [line for path in pages for line in path.read_text(encoding="utf-8").split("\n") if "[cluster]" in line]
     assert len(found) >= 4 and [line for line in found if "install -e '.[cluster]'" not in line] == []
+
+
+def test_what_a_person_must_switch_on_is_listed():
+    publishing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Publishing")[2]
+    listed = re.findall(r"^\d\. (.*)", publishing, re.MULTILINE)
+    assert "Four things are for a person" in publishing and len(listed) == 4
+    for page, words in (("SECURITY.md", "Private vulnerability reporting"), ("CITATION.cff", "authors")):
+        assert any(page in step and words in step for step in listed)
