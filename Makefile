@@ -5,7 +5,7 @@
 # demo   train and evaluate TextDiff on synthetic phantoms             -> _build/demo/13_textdiff.ipynb
 # bench  measure what it costs, minutes on two cores; everything with FULL=1 -> results/cost/
 # lint   ruff, the notebooks' generated cells, the table of inputs, the page of parameters, types (mypy)
-# lock   write env/requirements-*.txt anew
+# lock   write env/requirements-*.txt anew; torch and timm too with LATEST=1, else as tools/lock.py pins them
 # All of them make the environment .venv first, when it is missing or the lock has changed; on a machine with an
 # NVIDIA card with LOCK=env/requirements-cuda.txt.
 
@@ -53,7 +53,7 @@ lint: env
 	$(BIN)/mypy
 
 lock:
-	$(PYTHON) tools/lock.py
+	$(PYTHON) tools/lock.py $(if $(LATEST),--latest)
 
 env: $(STAMP)
 

@@ -1,10 +1,14 @@
-"""Write the lock files: pyproject.toml and the pinned torch come in, env/requirements-{cpu,cuda}.txt go out.
+"""Write the lock files: pyproject.toml and the pinned torch and timm come in, env/requirements-{cpu,cuda}.txt go out.
+
+    python tools/lock.py             # torch and timm as `TORCH` and `TIMM` have them, today's versions of the rest
+    python tools/lock.py --latest    # today's versions of these two as well
 
 Installs the package's dependencies, those of its dicom, parallel, book and test extras among them, into a throw-away
 environment and freezes what came. Run it with the oldest Python that the lock is for (`make lock`, Python
 3.11).
 """
 
+import argparse
 import os
 import re
 import subprocess
@@ -15,12 +19,12 @@ from pathlib import Path
 import tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-TORCH = "torch==2.13.0"
+TORCH, TIMM = "torch==2.13.0", "timm==1.0.31"
 # Not asked for by the package: what installs the environment, and what builds the package in it.
 TOOLS = ("uv", "setuptools>=77")
-TIMM = """\
+ALONE = """\
 # timm asks for torchvision, of which the package index has no build for a processor's torch; it is installed without.
-# no-deps: timm==1.0.31
+# no-deps: {timm}
 """
 
 CPU_HEADER = """\
@@ -35,14 +39,15 @@ CUDA_HEADER = """\
 """
 
 
-def cleaned(freeze: str) -> str:
-    """`pip freeze` without local version tags (+cpu), pip itself, and the libraries that a CUDA build brings."""
-    lines = []
+def locked(freeze: str) -> str:
+    """`pip freeze` without local version tags (+cpu), pip itself, and the libraries that a CUDA build brings; timm apart."""
+    timm, lines = "", []
     for line in freeze.splitlines():
-        if line.startswith(("nvidia-", "cuda-", "triton", "pip==", "wheel==")):
-            continue
-        lines.append(re.sub(r"\+\w+$", "", line))
-    return "\n".join(lines) + "\n"
+        if line.startswith("timm=="):
+            timm = line
+        elif not line.startswith(("nvidia-", "cuda-", "triton", "pip==", "wheel==")):
+            lines.append(re.sub(r"\+\w+$", "", line))
+    return ALONE.format(timm=timm) + "\n".join(lines) + "\n"
 
 
 def dependencies() -> list[str]:
@@ -54,12 +59,13 @@ def dependencies() -> list[str]:
     return [name for name in wanted if not name.startswith("textdiff")]
 
 
-def freeze_fresh_environment() -> str:
-    """Versions that pip chooses today for `dependencies()` beside the pinned torch."""
+def freeze_fresh_environment(torch: str, timm: str) -> str:
+    """Versions that pip chooses today for `dependencies()` beside `torch`, and `timm` alone; each a name, or a name==version."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         pip = [str(Path(folder, "bin", "python")), "-m", "pip"]
-        subprocess.run([*pip, "install", "--quiet", TORCH, *TOOLS, *dependencies()], check=True)
+        subprocess.run([*pip, "install", "--quiet", torch, *TOOLS, *dependencies()], check=True)
+        subprocess.run([*pip, "install", "--quiet", "--no-deps", timm], check=True)
         return subprocess.run([*pip, "freeze", "--all"], check=True, capture_output=True, text=True).stdout
 
 
@@ -71,8 +77,16 @@ def write(path: Path, text: str) -> None:
     print(f"wrote {path.relative_to(ROOT)}")
 
 
-if __name__ == "__main__":
-    locked = cleaned(freeze_fresh_environment())
+def main(words: list[str]) -> None:
+    """Write both locks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--latest", action="store_true")
+    latest = parser.parse_args(words).latest
+    found = locked(freeze_fresh_environment(*(("torch", "timm") if latest else (TORCH, TIMM))))
     python = sys.version.split()[0]
-    write(ROOT / "env/requirements-cpu.txt", CPU_HEADER.format(python=python) + TIMM + locked)
-    write(ROOT / "env/requirements-cuda.txt", CUDA_HEADER.format(python=python) + TIMM + locked)
+    write(ROOT / "env/requirements-cpu.txt", CPU_HEADER.format(python=python) + found)
+    write(ROOT / "env/requirements-cuda.txt", CUDA_HEADER.format(python=python) + found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
