@@ -157,6 +157,39 @@ def test_the_package_names_the_licence_of_every_weight_that_it_holds():
     assert "weights/LICENSES.md" in (ROOT / "env/Dockerfile").read_text(encoding="utf-8")
 
 
+# --- once a week ---------------------------------------------------------------------------------------
+
+
+def test_every_pin_is_audited_in_a_job_of_its_own(tmp_path):
+    jobs = read(ROOT / ".github/workflows/weekly.yml")["jobs"]
+    (audit,) = (
+        [one["run"] for one in job["steps"] if "run" in one] for job in jobs.values() if "pip-audit" in str(job)
+    )
+    assert len(audit) == 2 and "--requirement all.txt" in audit[1]
+    text = (ROOT / "env/requirements-cpu.txt").read_text(encoding="utf-8")
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env/requirements-cpu.txt").write_text(text)
+    subprocess.run(["bash", "-e", "-c", audit[0]], cwd=tmp_path, check=True)
+    pins = re.findall(r"^(?:# no-deps: )?(\S+==\S+)$", text, re.MULTILINE)
+    found = (tmp_path / "all.txt").read_text().split("\n")
+    assert "timm" in text and set(pins) <= set(found)
+
+
+def test_the_report_of_links_is_kept_from_where_jupyter_book_writes_it():
+    (kept,) = (
+        one["with"]
+        for one in steps(ROOT / ".github/workflows/weekly.yml")
+        if "links" == one.get("with", {}).get("name")
+    )
+    assert kept == {"name": "links", "path": "_build/links/_build/html/output.*"}
+    assert "--path-output _build/links --builder linkcheck" in step("weekly", "linkcheck")
+
+
+def test_the_newest_and_the_oldest_versions_are_tried():
+    assert step("weekly", "make lock") == "make lock LATEST=1"
+    assert "--resolution lowest-direct" in step("weekly", "uv pip install")
+
+
 # --- what pages say ------------------------------------------------------------------------------------
 
 
