@@ -72,10 +72,9 @@ def comparison_verdict(grid: Grid, records: pd.DataFrame, base: str, than: Seque
         if len(some := rows[[standing(one) == place for _, one in rows.iterrows()]])
     ]
     draws = len(own.draws)
-    cases = rows["cases"].max()
-    opening = (
-        f"On {cases:,} test case{'s' if cases > 1 else ''} “{base}” reaches a Dice of {score_of(own.draws, 'dice')}"
-    )
+    cases, patients = rows["cases"].max(), rows["subjects"].max()
+    tested = f"{cases:,} test case{'s' if cases > 1 else ''}{f' of {patients:,} patients' if patients < cases else ''}"
+    opening = f"On {tested} “{base}” reaches a Dice of {score_of(own.draws, 'dice')}"
     opening += f" ({draws} draws)." if draws > 1 else f" ({ONE_DRAW})."
     opening += f" Each comparison by itself{', with its 95 % interval' if cases > 1 else ''}:"
     return Verdict("\n".join([opening, "", *parts]))
