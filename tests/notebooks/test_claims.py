@@ -110,6 +110,13 @@ def at_rate(label: str, seed: int, rate: float) -> dict:
     return tried_rates(config, records()).set_index("learning_rate").loc[rate].to_dict()
 
 
+def rates_tried(label: str) -> list[list[float]]:
+    """Draw by draw, the learning rates that were tried on chest films as parts or multiples of the grid's."""
+    configs = grid("comparison", "qata").only([label]).all()
+    tried = [(tried_rates(one, records())["learning_rate"] / one.learning_rate).round(2).tolist() for one in configs]
+    return [rates for rates in tried if len(rates) > 1]
+
+
 def gains_by_size() -> list[float]:
     """TextDiff over the U-Net among films with small, middling and large areas, in points of Dice."""
     table = dice_by_size(grid("comparison", "qata"), records(), ["TextDiff", "U-Net"], (0.05, 0.1)).frame[:3]
@@ -157,6 +164,14 @@ def steps_cost(steps: int) -> pd.Series:
 
 
 CLAIMS = {
+    (
+        "tables_2d",
+        "A third of the usual rate in each draw, for the networks that the comparison turns on; a tenth and three times it in one run "
+        "of the U-Net that reads",
+    ): lambda: (
+        [rates_tried(one) for one in ("TextDiff", "U-Net")] == [3 * [[0.35, 1.0]], 3 * [[0.3, 1.0]]]
+        and sorted(rates_tried("U-Net that reads")) == [[0.1, 0.3, 1.0, 3.0], *2 * [[0.3, 1.0]]]
+    ),
     ("results_2d", "seven points ahead of the text-free U-Net in every draw"): lambda: (
         all(0.065 < one < 0.08 for one in to_base("comparison", "qata", "U-Net").loc["TextDiff", "draws"])
         and stands("comparison", "qata", "U-Net", "TextDiff") == "above"
@@ -504,6 +519,10 @@ def demo_run(name: str, label: str, score: str) -> float:
 
 
 CLAIMS |= {
+    (
+        "13_textdiff",
+        "With another image's, [chest films](../book/results2d) lose 28.9 points of Dice and [stained tissue](../book/resultstissue) 0.6",
+    ): lambda: [round(100 * lost(data, "TextDiff")["difference"], 1) for data in ("qata", "monuseg")] == [28.9, 0.6],
     ("15_comparison", "TextDiff and the U-Net that reads are more than twenty points above their twins without text"): (
         lambda: (
             min(

@@ -39,9 +39,7 @@ def learning_rates(grid: Grid, records: pd.DataFrame) -> Table:
                 taken = "taken" if one["taken"] else ""
                 lines.append([row.label, config.seed, f"{one['learning_rate']:g}", *scores, taken])
     columns = ["Model", "draw", "learning rate", "Dice, validation", "Dice, test", ""]
-    caption = (
-        "Learning rates, Dice in percent. The validation Dice of the best step decides; the test Dice stands beside it."
-    )
+    caption = f"Data set: {grid.configs(grid.rows[0])[0].dataset}. Learning rates, Dice in percent. The validation Dice of the best step decides; the test Dice stands beside it."
     return Table(text_frame(lines, columns), caption if lines else "No run has records at several learning rates yet.")
 
 

@@ -64,7 +64,7 @@ def grid_table(grid: Grid, records: pd.DataFrame, paper: pd.DataFrame | None = N
     for line in facts:
         frame.loc[len(frame)] = [line.get(name, "") for name in frame.columns]
     text = [
-        f"Results on the test images ({dataset}). Draws: records found of those that the table asks for.",
+        "Results on the test images. Draws: records found of those that the table asks for.",
         *score_words("images"),
         "Pooled Dice: all pixels of all images counted as one. Native Dice: mean over images at their own size.",
         "Trained parameters: those that learn from the labelled images (others' as their sources give them). Training seconds: "

@@ -68,8 +68,9 @@ def grid_caption(
     records: pd.DataFrame,
     with_paper: bool = False,
 ) -> str:
-    """The caption of a table of a grid: `text`, and which records are missing or not used."""
-    text, config = list(text), rows[0].configs[0]
+    """The caption of a table of a grid: its data set, `text`, and which records are missing or not used."""
+    config = rows[0].configs[0]
+    text = [f"Data set: {config.dataset}.", *text]
     if with_paper:
         text.append(
             f"Rows with a source in brackets are others' numbers, not ours; {NOT_GIVEN} means not known, and a Dice whose scale "

@@ -42,7 +42,7 @@ def grid_table_3d(grid: Grid, records: pd.DataFrame) -> Table:
     beside = {name: (f"dice_{column(name)}", 100) for name in names} if len(names) <= BESIDE else {}
     frame = results(rows, {**beside, **DISTANCES, "seconds per volume": ("seconds", 1)})
     text = [
-        f"Results on the test volumes ({rows[0].configs[0].dataset}). Draws: records found of those that the table asks for.",
+        "Results on the test volumes. Draws: records found of those that the table asks for.",
         *score_words("volumes"),
         "HD95: 95th percentile of the distances between the surfaces; ASSD: their mean. A structure that is in the truth or in "
         "the prediction alone counts with the diagonal of the volume.",

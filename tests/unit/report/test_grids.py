@@ -58,7 +58,8 @@ def test_the_search_for_a_learning_rate_shows_all_that_was_tried_and_what_was_ta
     table = learning_rates(IMAGES, pd.concat([images, other], ignore_index=True))
     assert table.frame["learning rate"].tolist() == [f"{usual:g}", "0.5"], "one run was searched, the others were not"
     assert table.frame.iloc[1].tolist() == ["with text", 0, "0.5", "90.00", "25.00", "taken"]
-    assert table.frame.iloc[0, -1] == "" and "validation Dice of the best step decides" in table.caption
+    assert table.frame.iloc[0, -1] == "" and table.caption.startswith("Data set: chest_phantoms. ")
+    assert "validation Dice of the best step decides" in table.caption
     assert learning_rates(IMAGES, images).caption == "No run has records at several learning rates yet."
 
 

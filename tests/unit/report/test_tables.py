@@ -46,6 +46,7 @@ def test_a_table_is_shown_with_its_caption_and_means_with_their_deviation():
 def test_a_grid_without_any_record_says_so(none, make):
     table = make(none)
     assert table.frame["Model"].tolist() == [NOT_RUN]
+    assert table.caption.startswith(("Data set: chest_phantoms. ", "Data set: hippocampus. "))
     assert "6 of 6 runs have no record yet, and rows that have none at all are not shown (3 of 3)" in table.caption
 
 
