@@ -98,7 +98,9 @@ def comments(source: str) -> dict[str, str]:
     found, said = {}, ""
     for line in source.splitlines():
         if line.startswith("#"):
-            said = "" if line.startswith("# fmt") else f"{said} {line.lstrip('# ')}".strip()
+            words = line.lstrip("# ")
+            ended = said and words[:1].isupper()  # a line that goes on starts small
+            said = "" if line.startswith("# fmt") else f"{said}{'.' * bool(ended)} {words}".strip()
         elif assigned := re.match(r"(\w+) *=", line):
             found[assigned.group(1)], said = said, ""
     return found

@@ -44,6 +44,13 @@ def test_what_a_parameter_may_be_is_said_in_words(cls, name, said):
     assert parameters_page.values_of(parameters_of(cls)[name]) == said
 
 
+def test_comments_in_several_lines_are_told_apart_where_a_sentence_begins():
+    said = parameters_page.comments(
+        "# fmt: off\n# One of two,\n# and on\na = 1\n# Blocks and steps\n# Sets together\nb = 2"
+    )
+    assert said == {"a": "One of two, and on", "b": "Blocks and steps. Sets together"}
+
+
 def test_what_a_notebook_writes_is_read_from_its_calls():
     def written(code: str) -> str:
         return parameters_page.writes(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), "x")
