@@ -68,9 +68,9 @@ def as_xml(page: str) -> str:
         script.decompose()
     for instead in soup("noscript"):
         instead.unwrap()
-    for style in soup.body("style"):
+    for style in soup.select("body style"):
         del style["scoped"]
-        soup.head.append(style.extract())
+        soup.select("head")[0].append(style.extract())
     for fold in soup("summary"):
         fold.string = fold.p.get_text() if fold.p else fold.get_text()
     return str(soup)
