@@ -73,10 +73,10 @@ def cost_rows(found: Sequence[pd.Series]) -> pd.DataFrame:
 def machines(found: Sequence[pd.Series]) -> str:
     """On what the records were made, and how much of it was measured."""
     said = [
-        f"{one['env/gpu'] or one['env/processor']}, {one['threads']:.0f} threads, {one['extent']}, {one['env/date']}: {one['run_id']}"
+        f"{one['env/gpu'] if pd.notna(one['env/gpu']) else one['env/processor']}, {one['threads']:.0f} threads, {one['extent']}, {one['env/date']}: {one['run_id']}"
         for one in found
     ]
-    missing = [] if any(one["env/gpu"] for one in found) else [f"graphics card: {NOT_HERE}"]
+    missing = [] if any(pd.notna(one["env/gpu"]) for one in found) else [f"graphics card: {NOT_HERE}"]
     return "\n".join([*(said or [f"processor: {NOT_HERE} yet (make bench)"]), *missing])
 
 

@@ -87,6 +87,13 @@ def test_one_record_a_device_the_whole_one_first(measured, none):
     assert cost.cost_records(none) == [] and "not measured here yet" in cost.machines([])
 
 
+def test_a_processor_beside_a_graphics_card_keeps_its_name(measured):
+    both = measured.assign(**{"env/gpu": ["NVIDIA H200", None, None], "env/processor": "EPYC"})  # pandas 3: None -> nan
+    processor, card = cost.cost_records(both)
+    assert [line.split(",")[0] for line in cost.machines([processor, card]).splitlines()] == ["EPYC", "NVIDIA H200"]
+    assert cost.machines([processor]).endswith("graphics card: not measured here")
+
+
 def test_goals_say_by_how_much_they_are_missed(measured):
     goals = cost.goals_of(cost.cost_records(measured))
     said = cost.goals_met_table(goals).frame.set_index("goal")
