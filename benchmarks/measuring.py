@@ -28,6 +28,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from textdiff.base.precision import mixed_precision
+
 COLUMNS = ("work", "side", "quantity", "value", "unit", "low", "high", "repeats", "device", "note")
 CEILING = "ceiling"
 # Of a processor, which torch's counter leaves out
@@ -316,12 +318,21 @@ def ceiling(device: str = "cpu", side: int = 2048, repeats: int = 5, apart: bool
 @torch.no_grad()
 def _roof(kind: str, dtype: str, side: int, device: str) -> Once:
     number = getattr(torch, dtype)
-    if kind == "convolution":
+    if kind == "copy":
+        source, target = (torch.zeros(4, side, side, device=device) for _ in range(2))
+        return partial(target.copy_, source)
+    if kind == "product":
+        one, other = (torch.randn(side, side).to(device, number) for _ in range(2))
+        work: Once = partial(torch.mm, one, other)
+    else:
         conv = nn.Conv2d(256, 256, 3, padding=1, device=device, dtype=number)
         maps = torch.randn(1, 256, side // 16, side // 16).to(device, number, memory_format=torch.channels_last)
-        return torch.inference_mode()(partial(conv, maps))
-    one, other = (torch.randn(side, side).to(device, number) for _ in range(2))
-    if kind == "product":
-        return partial(torch.mm, one, other)
-    source, target = (torch.zeros(4, side, side, device=device) for _ in range(2))
-    return partial(target.copy_, source)
+        work = partial(conv, maps)
+    return partial(_as_models_multiply, work, device, dtype)
+
+
+@torch.inference_mode()
+def _as_models_multiply(work: Once, device: str, dtype: str) -> Tensor:
+    """A processor without units for bfloat16 has the roof of what it does in its place."""
+    with mixed_precision(device, dtype):
+        return work()

@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from textdiff.base.allocator import keep_freed_memory
-from textdiff.base.precision import resolve_device
+from textdiff.base.precision import mixed_precision, resolve_device
 from textdiff.data import registry
 from textdiff.experiments.images import TextDiffConfig, build_model
 
 COLUMNS = ("work", "side", "quantity", "value", "unit", "low", "high", "repeats", "device", "note")
 SENTENCE = "Bilateral pulmonary infection, two infected areas, upper left lung and lower right lung."
-SIDES = 512  # of the matrices whose product is the ceiling
+SIDES = 1024  # of the matrices whose product is the ceiling: smaller ones show what it takes to begin
 
 
 def answering(config: TextDiffConfig) -> Callable[[], Tensor]:
@@ -95,8 +95,12 @@ def _seconds(work: Callable[[], Tensor], device: torch.device) -> tuple[float, f
 
 
 def _ceiling(kind: str, device: torch.device) -> float:
-    """GFLOP/s of a matrix product in a precision, the best of five."""
+    """GFLOP/s of a matrix product as the work multiplies in a precision, the best of five."""
     one, other = (torch.randn(SIDES, SIDES, device=device).to(getattr(torch, kind)) for _ in range(2))
-    work = partial(torch.mm, one, other)
+
+    def work() -> Tensor:
+        with mixed_precision(device, kind):
+            return torch.mm(one, other)
+
     work()
     return 2 * SIDES**3 / 1e9 / min(_seconds(work, device)[0] for _ in range(5))
