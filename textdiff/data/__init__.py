@@ -35,7 +35,9 @@ def load_dataset(
     Args:
         name: "monuseg", "qata" (real, LViT's layout), "nuclei_phantoms", "chest_phantoms" (synthetic), or one of your own.
         root: folder with Train_Folder, Val_Folder and Test_Folder; default: found under `textdiff.base.paths.data_dir()`.
-        seed, sizes, image_size: of the phantoms: (train, val, test) numbers, side in pixels. Synthetic sets only.
+        seed: of the draw of a synthetic set.
+        sizes: how many (train, val, test) images of a synthetic set are drawn.
+        image_size: side of a synthetic set's images, pixels.
 
     Returns a Dataset. Its unlabelled cases are all training images without masks, with those of Train_Extra_Folder.
     Raises ValueError for an unknown name or an argument that does not apply; FileNotFoundError for absent data.

@@ -86,8 +86,8 @@ class CrossModalAttention(nn.Module):
         spatial_dims: 2 for maps ``[B, C, H, W]``, 3 for volumes ``[B, C, D, H, W]``.
         dim, text_dim: channels of the maps and of the tokens.
         num_heads, head_dim: attention heads and their width (8 x 64 in the authors' code).
-        positions: add a learned projection of Fourier features of each pixel's place to the map. Ours: without it a
-            query knows *what* is there but not *where*, and "upper left" cannot be obeyed.
+        positions: add a learned projection of Fourier features of each pixel's place to the map (ours). Without it the
+            attention alone cannot obey "upper left"; a map that carries the place can, as the UNet's of chest films do.
     """
 
     def __init__(

@@ -41,9 +41,9 @@ class HeadSpec:
 
     Args:
         dim: width that every scale is projected to (by a 1x1 convolution, unless it has it already).
-        hidden: widths of the classifier's two 3x3 convolutions. num_heads, head_dim: of the attention.
-        fusion: "attention" (the method), "pooled" (the mean token is added to every pixel; the ablation's text without
-            cross-attention), or "none" (no text; the ablation's first row).
+        hidden: widths of the classifier's two 3x3 convolutions.
+        num_heads, head_dim: heads of the attention, and the width of each.
+        fusion: "attention" (the method), or of the ablation "pooled" (the mean token added to every pixel) or "none" (no text).
         merge: "concat" stacks the up-sampled scales (authors); "sum" adds each to the next finer one, which is lighter;
             "decoder" (ours) does that with a residual pair of convolutions at every scale, so that what was read at one
             place is seen around it, classifies at the finest map's size and enlarges the logits.
@@ -211,7 +211,8 @@ class TextDiff(Pretrained):
         num_classes: background included.
         image: how a picture becomes the network's input.
         text_mask: hide padding from the attention (the authors' code does not).
-        class_names, criterion: for the record (default background, class 1, ...); the training loss.
+        class_names: for the record (default background, class 1, ...).
+        criterion: the training loss.
         mirrored: once trained, ask the mirrored picture too (:mod:`textdiff.models.mirroring`).
     """
 
