@@ -342,11 +342,15 @@ CLAIMS = {
         -21 < above("audit", "monuseg", "corrected protocol", "the authors' head and training") < -19
         and -0.21 < native("the authors' head and training", "monuseg") < -0.19
     ),
-    ("results_tissue", "The two of the text (ten tokens, padding read as words) move nothing"): lambda: all(
+    (
+        "results_tissue",
+        "The two of the text (ten tokens, padding read as words) and the choice of the step on the test images, which the "
+        "authors' code makes, move nothing: less than a tenth of a point",
+    ): lambda: all(
         abs(above("audit", "monuseg", "corrected protocol", row)) < 0.1
         and stands("audit", "monuseg", "corrected protocol", row) == "level"
         and abs(native(row, "monuseg")) < 0.001
-        for row in ("ten tokens", "padding read as words")
+        for row in ("ten tokens", "padding read as words", "chosen on the test images")
     ),
     ("results_tissue", "a point higher at 256 pixels, where they are scored against dilated masks"): lambda: (
         0.8 < above("audit", "monuseg", "corrected protocol", "dilated masks") < 1.2
