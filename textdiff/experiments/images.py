@@ -322,7 +322,7 @@ def _steps(config: TextDiffConfig, heavy: bool) -> dict[str, Any]:
 
 
 def load_data(config: Config) -> Dataset:
-    """The data set of a configuration. Phantoms are drawn: `PHANTOM_SPLITS`, and more for training where ``n_labels`` asks for more.
+    """The data set of a configuration. Phantoms are drawn: `PHANTOM_SPLITS`, more for training where ``n_labels`` is more.
 
     ``max_val``, ``max_test`` and ``unlabelled`` take from these and draw no others.
     """
@@ -445,7 +445,8 @@ def train(model: nn.Module, config: TextDiffConfig, data: Dataset, cases: Sequen
 
     With ``unlabelled`` images what is trained so far teaches: it marks them, and the model begins again with both
     (:mod:`textdiff.training.teaching`). An interrupted training continues from ``checkpoint``. Returns one row per validation
-    (:func:`textdiff.training.fit.fit`) of the last training, whose seconds are its own; "teacher" is the best score of the one before.
+    (:func:`textdiff.training.fit.fit`) of the last training, with the seconds of that one; "teacher" is the best
+    score of the one before.
     """
     labelled, others = training_images(config, data, cases), unlabelled_cases(config, data)
     if not others:

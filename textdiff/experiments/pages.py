@@ -206,7 +206,7 @@ class BlocksConfig(Config):
 
 
 def _check_sets(sets: str, backbone: str) -> None:
-    """Raises ValueError for sets that cannot be read, noise steps that there are not, or blocks that a backbone here has not."""
+    """Raises ValueError for sets that cannot be read, and steps or blocks (of a backbone that is here) that there are not."""
     from textdiff.evaluation.probe import parse_taps
     from textdiff.models.store import decoder_blocks
 

@@ -27,7 +27,7 @@ def kept_model(run_id: str) -> Path:
 
 
 def kept_run(name: str) -> Path | None:
-    """The folder of trained weights of the run called ``name``; None where it is a path, or no run of this machine kept any."""
+    """Where the run called ``name`` has kept its weights; None for a path, and where no run of this machine has."""
     if name in ("", ".", "..") or Path(name).name != name:
         return None
     folder = kept_model(name)

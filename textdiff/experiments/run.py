@@ -38,8 +38,8 @@ def make_run(config: Config, out_dir: str | Path = "") -> Run:
     """The run of a configuration: read where it has a record, else made: train, keep the weights, test, draw, record.
 
     Raises:
-        ValueError: a configuration that is not one of a run, data without cases to train or to test on, files of it that are broken
-            or do not fit (all are listed before the training begins), or test cases that the model was trained on.
+        ValueError: a configuration that is not one of a run, data without cases to train or to test on, files of it
+            that are broken or do not fit (all are listed before the training begins), or test cases that the model was trained on.
         FileNotFoundError: data, weights or an encoder that are not there; OSError: a record could not be written.
         FloatingPointError: the training diverged.
     """
@@ -91,12 +91,14 @@ def _make(run: Run, config: Any, work: Any) -> None:
 
 
 def _check_splits(config: Any, data: Any) -> None:
-    """Refuses data with nothing to train or to test on, before the work; warns where there is nothing to choose a step on."""
+    """Refuses data with nothing to train or to test on; warns where there is nothing to choose the best step on."""
     if data.train and data.val and data.test:
         return
     counts = ", ".join(f"{split} {len(getattr(data, split))}" for split in SPLITS)
     said = f"the cases of {config.dataset!r} in {config.entry.folder()} are split into {counts}"
-    remedy = 'say in its split.json which case is for what ({"train": [names], "val": [...], "test": [...]}), or bring more cases'
+    remedy = (
+        'say in its split.json which is for what ({"train": [names], "val": [...], "test": [...]}), or bring more cases'
+    )
     if not (data.train and data.test):
         raise ValueError(f"{said}: a run needs cases to train and to test on; {remedy}")
     if processes().main and getattr(config, "select_on", "val") == "val":

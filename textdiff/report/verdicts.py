@@ -48,7 +48,7 @@ class Verdict:
 
 
 def standing(one: pd.Series) -> str:
-    """A key of `PLACES` for a row of `report.tables.differences`: above the base, below, level with it, or open without an interval?"""
+    """A key of `PLACES` for a row of `report.tables.differences`: "open" where it has no interval."""
     if pd.isna(one["low"]):
         return "open"
     return "above" if one["low"] > 0 else "below" if one["high"] < 0 else "level"
@@ -86,7 +86,7 @@ def _listed(rows: pd.DataFrame) -> str:
 
 
 def _gap(one: pd.Series, sign: int = 1) -> str:
-    """Points of a row of a table of differences, their interval, and whether one draw is all; `sign` -1: how far *the base* is above."""
+    """Points of a row of differences, their interval, and whether one draw is all; `sign` -1: how far *the base* is above."""
     low, high = sorted((sign * one["low"], sign * one["high"]))
     text = points(sign * one["difference"], low, high)
     if len(one["draws"]) != 1:
