@@ -19,7 +19,7 @@ def test_rows_in_order_with_scores_and_costs(images):
     assert frame["Dice"].tolist() == ["65.00 ± 14.14", "45.00"]
     assert frame["n labelled"].tolist() == [60, 60]
     ours = frame.loc["with text"]
-    assert (ours["test n"], ours["95 % interval"], ours["IoU"]) == ("2", "55.00 to 75.00", "65.00 ± 14.14")
+    assert (ours["test n"], ours["95 % interval"], ours["IoU"]) == ("2", "60.00 to 70.00", "65.00 ± 14.14")
     assert (ours["pooled Dice"], ours["native Dice"]) == ("67.00 ± 14.14", "32.50 ± 7.07")
     assert (ours["trained parameters"], ours["training seconds"]) == ("0.13 M", "1,200")
     assert "3 of 6 runs have no record yet, and rows that have none at all are not shown (1 of 3)" in table.caption
