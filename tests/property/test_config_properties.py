@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from textdiff.base.parsing import numbers
 from textdiff.data import registry
 from textdiff.experiments.catalogue import CONFIGS, config_from_record
 from textdiff.experiments.config import Config, Listed, Parameter, Within, parameters_of
+from textdiff.experiments.pages import BlocksConfig
+from textdiff.models.store import DRAWN
 
 NAMES = {
     "device": st.sampled_from(["auto", "cpu"]),
@@ -66,7 +68,10 @@ def values(parameter: Parameter) -> st.SearchStrategy:
 def parameters(draw) -> tuple[type[Config], dict]:
     cls = draw(st.sampled_from(list(CONFIGS.values())))
     own = [one for name, one in parameters_of(cls).items() if name not in cls.derived and name != "out_dir"]
-    return cls, {one.name: draw(values(one)) for one in own if draw(st.booleans())}
+    chosen = {one.name: draw(values(one)) for one in own if draw(st.booleans())}
+    if cls is BlocksConfig:  # measures controls without training by itself, and takes none
+        assume(not chosen.get("backbone", "").startswith(DRAWN))
+    return cls, chosen
 
 
 @settings(max_examples=100, deadline=None)

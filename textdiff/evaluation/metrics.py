@@ -149,15 +149,13 @@ def check_table(per_case: pd.DataFrame, needed: Sequence[str], maker: str) -> No
 
 
 def summary_of_dice(per_case: pd.DataFrame, endings: Sequence[str], suffix: str = "") -> dict[str, float]:
-    """Means of `dice` and `iou` over cases, the bootstrap interval (cases of one patient together), and `_pooled`: from all counts.
+    """Means of `dice` and `iou` over cases, the bootstrap interval, and `_pooled`: from the counts of all cases together.
 
     `suffix` stands behind every name. `endings`: of the columns of the counts; the pooled scores are means over them.
     """
     totals = np.array([[per_case[f"{count}{end}"].sum() for count in COUNTS] for end in endings])
     pooled = iou_of_counts(totals)
-    low, high = bootstrap_interval(
-        per_case[f"dice{suffix}"], subjects_of(per_case["case"]) if "case" in per_case else None
-    )
+    low, high = bootstrap_interval(per_case[f"dice{suffix}"])
     return {f"{score}{suffix}": float(per_case[f"{score}{suffix}"].mean()) for score in ("dice", "iou")} | {
         f"dice{suffix}_pooled": float(dice_of_iou(pooled).mean()),
         f"iou{suffix}_pooled": float(pooled.mean()),
@@ -170,8 +168,8 @@ def summarise(per_case: pd.DataFrame) -> dict[str, float | int]:
     """Summarise a per-case table (`evaluation.images.score_cases`) as flat numbers in 0..1.
 
     `n`: images; `dice`, `iou`: means over images; `dice_pooled`, `iou_pooled`: from the pixels of all images together
-    (mean over classes where there are several); `dice_ci_low`, `dice_ci_high`: 95 % bootstrap over images, where `case` names
-    them those of one patient together (records of before 2026-11-27: over images); the same with
+    (mean over classes where there are several); `dice_ci_low`, `dice_ci_high`: 95 % bootstrap over images, whomever they are of
+    (`report.tables` takes those of one patient together); the same with
     `_native` at the images' own size; `dice_<class>` where there are several foreground classes. Raises ValueError
     as `check_table` does.
     """

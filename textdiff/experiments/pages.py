@@ -169,7 +169,7 @@ class BlocksConfig(Config):
     backbone_weights: str = AUTO
 
     def _slug(self) -> str:
-        backbone = Path(self.to_record()["backbone"].replace(":", "-")).name
+        backbone = Path(self.to_record()["backbone"]).name  # a folder may be given
         return f"{self.dataset}-{backbone}-n{self.n_labels}-s{self.seed}"
 
     def _resolve(self) -> BlocksConfig:

@@ -38,7 +38,6 @@ from textdiff.experiments.config import (
 )
 from textdiff.experiments.images import training_figure
 from textdiff.experiments.places import kept_run
-from textdiff.experiments.records import Run, is_record, published_dir
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -288,6 +287,7 @@ def _trained_on(folder: Path, config: TextDiffSegConfig) -> Mapping[str, Any]:
     A network's weights are kept without config.json, in a folder called as the run. {} where neither is here.
     """
     from textdiff.base.files import read_json
+    from textdiff.experiments.records import Run, is_record, published_dir
 
     if (about := folder / "config.json").is_file():
         return read_json(about).get("trained_on", {})

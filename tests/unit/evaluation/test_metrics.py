@@ -104,17 +104,6 @@ def table(*pairs, num_classes=2, names=None):
     return pd.DataFrame(rows)
 
 
-def test_the_interval_of_a_summary_takes_images_of_a_patient_together():
-    random = np.random.default_rng(0)
-    once = table(*(random.integers(2, size=(2, 50)) for _ in range(12)))
-    patients = [f"sub-{number}" for number in range(12)]
-    twice = pd.concat([once.assign(case=[f"{patient}_{side}" for patient in patients]) for side in "ab"])
-    ends = ["dice_ci_low", "dice_ci_high"]
-    together, apart = (summarise(one) for one in (twice, twice.assign(case=range(24))))
-    assert [together[end] for end in ends] == pytest.approx([summarise(once)[end] for end in ends])
-    assert together["dice_ci_low"] < apart["dice_ci_low"] < apart["dice_ci_high"] < together["dice_ci_high"]
-
-
 def test_summary_tells_mean_from_pooled():
     large = np.ones(98, int), np.ones(98, int)
     small = np.array([1, 0]), np.array([0, 1])
