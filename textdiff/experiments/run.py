@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from textdiff.base.files import remove_unfinished
+from textdiff.base.files import read_json, remove_unfinished
 from textdiff.base.processes import processes
 from textdiff.data.check import check_cases
 from textdiff.data.faults import counted, settle
@@ -21,7 +21,7 @@ from textdiff.experiments import images, volumes
 from textdiff.experiments.config import Config, test_cases, validation_cases
 from textdiff.experiments.images import TextDiffConfig
 from textdiff.experiments.places import drop_checkpoints, kept_model, locked, scratch_dir
-from textdiff.experiments.records import Run
+from textdiff.experiments.records import Run, is_record, published_dir
 from textdiff.experiments.volumes import TextDiffSegConfig
 from textdiff.training.fit import best_row
 
@@ -66,7 +66,9 @@ def _make(run: Run, config: Any, work: Any) -> None:
     # All pictures that are learned from, which are also read once before the first step
     seen = [case.fingerprint() for case in (*labelled, *others)]
     model = work.build_model(config, data)
-    before = getattr(model, "trained_on", {})  # of the weights that the training goes on from
+    before = getattr(model, "trained_on", {}) or _recorded(
+        config, getattr(config, "start_from", "")
+    )  # of the weights that the training goes on from
     check_unseen(before, test_cases(config, data))
     seen = list(dict.fromkeys([*before.get("cases", ()), *seen]))
     model.trained_on = {"dataset": config.dataset, "cases": seen}
@@ -88,6 +90,18 @@ def _make(run: Run, config: Any, work: Any) -> None:
         metrics |= {"train/unlabelled": len(others), "train/teacher_dice": best["teacher"]}
     drawn = work.figures(model, config, data, per_case, history)
     run.save(metrics, per_case, drawn, about={"training_cases": seen})
+
+
+def _recorded(config: Any, name: str) -> dict[str, Any]:
+    """What the run called ``name`` was trained on, by its record: a network's weights do not say it. {} without one here."""
+    if not name:
+        return {}
+    folders = (Run.open(config, root).folder.with_name(Path(name).name) for root in ("", published_dir()))
+    record = next((one for one in folders if is_record(one)), None)
+    if record is None:
+        return {}
+    cases = read_json(record / "env.json").get("training_cases", [])
+    return {"dataset": read_json(record / "config.json")["dataset"], "cases": cases}
 
 
 def _check_splits(config: Any, data: Any) -> None:
@@ -158,4 +172,7 @@ def trained_model(config: Config, data: Any = None) -> nn.Module:
             f"no trained weights of {config.run_id}: they stay on the machine that made them (TEXTDIFF_CACHE); "
             f"make the run again{first}"
         )
-    return work.load_trained(config, data if data is not None else work.load_data(config), folder)
+    model = work.load_trained(config, data if data is not None else work.load_data(config), folder)
+    if not getattr(model, "trained_on", {}):
+        model.trained_on = _recorded(config, config.run_id)
+    return model

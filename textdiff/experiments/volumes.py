@@ -254,7 +254,7 @@ def build_model(config: TextDiffSegConfig, data: VolumeDataset) -> nn.Module:
         settings |= SIZES[config.size] | ABLATIONS.get(config.model, {})
         model = TextDiffSeg(text, data.class_names, preprocessing, **settings)
     if config.start_from:
-        _load_weights(model, _weights_folder(config.start_from), config)
+        _load_weights(model, _weights_folder(config.start_from))
     return model.to(device)
 
 
@@ -265,38 +265,22 @@ def _weights_folder(name: str) -> Path:
     return kept_run(name) or find_model(name, "TextDiffSeg")
 
 
-def _load_weights(model: Any, folder: Path, config: TextDiffSegConfig) -> None:
-    """Copies the weights in ``folder`` into the model, and what they were trained on."""
+def _load_weights(model: Any, folder: Path) -> None:
+    """Copies the weights in ``folder`` into the model, and what they were trained on where they say it."""
     from textdiff.base.checkpoints import load_strict, read_checkpoint, read_json
     from textdiff.evaluation.metrics import check_class_order
     from textdiff.models.textdiffseg import TextDiffSeg
 
     state = read_checkpoint(folder / "model.safetensors")
+    about = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     if isinstance(model, TextDiffSeg):
-        if (about := folder / "config.json").is_file():
-            check_class_order(read_json(about).get("class_names", ()), model.class_names)
+        if about:
+            check_class_order(about.get("class_names", ()), model.class_names)
         model.load_own(state, str(folder))
     else:
         load_strict(model, state, str(folder))
-    model.trained_on = _trained_on(folder, config)
-
-
-def _trained_on(folder: Path, config: TextDiffSegConfig) -> Mapping[str, Any]:
-    """What the weights in ``folder`` were trained on: as their config.json says, or the record of the run that made them.
-
-    A network's weights are kept without config.json, in a folder called as the run. {} where neither is here.
-    """
-    from textdiff.base.files import read_json
-    from textdiff.experiments.records import Run, is_record, published_dir
-
-    if (about := folder / "config.json").is_file():
-        return read_json(about).get("trained_on", {})
-    records = (Run.open(config, root).folder.with_name(folder.name) for root in ("", published_dir()))
-    record = next((one for one in records if is_record(one)), None)
-    if record is None:
-        return {}
-    cases = read_json(record / "env.json").get("training_cases", [])
-    return {"dataset": read_json(record / "config.json")["dataset"], "cases": cases}
+    if "trained_on" in about:
+        model.trained_on = about["trained_on"]
 
 
 def domain(config: TextDiffSegConfig, data: VolumeDataset, cases: Sequence[VolumeCase]) -> Domain:
@@ -485,7 +469,7 @@ def load_trained(config: TextDiffSegConfig, data: VolumeDataset, folder: Path) -
     if not config.from_scratch:
         return TextDiffSeg.from_pretrained(folder, resolve_device(config.device))
     model = build_model(replace(config, start_from=""), data)
-    _load_weights(model, folder, config)
+    _load_weights(model, folder)
     return model.eval()
 
 
