@@ -21,7 +21,7 @@ from tqdm import tqdm
 from textdiff.data.cases import Case
 from textdiff.data.images.transforms import ImageSpec
 from textdiff.evaluation.calibration import error_detection
-from textdiff.evaluation.metrics import SMOOTH, bootstrap_interval, case_scores, subjects_of
+from textdiff.evaluation.metrics import SMOOTH, case_scores, interval_by_patient
 from textdiff.models.mirroring import both_answers, followed
 from textdiff.training.teaching import agreement
 
@@ -138,17 +138,15 @@ def told_by(table: pd.DataFrame, sure: str, failed: float = FAILED) -> dict[str,
 def by_coverage(table: pd.DataFrame, sure: str, shares: Sequence[float] = SHARES) -> pd.DataFrame:
     """Mean Dice of the cases of least doubt by the column `sure`: one row per share of the cases that have it.
 
-    Columns `share`, `n` (rounded up), `dice`, and `low`, `high`: 95 % bootstrap over these cases, those of one subject together. Equal ones stand by case name,
-    so that the order of the rows does not matter. Raises ValueError for a share that is not above 0 and at most 1.
+    Columns `share`, `n` (rounded up), `dice`, and `low`, `high`: 95 % bootstrap over these cases, those of one patient
+    together. Equal ones stand by case name, so that the order of the rows does not matter. Raises ValueError for a share that is not above 0 and at most 1.
     """
     if not all(0 < share <= 1 for share in shares):
         raise ValueError(f"shares={list(shares)}: each above 0 and at most 1")
     known = table.dropna(subset=[sure]).sort_values([sure, "case"], ascending=[False, True])
-    dice, subjects = known["dice"].to_numpy(float), subjects_of(known["case"])
     rows = []
     for share in shares if len(known) else ():
-        last = int(np.ceil(round(share * len(known), 9)))
-        kept = dice[:last]
-        low, high = bootstrap_interval(kept, subjects[:last])
-        rows.append({"share": share, "n": len(kept), "dice": kept.mean(), "low": low, "high": high})
+        kept = known[: int(np.ceil(round(share * len(known), 9)))]
+        low, high = interval_by_patient(kept)
+        rows.append({"share": share, "n": len(kept), "dice": kept["dice"].mean(), "low": low, "high": high})
     return pd.DataFrame(rows, columns=["share", "n", "dice", "low", "high"])

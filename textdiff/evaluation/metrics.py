@@ -139,6 +139,11 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def interval_by_patient(per_case: pd.DataFrame) -> tuple[float, float]:
+    """`bootstrap_interval` of the mean `dice` of a per-case table, where `case` names them the images of a patient together."""
+    return bootstrap_interval(per_case["dice"], subjects_of(per_case["case"]))
+
+
 def check_table(per_case: pd.DataFrame, needed: Sequence[str], maker: str) -> None:
     """Raises ValueError for a per-case table without rows or without columns that `maker` gives."""
     missing = [name for name in needed if name not in per_case.columns]
@@ -169,7 +174,7 @@ def summarise(per_case: pd.DataFrame) -> dict[str, float | int]:
 
     `n`: images; `dice`, `iou`: means over images; `dice_pooled`, `iou_pooled`: from the pixels of all images together
     (mean over classes where there are several); `dice_ci_low`, `dice_ci_high`: 95 % bootstrap over images, whomever they are of
-    (`report.tables` takes those of one patient together); the same with
+    (`interval_by_patient` takes those of one patient together); the same with
     `_native` at the images' own size; `dice_<class>` where there are several foreground classes. Raises ValueError
     as `check_table` does.
     """

@@ -70,7 +70,10 @@ class Listed:
     def check(self, name: str, value: str) -> None:
         if value in self.words:
             return
-        values = numbers(value, self.kind)
+        try:
+            values = numbers(value, self.kind)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
         if not values or (self.count and len(values) != self.count):
             raise ValueError(f"{name}={value!r}: give {self.count or 'some'} numbers with commas between them")
         if self.once and len(set(values)) != len(values):
@@ -112,7 +115,8 @@ Share = Annotated[float, Within(least=0, most=1)]
 Weight = Annotated[float, Within(least=0)]
 Rate = Annotated[float, Within(above=0)]
 Name = Annotated[str, NotEmpty()]
-NoiseSteps = Annotated[str, Listed(Within(least=0, most=999), once=True)]
+NOISE_STEP = Within(least=0, most=999)
+NoiseSteps = Annotated[str, Listed(NOISE_STEP, once=True)]
 SamplingSteps = Annotated[int, Within(least=1, most=1000)]
 ImageSet = Annotated[str, DataSet("images")]
 VolumeSet = Annotated[str, DataSet("volumes")]
@@ -259,7 +263,7 @@ class Config:
         """What config.json holds: the experiment, and every parameter without what belongs to one machine."""
         values = {name: value for name, value in self.to_dict().items() if name != "out_dir"}
         values |= {name: portable(values[name]) for name in (*self.derived, *self.files)}
-        values |= {source: _weights_name(values[source]) for source in self.derived.values()}
+        values |= {source: shown_name(values[source]) for source in self.derived.values()}
         return {"experiment": self.experiment, **values}
 
     @property
@@ -428,8 +432,8 @@ def portable(path: str) -> str:
     return path
 
 
-def _weights_name(name: str) -> str:
-    """A folder of weights is known by its last part and by what is in it; a prefix that says how they are drawn stays."""
+def shown_name(name: str) -> str:
+    """The name of weights in tables and records: of a folder its last part; a prefix that says how they are drawn stays."""
     from textdiff.models.store import architecture_of
 
     folder = architecture_of(name)

@@ -20,6 +20,7 @@ from textdiff.data.images.captions import other_sentences
 from textdiff.data.splits import check_unseen
 from textdiff.experiments.config import (
     AUTO,
+    NOISE_STEP,
     Config,
     Count,
     ImageSet,
@@ -150,7 +151,7 @@ class TextDiffConfig(Config):
     backbone: Name = AUTO
     text_encoder: Name = AUTO
     blocks: Annotated[str, Listed(words=("none",), once=True)] = AUTO
-    noise_steps: Annotated[str, Listed(Within(least=0, most=999), words=("none",), once=True)] = AUTO
+    noise_steps: Annotated[str, Listed(NOISE_STEP, words=("none",), once=True)] = AUTO
     noise_seed: Seed = 40
     image_size: Annotated[int, Within(least=8)] = AUTO
     precision: Precision = "bfloat16"

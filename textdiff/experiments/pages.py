@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from textdiff.data import registry
 from textdiff.experiments.config import (
     AUTO,
+    NOISE_STEP,
     Config,
     Count,
     ImageSet,
@@ -210,12 +211,12 @@ def _check_sets(sets: str, backbone: str) -> None:
     from textdiff.evaluation.probe import parse_taps
     from textdiff.models.store import decoder_blocks
 
-    blocks, steps = decoder_blocks(backbone), Within(least=0, most=999)
+    blocks = decoder_blocks(backbone)
     for tap in parse_taps(sets):
         for block in tap.blocks:
             Within(least=0, most=math.inf if blocks is None else blocks - 1).check(f"sets={sets!r}: block", block)
         for step in tap.noise_steps:
-            steps.check(f"sets={sets!r}: step", step)
+            NOISE_STEP.check(f"sets={sets!r}: step", step)
 
 
 @dataclass(frozen=True)

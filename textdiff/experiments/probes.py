@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textdiff.base.parsing import numbers
 from textdiff.base.precision import resolve_device
 from textdiff.data.splits import draw_labelled
-from textdiff.experiments.config import limited
+from textdiff.experiments.config import limited, shown_name
 from textdiff.experiments.images import load_data
 from textdiff.models.store import RANDOM, REDRAWN, architecture_of
 
@@ -48,16 +47,10 @@ def controls(config: BlocksConfig | FeaturesConfig) -> tuple[str, str]:
     return RANDOM + architecture_of(config.backbone), REDRAWN + architecture_of(config.backbone)
 
 
-def shown_name(backbone: str) -> str:
-    """The name of a backbone in tables and records: of a folder its last part."""
-    known = architecture_of(backbone)
-    return backbone.removesuffix(known) + Path(known).name
-
-
 def probe_with_controls(config: BlocksConfig) -> pd.DataFrame:
     """Every block at every noise step, and the configuration's sets, of the backbone and of its two controls.
 
-    The table of :func:`textdiff.evaluation.probe.probe` with the column ``backbone`` (:func:`shown_name`). Within a draw all
+    The table of :func:`textdiff.evaluation.probe.probe` with the column ``backbone`` (:func:`textdiff.experiments.config.shown_name`). Within a draw all
     networks see the same pixels; the test images are the same for all draws.
     """
     import pandas as pd

@@ -66,9 +66,8 @@ def _make(run: Run, config: Any, work: Any) -> None:
     # All pictures that are learned from, which are also read once before the first step
     seen = [case.fingerprint() for case in (*labelled, *others)]
     model = work.build_model(config, data)
-    before = getattr(model, "trained_on", {}) or _recorded(
-        config, getattr(config, "start_from", "")
-    )  # of the weights that the training goes on from
+    # Of the weights that the training goes on from
+    before = getattr(model, "trained_on", {}) or _recorded(config, getattr(config, "start_from", ""))
     check_unseen(before, test_cases(config, data))
     seen = list(dict.fromkeys([*before.get("cases", ()), *seen]))
     model.trained_on = {"dataset": config.dataset, "cases": seen}

@@ -78,13 +78,13 @@ def transfer_metrics(table: pd.DataFrame) -> dict[str, float]:
     """What a record keeps of each target, and of all together: n, mean Dice and its interval, means of the doubts, and how well
     these tell it. All together have no interval: the same pictures stand in several targets."""
     from textdiff.evaluation.doubt import SURE, by_coverage, told_by
-    from textdiff.evaluation.metrics import bootstrap_interval, subjects_of
+    from textdiff.evaluation.metrics import bootstrap_interval
 
     metrics: dict[str, float] = {}
     for name, rows in [*table.groupby("target", sort=False), (TOGETHER, table)]:
         found = {"n": len(rows), "dice": rows["dice"].mean()}
         if name != TOGETHER:
-            found["dice_ci_low"], found["dice_ci_high"] = bootstrap_interval(rows["dice"], subjects_of(rows["case"]))
+            found["dice_ci_low"], found["dice_ci_high"] = bootstrap_interval(rows["dice"])
         found |= {column: rows[column].mean() for column in (*SURE, "unread", "remarked") if column in rows}
         for sure in SURE:
             found |= {

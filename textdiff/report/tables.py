@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from textdiff.evaluation.comparing import Comparison, compare, holm
-from textdiff.evaluation.metrics import bootstrap_interval, subjects_of
+from textdiff.evaluation.metrics import interval_by_patient
 from textdiff.experiments.grids import Grid
 from textdiff.report.missing import NOT_GIVEN, NOT_RUN, grid_caption, recorded
 from textdiff.report.rows import RowRuns, by_row, case_table
@@ -100,17 +100,13 @@ def results(rows: Sequence[RowRuns], scores: Mapping[str, tuple[str, float]]) ->
         draws, cells = runs.draws, ["", NOT_RUN, *[""] * (3 + len(scores))]
         if len(draws):
             parameters, seconds = draws.reindex(columns=known).astype(float).mean()
-            low, high = np.mean([_interval(case_table(run)) for _, run in draws.iterrows()], axis=0)
+            low, high = np.mean([interval_by_patient(case_table(run)) for _, run in draws.iterrows()], axis=0)
             cells = ["/".join(str(int(n)) for n in sorted(draws["test/n"].dropna().unique())), score_of(draws, "dice")]
             cells += [NOT_GIVEN if pd.isna(low + high) else f"{100 * low:.2f} to {100 * high:.2f}"]
             cells += [score_of(draws, *one) for one in scores.values()]
             cells += [millions(parameters / 1e6), NOT_GIVEN if pd.isna(seconds) else f"{seconds:,.0f}"]
         lines.append([*runs.start, *cells])
     return recorded(text_frame(lines, columns))
-
-
-def _interval(cases: pd.DataFrame) -> tuple[float, float]:
-    return bootstrap_interval(cases["dice"], subjects_of(cases["case"]))
 
 
 def differences(grid: Grid, records: pd.DataFrame, base: str, score: str = "dice") -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from textdiff.data import registry
 from textdiff.evaluation.doubt import FAILED, SHARES, SURE, by_coverage, told_by
-from textdiff.evaluation.metrics import bootstrap_interval, subjects_of
+from textdiff.evaluation.metrics import interval_by_patient
 from textdiff.experiments.pages import OWN, TransferConfig
 from textdiff.experiments.transfer import TOGETHER
 from textdiff.figures.style import NOT_RUN
@@ -125,9 +125,7 @@ def _lines(table: pd.DataFrame, sure: str) -> list[list[Any]]:
     lines = []
     for name, rows in _targets(table):
         told, half = told_by(rows, sure), by_coverage(rows, sure, [0.5])
-        interval = (float("nan"),) * 2
-        if name != TOGETHER:
-            interval = bootstrap_interval(rows["dice"], subjects_of(rows["case"]))
+        interval = (float("nan"),) * 2 if name == TOGETHER else interval_by_patient(rows)
         cells = [len(rows), _with_interval(rows["dice"].mean(), *interval), _number(100 * rows[sure].mean())]
         cells += [f"{told['failed_share']:.0%}", _number(told["spearman"], 2), _number(told["auroc"], 2)]
         cells += [_number(100 * one) for one in half["dice"]] or [NOT_GIVEN]

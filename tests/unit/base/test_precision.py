@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from multiplied import Multiplied
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from textdiff.base import precision
@@ -56,19 +56,6 @@ def test_products_and_gradients_are_those_of_autocast(name):
     assert ours.dtype == theirs.dtype == torch.bfloat16
     torch.testing.assert_close(ours, theirs, rtol=2**-6, atol=2**-6)  # bfloat16 has steps of 2 ** -8 of a number
     assert (slope - expected).norm() < 0.01 * expected.norm()
-
-
-class Multiplied(TorchDispatchMode):
-    """The types of what convolutions, forward and backward, are asked to multiply."""
-
-    def __init__(self):
-        super().__init__()
-        self.dtypes = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if "convolution" in func.name():
-            self.dtypes += [one.dtype for one in args if isinstance(one, torch.Tensor)]
-        return func(*args, **(kwargs or {}))
 
 
 def test_no_product_is_made_in_bfloat16():

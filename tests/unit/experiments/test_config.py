@@ -123,7 +123,7 @@ def test_values_of_another_type_are_refused(name, value, message):
             for how in ("random", "redrawn", "blind")
         ),
         *(
-            (cls, "noise_steps", "none", "'none' is not a comma-separated list")
+            (cls, "noise_steps", "none", "noise_steps: 'none' is not a comma-separated list")
             for cls in (FeaturesConfig, BlocksConfig, LabelLatentConfig)
         ),
         (BlocksConfig, "sets", "1,4", "'1,4' is no set of blocks and steps"),
