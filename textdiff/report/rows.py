@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from textdiff.experiments.config import AT_RUN_TIME, Config
@@ -57,8 +58,10 @@ def by_row(grid: Grid, records: pd.DataFrame) -> list[RowRuns]:
     for row in grid.rows:
         configs = grid.configs(row)
         partial = not configs[0].entry.synthetic and getattr(configs[0], "max_test", "all") != "all"
-        draws = [_best(config, _same(config, records[: 0 if partial else None], FREE)) for config in configs]
-        found.append(RowRuns(row, configs, _joined(draws), partial))
+        best = [_best(config, records, _same(config, records, FREE)) for config in configs if not partial]
+        places, searched = zip(*filter(None, best), strict=True) if any(best) else ((), ())
+        draws = records.iloc[list(places)].assign(searched=np.array(searched, bool))
+        found.append(RowRuns(row, configs, draws, partial))
     return found
 
 
@@ -69,30 +72,33 @@ def with_records(grid: Grid, records: pd.DataFrame) -> Grid:
 
 def tried_rates(config: Any, records: pd.DataFrame) -> pd.DataFrame:
     """The records of a configuration at whatever learning rate, smallest first; `taken` tells the one that counts in a table."""
-    same = _same(config, records, FREE).sort_values("learning_rate", kind="stable")
-    return same.assign(taken=same.index.isin(_best(config, same).index))
+    same = _same(config, records, FREE)
+    best = _best(config, records, same)
+    rates = records.iloc[same].assign(taken=[best is not None and place == best[0] for place in same])
+    return rates.sort_values("learning_rate", kind="stable")
 
 
-def _joined(parts: Sequence[pd.DataFrame], **how: Any) -> pd.DataFrame:
-    return pd.concat([one for one in parts if len(one)] or parts[:1], **how)
-
-
-def _same(config: Config, records: pd.DataFrame, free: Sequence[str]) -> pd.DataFrame:
-    """The records that are not stale and have all values of a configuration, those of `free` fields excepted."""
+def _same(config: Config, records: pd.DataFrame, free: Sequence[str]) -> np.ndarray:
+    """Places of the records that are not stale and have all values of a configuration, those of `free` fields excepted."""
     values = {name: value for name, value in config.to_record().items() if name not in free}
     if records.empty or not set(values) <= set(records.columns):
-        return records.iloc[:0]
-    same = ~records["stale"].astype(bool)
+        return np.array([], int)
+    # Arrays: a page compares 40 columns with a thousand configurations, for which Series take a minute
+    same = ~records["stale"].to_numpy(bool)
     for name, value in values.items():
-        same &= records[name] == value
-    return records[same]
+        if same.any():
+            same &= records[name].to_numpy(object) == value
+    return np.flatnonzero(same)
 
 
-def _best(config: Any, same: pd.DataFrame) -> pd.DataFrame:
-    """The one record that answers a configuration, or no row."""
-    dice = same.reindex(columns=["val/dice"])["val/dice"].astype(float).sort_values(na_position="first", kind="stable")
-    searched = len(same) > 0 and bool((same["learning_rate"] != config.learning_rate).any())
-    return same.loc[dice.index[-1:]].assign(searched=searched)
+def _best(config: Any, records: pd.DataFrame, same: np.ndarray) -> tuple[int, bool] | None:
+    """Place of the one record of `same` that answers a configuration, and whether it is of several learning rates; None without one."""
+    if len(same) == 0:
+        return None
+    rates = records["learning_rate"].to_numpy()[same]
+    dice = records["val/dice"].to_numpy(float)[same] if "val/dice" in records else np.full(len(same), np.nan)
+    best = np.argsort(np.nan_to_num(dice, nan=-np.inf), kind="stable")[-1]
+    return int(same[best]), bool((rates != config.learning_rate).any())
 
 
 def grid_records(grid: Grid, records: pd.DataFrame) -> pd.DataFrame:
@@ -101,13 +107,13 @@ def grid_records(grid: Grid, records: pd.DataFrame) -> pd.DataFrame:
     Columns are added: `row` and `place`, label and position of the grid's row (labels may repeat), and `searched`.
     """
     found = [runs.draws.assign(row=runs.row.label, place=place) for place, runs in enumerate(by_row(grid, records))]
-    return _joined(found, ignore_index=True)
+    return pd.concat([one for one in found if len(one)] or found[:1], ignore_index=True)
 
 
 def record_of(config: Config, records: pd.DataFrame) -> pd.Series | None:
     """The fresh record of exactly this configuration (wherever it ran), such as that of a notebook; None where it is not run."""
     same = _same(config, records, AT_RUN_TIME)
-    return None if same.empty else same.iloc[0]
+    return records.iloc[same[0]] if len(same) else None
 
 
 def case_table(record: pd.Series) -> pd.DataFrame:
