@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
 
 from textdiff.base.convolution import conv3d
 
@@ -69,12 +68,14 @@ class _RoundedProducts(TorchFunctionMode):
             return func(*args, **kwargs)
         with torch.autocast("cpu", enabled=False):
             multiply = conv3d if func is torch.conv3d else func
-            product = multiply(*tree_map(_rounded, args), **tree_map(_rounded, kwargs))
+            product = multiply(*_rounded(args), **{name: _rounded(value) for name, value in kwargs.items()})
         return product.bfloat16() if product.dtype == torch.float32 else product
 
 
 def _rounded(value: Any) -> Any:
-    """A factor as autocast takes it: float64 and whole numbers stay."""
+    """A factor, or several, as autocast takes them: float64 and whole numbers stay."""
+    if isinstance(value, (tuple, list)):
+        return [_rounded(one) for one in value]
     lower = (torch.float32, torch.bfloat16, torch.float16)
     return value.bfloat16().float() if isinstance(value, torch.Tensor) and value.dtype in lower else value
 
