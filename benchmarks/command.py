@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
+import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -55,12 +57,13 @@ def main(words: Sequence[str] | None = None) -> int:
     rows = measured(config, given.questions or questions(), given.backbones, given.before)
     verdicts = judge(rows)
     print("\n".join(told(verdicts)))
-    if not given.questions:
+    failed = any(row.quantity == FAILED for row in rows)
+    if not given.questions and not (failed and run.finished):  # a whole record is worth more
         table = pd.DataFrame([row.as_record() for row in rows], columns=COLUMNS)
-        about = {"command": " ".join(["python -m benchmarks", *(["--full"] if given.full else [])])}
+        about = {"command": shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if words is None else words)])}
         with locked(config):
             print(f"record: {run.save(metrics(verdicts), table, about=about)}")
-    return int(any(row.quantity == FAILED for row in rows))
+    return int(failed)
 
 
 def machine(device: str) -> str:

@@ -89,7 +89,8 @@ class Cluster:
 
     def table(self) -> list[str]:
         """The lines of the table without its head."""
-        return (self.folder / "records" / "tables" / "ablation-nuclei_phantoms.csv").read_text().splitlines()[1:]
+        (file,) = (self.folder / "records" / "tables").glob("ablation-nuclei_phantoms*.csv")
+        return file.read_text().splitlines()[1:]
 
 
 def listed(said: str) -> Sequence[str]:

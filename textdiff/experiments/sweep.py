@@ -12,6 +12,7 @@ the same plan's runs on many machines; plan, check, table and summary are these.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import re
@@ -30,6 +31,7 @@ from textdiff.base.cores import cores
 from textdiff.base.files import write_atomically, write_text
 from textdiff.base.paths import results_dir
 from textdiff.data.faults import Fault, few, settle
+from textdiff.experiments import grids
 from textdiff.experiments.config import Config
 from textdiff.experiments.grids import Grid
 from textdiff.experiments.records import Run, published_dir
@@ -139,8 +141,11 @@ def train_command(path: Path) -> list[str]:
 
 
 def table_path(grid: Grid) -> Path:
-    """Where :func:`write_table` puts the table of a grid."""
-    return results_dir() / "tables" / f"{grid.name}-{grid.common['dataset']}.csv"
+    """Where :func:`write_table` puts the table of a grid; some of its rows, other seeds or settings have a table of their own."""
+    dataset, ids = grid.common["dataset"], [config.run_id for config in grid.all()]
+    whole = set(ids) == {config.run_id for config in grids.grid(grid.name, dataset).all()}
+    part = "" if whole else "-" + hashlib.sha256(" ".join(sorted(ids)).encode()).hexdigest()[:8]
+    return results_dir() / "tables" / f"{grid.name}-{dataset}{part}.csv"
 
 
 def write_table(planned: Sequence[Planned], path: Path) -> None:
@@ -186,8 +191,8 @@ def sweep(
 ) -> list[Outcome]:
     """Makes the runs that have no record yet, ``jobs`` at a time; ``report`` is given one line per run, more when it failed.
 
-    A run that failed is tried ``retries`` times more, after those that wait; it goes on from its checkpoint. After every run
-    :func:`write_table` writes ``table``. Every process may use its share of the cores (OMP_NUM_THREADS, unless that is set).
+    A run that failed is tried ``retries`` times more, after those that wait; it goes on from its checkpoint. First and after
+    every run :func:`write_table` writes ``table``. Every process may use its share of the cores (OMP_NUM_THREADS, unless that is set).
     An exception here, Ctrl-C among them, stops all of them.
 
     Raises:
@@ -198,6 +203,8 @@ def sweep(
     if retries < 0:
         raise ValueError(f"retries={retries}: a run can be tried 0 times more, or 1, 2 ...")
     report(_counted(planned))
+    if table is not None:
+        write_table(planned, table)
     waiting = [one for one in planned if one.state == TO_RUN]
     outcomes = [Outcome(one, "skipped") for one in planned if one.state != TO_RUN]
     running: list[_Child] = []
@@ -264,11 +271,11 @@ def outcome_of(one: Planned) -> Outcome:
     )
 
 
-def last_words(config: Config) -> tuple[str, ...]:
-    """The last lines of a run's log, without colours and rules; none where there is no log."""
+def last_words(config: Config, begin: int = 0) -> tuple[str, ...]:
+    """The last lines of a run's log from byte ``begin`` on, without colours and rules; none where there is no log."""
     try:
         with log_path(config).open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_END))
+            log.seek(max(begin, log.seek(0, os.SEEK_END) - LOG_END))
             text = log.read().decode(errors="replace")
     except FileNotFoundError:
         return ()
@@ -287,7 +294,9 @@ class _Child:
         self.planned, self.started = planned, time.monotonic()
         self.log = log_path(planned.config)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("wb") as said:
+        # At its end: another sweep may be making the same run
+        with self.log.open("ab") as said:
+            self.begin = said.tell()
             # Away from the terminal's Ctrl-C: the sweep itself tells its processes to end, once
             self.process = subprocess.Popen(
                 train_command(write_config(planned.config)),
@@ -307,7 +316,7 @@ class _Child:
         if self.process.returncode == 0:
             run = Run.open(self.planned.config)
             return () if run.finished else (f"the run ended, but there is no record {run.folder}",)
-        code, said = self.process.returncode, last_words(self.planned.config)
+        code, said = self.process.returncode, last_words(self.planned.config, self.begin)
         if signal := -code if code < 0 else OF_A_CHILD.get(code):
             return (*said, f"ended by signal {signal}{' (out of memory?)' if signal == KILLED else ''}")
         return said or (f"it ended with exit code {code} and no word",)

@@ -16,6 +16,8 @@ from matplotlib.patches import Rectangle
 
 from textdiff.figures.style import NOT_RUN, colour_of, described, figure, findings, looks, say_not_run, wrapped
 
+INTERVAL = "95 % interval for other draws and other images (hollow: one draw, other images alone)"
+
 
 def loss_curve(history: pd.DataFrame | Sequence[Mapping[str, float]], along: str = "epoch") -> Figure:
     """Training history: losses over the column `along`, and beside them the scores where there are any.
@@ -135,6 +137,7 @@ def label_efficiency_curve(runs: pd.DataFrame, what: str = "images") -> Figure:
     for place, (name, look) in enumerate(zip(runs["row"].unique(), looks(), strict=False)):
         one = runs[runs["row"] == name]
         # Each line stands a little aside, so that bars at one number of images do not cover each other
+        look |= {"color": colour_of(name)}
         means = _series(axis, one["n_labels"], 100 * one["test/dice"], look, name, 1.03**place)
         said.append(f"{name}: " + ", ".join(f"{mean:.1f} % with {names.get(n, n)}" for n, mean in means.items()))
     _logarithmic(axis, sorted(runs["n_labels"].unique()), names)
@@ -169,10 +172,13 @@ def pretraining_curve(runs: pd.DataFrame, controls: Mapping[str, float]) -> Figu
 def steps_curve(scores: pd.DataFrame) -> Figure:
     """Dice, and seconds per volume, against the number of sampling steps: one line per sampler, mean and standard deviation.
 
-    `scores`: `sampling_steps`, `dice` (0..1), `seconds`, and, where there are several, `sampler`.
+    `scores`: of `evaluation.studies.sampling_study`. Drawn are single samples, of the ways that were tried on all its volumes:
+    long ones are tried on a few, whose mean does not compare.
     """
     fig, axes = figure(1, 2, (9.2, 3.4))
-    said, table = [], scores if "sampler" in scores.columns else scores.assign(sampler="")
+    one = scores[scores["samples"] == 1]
+    volumes = one.groupby(["sampler", "sampling_steps"])["case"].transform("nunique")
+    said, table = [], one[volumes == one["case"].nunique()]
     for (name, one), look in zip(table.groupby("sampler", sort=False), looks(), strict=False):
         for axis, score, scale in zip(axes, ("dice", "seconds"), (100, 1), strict=True):
             means = _series(axis, one["sampling_steps"], scale * one[score], look, name)
@@ -183,7 +189,10 @@ def steps_curve(scores: pd.DataFrame) -> Figure:
         if table["sampler"].nunique() > 1:
             axis.legend(frameon=False)
     alt = findings("Dice and seconds against sampling steps", said)
-    return described(fig, alt, "Test Dice and seconds per volume by number of sampling steps.")
+    caption = (
+        "Test Dice and seconds per volume by number of sampling steps: mean, standard deviation, and every volume."
+    )
+    return described(fig, alt, caption)
 
 
 def reliability_curve(tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -224,7 +233,7 @@ def worth_of_switches(worth: Mapping[str, pd.DataFrame], base: str) -> Figure:
     rows = [label for label in next(iter(worth.values())).index if label != base]
     fig, said = _dots(worth, rows, f"points of test Dice above “{base}”")
     alt = findings(f"Difference in Dice to “{base}”, in points", said)
-    return described(fig, alt, "Difference in test Dice, 95 % interval for other draws and images, and single draws.")
+    return described(fig, alt, f"Difference in test Dice and single draws, {INTERVAL}.")
 
 
 def reading_dots(losses: pd.DataFrame) -> Figure:
@@ -237,7 +246,7 @@ def reading_dots(losses: pd.DataFrame) -> Figure:
     tables = {one: losses[losses["reading"] == one].set_index("row") for one in readings}
     fig, said = _dots(tables, rows, "points of Dice lost")
     alt = findings("Points of Dice lost with another sentence", said)
-    return described(fig, alt, "Points of Dice lost with another sentence, 95 % interval for other draws and images.")
+    return described(fig, alt, f"Points of Dice lost with another sentence, {INTERVAL}.")
 
 
 def comparison_dots(
@@ -300,7 +309,8 @@ def _dots(tables: Mapping[str, pd.DataFrame], rows: Sequence[str], label: str) -
                 height = row + 0.6 / len(tables) * (k - (len(tables) - 1) / 2)
                 low, high, mean = (100 * one[part] for part in ("low", "high", "difference"))
                 axis.plot([low, high], [height] * 2, color=look["color"], linewidth=2)
-                axis.plot([mean], [height], look["marker"], color=look["color"], markersize=7)
+                fill = "full" if len(one["draws"]) > 1 else "none"
+                axis.plot([mean], [height], look["marker"], color=look["color"], fillstyle=fill, markersize=7)
                 axis.plot(100 * np.array(one["draws"]), [height] * len(one["draws"]), "k|", markersize=7)
                 said.append(f"{rows[row]}, {name}: {mean:+.1f}")
         axis.plot([], [], look["marker"], color=look["color"], label=name)

@@ -75,7 +75,7 @@ def tried_rates(config: Any, records: pd.DataFrame) -> pd.DataFrame:
     same = _same(config, records, FREE)
     best = _best(config, records, same)
     rates = records.iloc[same].assign(taken=[best is not None and place == best[0] for place in same])
-    return rates.sort_values("learning_rate", kind="stable")
+    return rates.sort_values("learning_rate", kind="stable") if len(same) else rates
 
 
 def _same(config: Config, records: pd.DataFrame, free: Sequence[str]) -> np.ndarray:
@@ -131,7 +131,7 @@ def _table(file: Path, _changed: int) -> pd.DataFrame:
 def best_label(runs: pd.DataFrame, models: Sequence[str]) -> str | None:
     """Label of the row of `grid_records` with the best mean Dice on validation cases among those of `models`; None without one."""
     candidates = runs[runs["model"].isin(models)] if len(runs) else runs
-    if candidates.empty:
+    if candidates.empty or candidates.reindex(columns=["val/dice"]).isna().all(axis=None):
         return None
     best = candidates.groupby("place")["val/dice"].mean().idxmax()
     return candidates.loc[candidates["place"] == best, "row"].iloc[0]

@@ -27,6 +27,7 @@ from textdiff.experiments.sweep import (
     split_labels,
     summary,
     sweep,
+    table_path,
     write_config,
     write_table,
 )
@@ -219,13 +220,31 @@ def test_the_table_grows_with_the_records(runs_do, results):
     three = planned(0, 1, 2)
     sweep(three, report=report, table=table)
     assert rows == [
+        ["to run", "to run", "to run"],
         ["recorded", "to run", "to run"],
         ["recorded", "to run", "to run"],
-    ]  # at the second and the third line
+    ]  # before the first run, and at the second and third line
     (results / three[2].config.experiment / three[2].config.run_id / "metrics.json").write_text('{"test/dice": 0.5}')
     write_table(three, table)
     label, seed, run_id, state, dice = table.read_text().splitlines()[3].split(",")
     assert (label, seed, run_id, state, dice) == ("TextDiff", "2", three[2].config.run_id, "recorded", "0.5")
+
+
+def test_some_rows_seeds_or_settings_have_a_table_of_their_own(results):
+    whole = grid("comparison", "nuclei_phantoms")
+    others = whole.only([whole.rows[0].label]), whole.changed({"iterations": 7}), replace(whole, seeds=(9,))
+    paths = [table_path(one) for one in (whole, *others)]
+    assert paths[0] == results / "tables" / "comparison-nuclei_phantoms.csv" and len(set(paths)) == 4
+    assert table_path(others[0]) == paths[1]
+
+
+def test_a_log_goes_on_where_another_sweep_wrote(runs_do):
+    (one,) = planned(0)
+    log_path(one.config).parent.mkdir(parents=True)
+    log_path(one.config).write_text("epoch 1 of another's\n")
+    runs_do("7")
+    (outcome,) = sweep([one], report=str)
+    assert "epoch 1" in log_path(one.config).read_text() and "epoch" not in " ".join(outcome.error)
 
 
 def test_the_record_or_the_log_says_what_became_of_a_run(runs_do, results):

@@ -28,7 +28,9 @@ HEAT = pd.DataFrame([[0.5, np.nan], [0.6, 0.7]], index=pd.Index([6, 8], name="bl
 RUNS = pd.DataFrame(
     {"row": ["ours", "ours", "ours", "U-Net"], "n_labels": [1, 1, 10, 5], "test/dice": [0.4, 0.6, 0.7, 0.3]}
 )
-SAMPLED = pd.DataFrame({"sampling_steps": [1, 5, 1, 5], "dice": [0.5, 0.8, 0.6, 0.9], "seconds": [1, 5, 1, 6]})
+SAMPLED = pd.DataFrame(
+    {"sampling_steps": [1, 5, 1, 5], "case": list("aabb"), "dice": [0.5, 0.8, 0.6, 0.9], "seconds": [1, 5, 1, 6]}
+).assign(sampler="ddim", samples=1)
 PRETRAINED = pd.DataFrame({"iterations": [10, 10, 20, 20], "dice": [0.3, 0.5, 0.5, 0.7]})
 DIFFERENCES = pd.DataFrame(
     {"difference": [0, 0.05, np.nan], "low": [-0.01, 0.04, np.nan], "high": [0.02, 0.07, np.nan], "cases": [3, 3, 0]},

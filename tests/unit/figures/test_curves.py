@@ -7,7 +7,7 @@ import pytest
 from tests.unit.figures.little import DIFFERENCES, HEAT, LOSSES, PRETRAINED, RUNS, SAMPLED
 from textdiff.evaluation.calibration import Reliability
 from textdiff.figures import curves
-from textdiff.figures.style import description
+from textdiff.figures.style import colour_of, description
 
 HISTORY = pd.DataFrame({"epoch": [0, 1, 2], "loss": [1.0, 0.5, 0.25], "val/dice": [np.nan, 0.4, 0.6]})
 SPREAD = pd.DataFrame([[0.01, np.nan], [0.02, 0.03]], index=HEAT.index, columns=HEAT.columns)
@@ -72,6 +72,9 @@ def test_a_row_is_a_line_over_the_number_of_labels():
     bar = axis.containers[0].lines[2][0].get_segments()[0]
     assert bar[:, 1] == pytest.approx([50 - 200**0.5, 50 + 200**0.5])
     assert alt(fig).endswith("ours: 50.0 % with 1, 70.0 % with 10; U-Net: 30.0 % with 5.")
+    methods = ["TextDiff", "TextDiff without text", "U-Net that reads", "U-Net"]
+    axis = curves.label_efficiency_curve(RUNS.assign(row=methods)).axes[0]
+    assert [one.lines[0].get_color() for one in axis.containers] == [colour_of(name) for name in methods]
     fig = curves.label_efficiency_curve(RUNS.assign(n_labels=[1, 1, "all", 5]), "volumes")
     assert ticks(fig.axes[0]) == ["1", "5", "all"] and fig.axes[0].get_xlabel() == "labelled volumes (logarithmic)"
     assert "50.0 % with 1, 70.0 % with all" in alt(fig)
@@ -86,7 +89,10 @@ def test_pretraining_curve_joins_means_and_draws_controls_level():
 
 
 def test_steps_and_reliability_tell_their_numbers():
-    assert "dice: 55.0 at 1, 85.0 at 5; seconds: 1.0 at 1, 5.5 at 5" in alt(curves.steps_curve(SAMPLED))
+    told = "ddim dice: 55.0 at 1, 85.0 at 5; ddim seconds: 1.0 at 1, 5.5 at 5"
+    others = [SAMPLED.iloc[[3]].assign(sampling_steps=1000), SAMPLED.assign(samples=8, dice=0)]
+    assert told in alt(curves.steps_curve(SAMPLED))
+    assert told in alt(curves.steps_curve(pd.concat([SAMPLED, *others]))), "ways that fewer volumes were tried in"
     tables = {}
     for name, confidence, right in (("a", 0.9, 5), ("b", 0.6, 6)):
         kept = Reliability()
@@ -105,6 +111,10 @@ def test_differences_are_dots_with_intervals():
     (axis,) = fig.axes
     assert ticks(axis, "y") == ["BGR", "ten tokens"] and intervals(axis) == [[4, 7], [4, 7]]
     assert written(fig) == ["not run yet"] and "BGR, native: +5.0" in alt(fig)
+    draws = pd.Series([(0.04,), (0.04, 0.06), ()], DIFFERENCES.index)
+    (axis,) = curves.worth_of_switches({"256 px": DIFFERENCES.assign(draws=draws, cases=3)}, "ten tokens").axes
+    filled = [line.get_fillstyle() for line in axis.lines if line.get_markersize() == 7 and line.get_marker() == "o"]
+    assert filled == ["none", "full"], "one draw is told apart"
     fig = curves.reading_dots(pd.concat([LOSSES, LOSSES.assign(reading="swapped", cases=0)]))
     assert ticks(fig.axes[0], "y") == ["base", "BGR"] and intervals(fig.axes[0]) == [[-1, 2], [4, 7]]
     assert alt(fig).endswith("base, none: +0.0; BGR, none: +5.0."), "what was not run is left out"

@@ -9,7 +9,7 @@ from tests.unit.report.little import IMAGES, VOLUMES, image_record
 from textdiff.experiments.grids import Grid, Row
 from textdiff.report.images import grid_table
 from textdiff.report.missing import missing_runs
-from textdiff.report.rows import best_label, by_row, case_table, grid_records, record_of, with_records
+from textdiff.report.rows import best_label, by_row, case_table, grid_records, record_of, tried_rates, with_records
 
 
 def test_records_come_in_the_grids_order(images):
@@ -80,6 +80,12 @@ def test_the_best_row_is_chosen_on_validation_cases_and_rows_of_one_label_are_ke
     runs = grid_records(VOLUMES, volumes)
     assert best_label(runs, ("segresnet", "unetr")) == "SegResNet"
     assert best_label(runs, ("unetr",)) is None and best_label(runs.iloc[:0], ("segresnet",)) is None
+    assert best_label(runs.drop(columns="val/dice"), ("segresnet", "unetr")) is None
+
+
+def test_rates_that_were_not_tried(images, none):
+    assert tried_rates(IMAGES.configs(IMAGES.rows[0])[0], none).empty
+    assert tried_rates(IMAGES.configs(IMAGES.rows[0])[0], images)["taken"].tolist() == [True]
 
 
 def test_the_record_of_one_configuration(images, none):

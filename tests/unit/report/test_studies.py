@@ -28,7 +28,7 @@ def test_without_a_record_everything_says_so():
     metrics, ways = studies.sampling_of("hippocampus", records)
     assert metrics == {} and len(sampling_table(ways).frame) == len(uncertainty_table(ways, "ddim", 5).frame) == 0
     figures = (
-        steps_curve(ways[["sampler", "sampling_steps", "dice", "seconds"]]),
+        steps_curve(ways),
         reliability_curve(reliability_tables(metrics)),
     )
     assert all("Nothing has been run yet" in description(one)["alt"] for one in figures)
