@@ -37,7 +37,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         if error.filename is None or str(error.filename) == str(temporary):
-            error.filename, error.filename2 = str(path), None
+            error.filename = str(path)
+            del error.filename2  # None would be shown as a second name
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -114,8 +115,9 @@ class Report:
         text = text.removeprefix(f"{fault.file}: ").removeprefix(f"{fault.file} ")
         if self.root is None:
             return replace(fault, text=text)
-        file = "." if fault.file == str(self.root) else fault.file.replace(f"{self.root}/", "", 1)
-        return replace(fault, text=text.replace(f"{self.root}/", ""), file=file)
+        start = f"{self.root}{os.sep}"
+        file = "." if fault.file == str(self.root) else fault.file.removeprefix(start)
+        return replace(fault, text=text.replace(start, ""), file=file)
 
     def _row(self, fault: Fault) -> tuple[str, str, str, str]:
         short = self._shortened(fault)

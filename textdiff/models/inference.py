@@ -61,7 +61,7 @@ def predict_image(
 
     A file is read upright, as its EXIF orientation says, and so are the labels
     (:func:`textdiff.data.images.masks.write_mask` lays them on the file). Warns of a picture and of a sentence unlike those of
-    the training (:mod:`textdiff.data.domain`).
+    the training (:mod:`textdiff.data.domain`), and of a sentence that is not read to its end.
 
     Raises FileNotFoundError: no such file; ValueError: a file that is no picture, another kind of array, no words, or with
     ``strict`` what is warned of; FloatingPointError: the model gives nan or infinity.
@@ -76,6 +76,7 @@ def predict_image(
     else:
         doubts = [where + remark for remark in model.domain.remarks_on_picture(pixels)]
         doubts += model.domain.remarks_on_sentence(text) if model.text is not None else []
+    doubts += model.text.remarks_on_length(text) if model.text is not None else []
     if strict and doubts:
         raise ValueError("; ".join(doubts))
     for doubt in doubts:
@@ -194,8 +195,8 @@ def predict_volume(
             differ (Dice below 0.8), the mask follows the plain names, and that is said. The image encoder runs once for both.
         strict: refuse what would be warned of before the work begins.
 
-    Warns, before: of words that name nothing the model knows, a part of a structure or a slip of the pen, and of a volume unlike
-    those of the training (:mod:`textdiff.data.domain`); after: of structures asked for and not found, found and not asked for,
+    Warns, before: of words that name nothing the model knows, a part of a structure or a slip of the pen, of more words than
+    it reads, and of a volume unlike those of the training (:mod:`textdiff.data.domain`); after: of structures asked for and not found, found and not asked for,
     and of amounts beyond those of the training. All of it is also in ``Prediction.remarks``. A volume smaller than one
     window is surrounded by its own minimum, as in training.
 
@@ -205,7 +206,11 @@ def predict_volume(
     """
     _check_options(model, sampling, overlap)
     request = read_request(text, model.class_names[1:])
-    doubts = list(_on_request(text, request, model.class_names[1:]))
+    encoder = getattr(model, "text", None)
+    doubts = [
+        *_on_request(text, request, model.class_names[1:]),
+        *(encoder.remarks_on_length(text) if encoder is not None else []),
+    ]
     if strict and doubts:
         raise ValueError("; ".join(doubts))
     if not isinstance(volume, Volume):

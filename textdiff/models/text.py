@@ -164,14 +164,17 @@ class TextEncoder(nn.Module):
             tokens = self.backbone(input_ids=ids, attention_mask=mask).last_hidden_state[0]
         return tokens.float().cpu(), mask[0].bool().cpu()
 
-    def _warn_if_cut(self, caption: str) -> None:
-        if self._warned or self.padding == "max_length":
-            return
+    def remarks_on_length(self, caption: str) -> list[str]:
+        """That not the whole of a caption is read, or nothing; where all are brought to one length, cutting is the rule."""
         needed = len(self.tokenizer.tokenize(caption)) + self.tokenizer.num_special_tokens_to_add()
-        if needed > self.max_length:
+        if self.padding == "max_length" or needed <= self.max_length:
+            return []
+        return [f"the text has {needed} tokens, and the model reads the first {self.max_length} of them: shorten it"]
+
+    def _warn_if_cut(self, caption: str) -> None:
+        if not self._warned and (said := self.remarks_on_length(caption)):
             self._warned = True
-            said = "a caption of %d tokens is cut to max_length=%d: %r (said once; others may be cut too)"
-            logger.warning(said, needed, self.max_length, caption)
+            logger.warning("%s (said once; others may be cut too): %r", said[0], caption)
 
 
 def find_encoder(name: str) -> Path:

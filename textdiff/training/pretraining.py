@@ -151,7 +151,7 @@ def layout(device: torch.device) -> torch.memory_format:
 
 def drawing_on(device: torch.device, generator: torch.Generator) -> torch.Generator:
     """A generator that draws on ``device``: the one of the CPU that is given, or on a card a new one that it seeds."""
-    if device.type != "cuda":
+    if device.type == "cpu":
         return generator
     if isinstance(generator, PartGenerator):
         return PartGenerator(drawing_on(device, generator.batch), generator.part, generator.whole)

@@ -23,6 +23,7 @@ from textdiff.data.volumes.patches import Preprocessing, place_channels
 from textdiff.data.volumes.volume import Volume, read_labels, write_image, write_labels
 from textdiff.models.diffusion import Sampling
 from textdiff.models.inference import _layers, _starts, predict_volume, window_seed
+from textdiff.models.text import TextEncoder
 
 NAMES = ("background", "left kidney", "right kidney")
 
@@ -437,6 +438,15 @@ def test_how_a_sentence_was_read_is_said_before_the_work_and_refused_if_strict(t
     with pytest.raises(ValueError, match=re.escape(expected)):
         predict_volume(model, blobs(), text, progress=False, strict=True)
     assert not model.calls
+
+
+def test_a_sentence_that_is_not_read_to_its_end_is_said_and_refused_if_strict():
+    model = Sides()
+    model.text = TextEncoder.from_pretrained("tiny", max_length=8)
+    text = "please mark both of the kidneys of this patient in the scan"
+    assert "and the model reads the first 8 of them: shorten it" in remarks(model, text)[1]
+    with pytest.raises(ValueError, match="reads the first 8"):
+        predict_volume(model, blobs(), text, progress=False, strict=True)
 
 
 @pytest.mark.takes("Sentences", "a structure that was asked for and not found", "taken, and said")

@@ -206,6 +206,9 @@ def test_wrong_requests_say_what_would_be_right(change, message):
 def test_sizes_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         build(**options)
+    for patch in ((16, 30, 16), (16.0, 24, 16)):
+        with pytest.raises(ValueError, match=r"preprocessing.patch=.*multiples of 8"):
+            TextDiffSeg(None, NAMES, Preprocessing(None, None, patch), **TINY)
     with pytest.raises(ValueError, match="background and 1 to 255 structures"):
         TextDiffSeg(None, ("background",), Preprocessing(None, None, SHAPE))
 

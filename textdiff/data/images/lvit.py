@@ -225,11 +225,15 @@ def write_split(folder: str | Path, cases: Sequence[Case]) -> None:
     """Write cases as one split of LViT's layout, such as `mine/Train_Folder`, which `read_split` reads.
 
     Pictures and masks become PNG files named after the cases; a mask of two classes holds 0 and 255, one of more its labels.
+    Raises ValueError for names that `read_split` would take for one case.
     """
     import pandas as pd
     from PIL import Image
 
     folder = Path(folder)
+    for key, count in Counter(match_key(f"{case.name}.png") for case in cases).items():
+        if count > 1:
+            raise ValueError(f"{count} cases have one name, {key!r} (letter case and a prefix mask_ are no difference)")
     for part in ("img", "labelcol"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for case in cases:
@@ -240,4 +244,7 @@ def write_split(folder: str | Path, cases: Sequence[Case]) -> None:
     table = pd.DataFrame(
         {"Image": [f"{case.name}.png" for case in cases], "Description": [case.caption for case in cases]}
     )
-    table.to_excel(folder / f"{folder.name.removesuffix('_Folder')}_text.xlsx", index=False)
+    with pd.ExcelWriter(folder / f"{folder.name.removesuffix('_Folder')}_text.xlsx", engine="openpyxl") as book:
+        table.to_excel(book, index=False)
+        for cell in (cell for row in book.book.active.rows for cell in row):
+            cell.data_type = "s"  # a sentence that begins with = is no formula

@@ -93,7 +93,7 @@ def read_picture(path: str | Path, mode: Literal["RGB", "L"] = "RGB") -> np.ndar
 
 def picture_frame(path: str | Path) -> tuple[tuple[int, int], int]:
     """((height, width) of the upright picture, EXIF orientation 1 to 8) from a file's header. Errors name the file."""
-    with _opened(Path(path)) as picture:
+    with _opened(Path(path).expanduser()) as picture:
         _choose_page(path, picture)
         (width, height), turn = _stored_size(picture), _orientation(path, picture)
         return ((width, height) if turn > 4 else (height, width)), turn
@@ -106,7 +106,7 @@ def picture_size(path: str | Path) -> tuple[int, int]:
 
 def decode(path: str | Path) -> Decoded:
     """The whole picture in a file, in its own mode. Raises what `read_picture` raises, apart from its colours."""
-    path = Path(path)
+    path = Path(path).expanduser()
     with _opened(path) as picture:
         if said := _choose_page(path, picture):
             warnings.warn(said, stacklevel=3)

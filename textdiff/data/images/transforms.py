@@ -15,12 +15,27 @@ import torch.nn.functional as F
 
 from textdiff.data.images.captions import swap_left_right
 
-CHEST_WORDS = re.compile(r"\b(lungs?|pulmonary|chest)\b", re.IGNORECASE)
+# Of a body that stands upright in the picture: its left side lies nowhere else after a quarter turn
+BODY_WORDS = re.compile(
+    r"\b(lungs?|lobes?|pulmonary|chest|(?:hemi)?thorax|pleura\w*|effusions?|costophrenic|hil(?:um|ar)|perihilar|heart|cardiac"
+    r"|infiltrates?|consolidations?|kidneys?|breasts?)\b",
+    re.IGNORECASE,
+)
 MOST_CLASSES = 256  # of a label map of 8 bits
 PLACES = {"upper": 1j, "lower": -1j, "left": -1, "right": 1}  # in the complex plane, where 1j turns by a quarter
 PLACE_OF = {place: word for word, place in PLACES.items()}
 PLACE_PHRASE = re.compile(r"\b(upper|lower|left|right)(?:([\s-]+)(upper|lower|left|right))?\b", re.IGNORECASE)
-UNTURNABLE = re.compile(r"\b(top|bottom|above|below|horizontal(ly)?|vertical(ly)?)\b", re.IGNORECASE)
+# Of places, in words that are not exchanged below
+UNTURNABLE = re.compile(
+    r"\b(?:top|bottom|above|below|horizontal(?:ly)?|vertical(?:ly)?|lower than|(?:upper|lower)(?:most|wards?))\b"
+    r"|\b(?:superior|inferior|anterior|posterior|cranial|caudal|medial|lateral|proximal|distal)(?:ly)?\b"
+    r"|\b(?:upper|lower) and (?:upper|lower) (?:left|right)\b|\b(?:upper|lower) (?:left|right) and (?:left|right)\b",
+    re.IGNORECASE,
+)
+# Of sides, in words that are not exchanged either: RLL, L lung, leftmost, rightwards, o'clock
+UNSWAPPED = re.compile(
+    r"\b(?:[lr][uml]l|[lr]t|[lr])\b(?!['’])|\b(?:left|right)(?:most|wards?)\b|o['’]clock\b", re.IGNORECASE
+)
 
 
 def _check_size(size: int) -> None:
@@ -165,14 +180,17 @@ def dihedral_places(side: int) -> torch.Tensor:
 def dihedral_caption(caption: str, k: int) -> str | None:
     """The sentence that is true of the picture after `dihedral(picture, k)`, or None where its words cannot follow.
 
-    "upper", "lower", "left", "right" and pairs such as "upper left" are replaced. A sentence about lungs follows only the
-    left-right flip (k = 4): a chest film lying on its side or head has no upper left lung any more. Ours; the official
+    "upper", "lower", "left", "right" and pairs such as "upper left" are replaced. A sentence about lungs and other parts of a
+    body follows only the left-right flip (k = 4): a chest film lying on its side or head has no upper left lung any more.
+    Other words for sides ("RLL", "leftmost") follow nothing, and others for places ("superior") no turn. Ours; the official
     code turns the picture and leaves the sentence.
     """
     _check_turn(k)
     if k == 0:
         return caption
-    if CHEST_WORDS.search(caption):
+    if UNSWAPPED.search(caption):
+        return None
+    if BODY_WORDS.search(caption):
         return swap_left_right(caption) if k == 4 else None
     if UNTURNABLE.search(caption):
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
@@ -77,7 +77,7 @@ class TrainingImages:
             image, mask = case.pair(spec.num_classes)
             self.images[i], self.masks[i] = spec.input(image), spec.target(mask)
         self.captions = [case.caption for case in cases]
-        self.augmentation, self.seed, self.views = augmentation, seed, views
+        self.spec, self.augmentation, self.seed, self.views = spec, augmentation, seed, views
         self.turns = [self._turns(caption) for caption in self.captions]
         self._latest: tuple[int, list[int]] = (-1, [])  # epoch and its order
         self._pool = Pool(self.images, self.masks, dihedral_places(spec.image_size))
@@ -88,7 +88,8 @@ class TrainingImages:
     @property
     def settings(self) -> dict[str, object]:
         """What decides the samples, apart from the pixels."""
-        return {"images": len(self), "augmentation": self.augmentation, "seed": self.seed, "views": self.views}
+        about = {"images": len(self), "spec": asdict(self.spec), "augmentation": self.augmentation}
+        return about | {"seed": self.seed, "views": self.views}
 
     def sample(self, number: int) -> Sample:
         """Image ``[3, S, S]``, mask ``[S, S]`` and caption. Every image comes once before any comes twice."""

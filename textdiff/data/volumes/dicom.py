@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from textdiff.data.volumes.dicom_files import announced, check_pixels, decoded, 
 from textdiff.data.volumes.dicom_series import is_dicom, series_slices
 from textdiff.data.volumes.dicom_slices import Refused, Slice, grid, naming, need, quiet
 from textdiff.data.volumes.grids import LPS_TO_RAS, Volume
+from textdiff.data.volumes.itk import silent
 
 __all__ = ["is_dicom", "read_dicom"]
 
@@ -131,7 +130,7 @@ def _decoded_by_itk(mates: Sequence[Slice]) -> np.ndarray:
     try:
         if len({piece.rescale for piece in mates}) > 1 or "ModalityLUTSequence" in one.tags:
             raise RuntimeError
-        with _silent():
+        with silent():
             return sitk.GetArrayFromImage(sitk.ReadImage(str(one.path), sitk.sitkFloat32))
     except RuntimeError:  # its text is for those who know ITK
         syntax = one.dataset.file_meta.TransferSyntaxUID
@@ -139,19 +138,6 @@ def _decoded_by_itk(mates: Sequence[Slice]) -> np.ndarray:
             f"cannot read {one.path}: its voxels are damaged, or compressed in a way that cannot be undone here ({syntax.name}); "
             "export it uncompressed"
         ) from None
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Without what libraries in C write to the standard error, past Python."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def _replace_padding(array: np.ndarray, slices: Sequence[Slice], where: Path) -> None:

@@ -56,7 +56,7 @@ def read_itk(path: Path, dtype: type | None) -> Volume:
     reader.SetFileName(str(path))
     reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
     try:
-        with _silent():
+        with silent():
             reader.ReadImageInformation()
     except RuntimeError as error:
         raise ValueError(f"cannot read {path}: SimpleITK does not understand its header; it may be damaged") from error
@@ -83,7 +83,7 @@ def read_itk(path: Path, dtype: type | None) -> Volume:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """What C++ code writes to standard error, past Python, is dropped."""
     sys.stderr.flush()
     before = os.dup(2)

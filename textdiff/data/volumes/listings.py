@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -23,6 +24,8 @@ from textdiff.data.volumes.volume import MGH_SUFFIXES
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".hdr", *MGH_SUFFIXES, *ITK_SUFFIXES)
 HEADER_SUFFIXES = (".hdr", ".mhd", ".nhdr")
 VOXEL_SUFFIXES = (".img", ".raw", ".zraw")  # the other file of such a header
+BESIDE = (*VOXEL_SUFFIXES, ".gz", ".mat")  # the last says where the voxels of an Analyze image are
+NAMED_VOXELS = re.compile(rb"^(?:ElementDataFile\s*=|data ?file\s*:)\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE)
 CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net: liver_1_0000.nii.gz is the first channel of case liver_1
 SEPARATORS = ";,\t|"
 
@@ -38,8 +41,14 @@ def bytes_of(path: Path) -> list[Path]:
     """The files that decide what is read from `path`: itself and the voxels beside a header, or all that is in a folder."""
     if path.is_dir():
         return sorted(path.rglob("*"))
-    beside = path.parent.glob(f"{glob.escape(path.stem)}.*") if path.suffix.lower() in HEADER_SUFFIXES else ()
-    return [path, *sorted(one for one in beside if one.suffix.lower() in (*VOXEL_SUFFIXES, ".gz"))]
+    if path.suffix.lower() not in HEADER_SUFFIXES:
+        return [path]
+    beside = {one for one in path.parent.glob(f"{glob.escape(path.stem)}.*") if one.suffix.lower() in BESIDE}
+    if path.is_file():
+        with path.open("rb") as file:
+            named = (os.fsdecode(name) for name in NAMED_VOXELS.findall(file.read(64_000)))
+        beside |= {path.parent / name for name in named if (path.parent / name).is_file()}
+    return [path, *sorted(beside - {path})]
 
 
 def fold(name: str) -> str:

@@ -12,7 +12,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -167,7 +167,8 @@ class TrainingVolumes:
         prompts: kind of sentence ("class", "anatomy", "report", "mixed" of these three, "request"), or "" for none.
         single: share of the patches whose sentence names only some of the structures; the others are background there.
         augment: turn, zoom, bend and change intensities.
-        mirror: also exchange left and right: only where no structure and no sentence has a side.
+        mirror: also exchange left and right: only where no structure and no sentence has a side. The channel of places from
+            left to right is exchanged with the image (all published models were trained so).
         foreground: share of the patches centred on a voxel of a structure.
         distances: also give the signed distances, for networks with a label latent.
 
@@ -197,6 +198,7 @@ class TrainingVolumes:
         if prompts and prompts not in PROMPT_KINDS:
             raise ValueError(f"prompts={prompts!r}: choose one of {', '.join(PROMPT_KINDS)}, or '' for none")
         self.class_names, self.patch, self.prompts = tuple(class_names), tuple(patch), prompts
+        self.preprocessing = preprocessing
         self.single, self.augment, self.mirror, self.foreground = single, augment, mirror, foreground
         self.distances, self.seed = distances, seed
         self.volumes: list[_Prepared] = []
@@ -221,7 +223,8 @@ class TrainingVolumes:
     def settings(self) -> dict[str, object]:
         """What decides the samples, apart from the voxels."""
         names = ("class_names", "patch", "prompts", "single", "augment", "mirror", "foreground", "distances", "seed")
-        return {"volumes": len(self)} | {name: getattr(self, name) for name in names}
+        about = {"volumes": len(self), "preprocessing": asdict(self.preprocessing)}
+        return about | {name: getattr(self, name) for name in names}
 
     def sample(self, number: int) -> Sample:
         """Image ``[4, X, Y, Z]``, labels, distances or None, and sentence of one patch.

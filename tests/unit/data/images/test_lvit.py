@@ -10,7 +10,7 @@ from PIL import Image
 
 from textdiff.data import load_dataset
 from textdiff.data.cases import Case
-from textdiff.data.images.lvit import read_split, read_text
+from textdiff.data.images.lvit import read_split, read_text, write_split
 
 
 def write_picture(path: Path, size: tuple[int, int] = (6, 8), value: int = 7, mode: str = "RGB") -> None:
@@ -191,6 +191,20 @@ def test_dataset_with_extra_images_only_for_pretraining(split, tmp_path):
     assert [len(part) for part in (data.train, data.val, data.test, data.unlabelled)] == [3, 3, 3, 4]
     assert not any(case.labelled for case in data.unlabelled)
     assert {case.image_path.parts[-3] for case in data.unlabelled} == {"Train_Folder", "Train_Extra_Folder"}
+
+
+def test_what_is_written_can_be_read(tmp_path):
+    image, mask = np.zeros((6, 8, 3), np.uint8), np.eye(6, 8, dtype=np.uint8)
+    cases = [
+        Case(name, caption, image_array=image, mask_array=mask)
+        for name, caption in (("a", "=1+1 spots"), ("b", "two spots"))
+    ]
+    write_split(tmp_path / "Train_Folder", cases)
+    assert [one.caption for one in read_split(tmp_path / "Train_Folder")] == ["=1+1 spots", "two spots"]
+    alike = [Case(name, "one spot", image_array=image, mask_array=mask) for name in ("x", "mask_X")]
+    with pytest.raises(ValueError, match="2 cases have one name, 'x'"):
+        write_split(tmp_path / "other", alike)
+    assert not (tmp_path / "other").exists()
 
 
 def test_real_monuseg(monuseg_root):

@@ -139,3 +139,16 @@ def test_chest_sentences_follow_only_the_left_right_flip():
 
 def test_words_that_cannot_follow_give_none():
     assert [dihedral_caption("Dense at the top.", k) for k in (0, 1)] == ["Dense at the top.", None]
+    beside = "The nuclei density in the {} is high."
+    for places in ("upper and lower left", "lower left and right"):
+        assert dihedral_caption(beside.format(places), 1) is None, "two places that share a word"
+    for sided in ("RLL consolidation", "L lung opacity", "in the leftmost third", "growing rightwards", "at 3 o'clock"):
+        assert {dihedral_caption(sided, k) for k in range(1, 8)} == {None}
+    assert dihedral_caption("polyp in the superior quadrant", 1) is None
+    assert dihedral_caption("the patient's left lung", 4) == "the patient's right lung", "a possessive is no side"
+
+
+@pytest.mark.parametrize("organ", ["kidney", "lower lobe consolidation", "breast"])
+def test_the_left_of_a_body_is_nowhere_else_after_a_turn(organ):
+    turned = [dihedral_caption(f"the left {organ}", k) for k in range(1, 8)]
+    assert turned == [None, None, None, f"the right {organ}", None, None, None]

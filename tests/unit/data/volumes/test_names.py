@@ -356,8 +356,18 @@ def test_images_in_other_formats_are_cases_too(tmp_path, suffix):
 
 
 def test_the_voxels_beside_a_header_and_the_slices_of_a_folder_decide_what_is_read(tmp_path):
-    for name in ("a.mhd", "a.raw", "a.txt", "b.raw", "c.nii.gz", "c.raw", "d/1.dcm"):
+    for name in ("a.mhd", "a.raw", "a.txt", "b.raw", "c.nii.gz", "c.raw", "d/1.dcm", "e.hdr", "e.img", "e.mat"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    read = {name: [one.name for one in bytes_of(tmp_path / name)] for name in ("a.mhd", "c.nii.gz", "d")}
-    assert read == {"a.mhd": ["a.mhd", "a.raw"], "c.nii.gz": ["c.nii.gz"], "d": ["1.dcm"]}
+    (tmp_path / "f.mhd").write_text("ObjectType = Image\nElementDataFile = b.raw\n")
+    (tmp_path / "g.nhdr").write_text("NRRD0004\ndata file: c.raw\n")
+    names = ("a.mhd", "c.nii.gz", "d", "e.hdr", "f.mhd", "g.nhdr")
+    read = {name: [one.name for one in bytes_of(tmp_path / name)] for name in names}
+    assert read == {
+        "a.mhd": ["a.mhd", "a.raw"],
+        "c.nii.gz": ["c.nii.gz"],
+        "d": ["1.dcm"],
+        "e.hdr": ["e.hdr", "e.img", "e.mat"],
+        "f.mhd": ["f.mhd", "b.raw"],
+        "g.nhdr": ["g.nhdr", "c.raw"],
+    }
