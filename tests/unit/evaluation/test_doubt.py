@@ -156,3 +156,18 @@ def test_the_surest_share_of_the_cases():
     assert found.loc[1.0, "low"] <= 0.44 <= found.loc[1.0, "high"] and np.isnan(found.loc[0.2, "low"])
     with pytest.raises(ValueError, match=r"shares=\[0\]"):
         by_coverage(table, "sure", [0])
+
+
+def test_the_interval_of_the_surest_takes_images_of_a_patient_together():
+    names = [f"sub-{patient}_run-{image}" for patient in "ab" for image in range(20)]
+    whole = by_coverage(pd.DataFrame({"case": names, "dice": [0.2] * 20 + [0.8] * 20, "sure": 0.5}), "sure", (1.0,))
+    assert (whole["low"].item(), whole["high"].item()) == pytest.approx((0.2, 0.8))
+
+
+def test_a_mirrored_model_that_does_not_read_answers_the_same_without_words(cases):
+    class Deaf(torch.nn.Module):
+        def forward(self, images, captions):
+            return brightness(images, ["x"] * len(captions))
+
+    table = measure_doubt(Mirrored(Deaf()).eval(), cases, SPEC, eval_size=48, reading=True, progress=False)
+    assert (table["unread"] == 1).all()

@@ -7,7 +7,7 @@ from torch import nn
 
 from textdiff.data.cases import Case
 from textdiff.data.images.transforms import ImageSpec
-from textdiff.evaluation.images import score_cases
+from textdiff.evaluation.images import _labels_at, score_cases
 from textdiff.evaluation.metrics import summarise
 
 
@@ -147,3 +147,9 @@ class Diverged(nn.Module):
 def test_errors_say_what_and_where(cases, model, options, error, message):
     with pytest.raises(error, match=message):
         run(model(), **({"cases": cases} | options))
+
+
+def test_logits_are_enlarged_as_areas_not_as_points():
+    logits = torch.zeros(2, 2, 2)
+    logits[1] = torch.tensor([-1.0, 2.5])  # a quarter of the way from pixel to pixel it is still below 0, a third above
+    assert _labels_at(logits, (4, 4)).tolist() == [[0, 0, 1, 1]] * 4

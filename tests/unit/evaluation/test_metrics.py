@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 import torch
 
-from textdiff.evaluation.metrics import bootstrap_interval, case_counts, case_scores, subjects_of, summarise
+from textdiff.evaluation.metrics import (
+    bootstrap_interval,
+    case_counts,
+    case_scores,
+    interval_by_patient,
+    subjects_of,
+    summarise,
+)
 
 
 def test_counts_and_scores_by_hand():
@@ -132,3 +139,17 @@ def test_summary_refuses_what_is_no_case_table():
         summarise(pd.DataFrame({"dice": [1.0]}))
     with pytest.raises(ValueError, match="no rows"):
         summarise(table((np.ones(2, int), np.ones(2, int))).iloc[:0])
+
+
+def test_a_table_names_the_patients_that_are_resampled():
+    names = [f"sub-{patient}_run-{image}" for patient in "ab" for image in range(20)]
+    per_case = pd.DataFrame({"case": names, "dice": [0.2] * 20 + [0.8] * 20})
+    assert interval_by_patient(per_case) == pytest.approx((0.2, 0.8)), "two patients, not forty"
+
+
+def test_the_interval_at_the_native_size_is_that_of_the_native_scores():
+    per_case = pd.concat([table((np.ones(2, int), np.ones(2, int)))] * 4, ignore_index=True)
+    per_case["dice_native"] = [0.1, 0.2, 0.3, 0.4]
+    summary = summarise(per_case)
+    for name in ("dice", "dice_native"):
+        assert (summary[f"{name}_ci_low"], summary[f"{name}_ci_high"]) == bootstrap_interval(per_case[name]), name

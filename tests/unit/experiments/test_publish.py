@@ -17,7 +17,10 @@ from textdiff.experiments.records import FILES
 from textdiff.experiments.volumes import TextDiffSegConfig
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-TABLE = 'case,caption,dice,dice_shuffled\n001,"Nuclei, dense.",0.7382151794907655,0.50\n002,,1.0,0.25\n'
+TABLE = (
+    "case,caption,caption_shuffled,dice,dice_shuffled\n"
+    '001,"Nuclei, dense.","Few nuclei.",0.7382151794907655,0.50\n002,,,1.0,0.25\n'
+)
 BARE = "case,dice,dice_shuffled\n001,0.7382151794907655,0.50\n002,1.0,0.25\n"
 
 

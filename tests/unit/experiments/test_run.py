@@ -14,6 +14,7 @@ import torch
 from tiny_models import entries
 from volume_layouts import write_layout
 
+from textdiff.data.splits import draw_labelled
 from textdiff.experiments import images, run, volumes
 from textdiff.experiments.images import TextDiffConfig, training_figure
 from textdiff.experiments.pages import DataConfig
@@ -22,6 +23,7 @@ from textdiff.experiments.pretraining import PretrainConfig, new_backbone, pretr
 from textdiff.experiments.volumes import TextDiffSegConfig
 from textdiff.models.store import own_state
 from textdiff.training import teaching
+from textdiff.training.weights import trained_state
 
 QUICK = {"iterations": 2, "validate_every": 1, "max_val": 1, "max_test": 2, "device": "cpu", "precision": "float32"}
 TUMOURS = ("liver_tumour", "pancreas_tumour", "colon_tumour", "kits21")
@@ -296,3 +298,55 @@ def test_the_words_for_a_training_that_was_not_validated_name_no_score():
     history = [{"step": 2, "loss": 1.0, "score": float("nan"), "seconds": 1.0}]
     told = training_figure(history, of_images()).textdiff_description
     assert told["alt"].startswith("Training loss over") and told["caption"] == "Training loss."
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_seed_of_a_run_draws_its_labelled_cases(seed):
+    config = of_images(n_labels=3, seed=seed)
+    data = images.load_data(config)
+    assert images.labelled_cases(config, data) == draw_labelled(data.train, 3, seed)
+
+
+@pytest.mark.parametrize(
+    ("structures", "prompts", "mirror"),
+    [
+        ("liver", "class", True),
+        ("liver,left kidney", "class", False),
+        ("left kidney", "class", False),
+        ("liver", "report", False),
+    ],
+)
+def test_left_and_right_are_exchanged_only_where_neither_structure_nor_sentence_has_a_side(structures, prompts, mirror):
+    config = of_volumes(structures=structures, prompts=prompts, augmentation="affine")
+    data = volumes.load_data(config)
+    assert volumes.training_volumes(config, data, data.train[:1]).mirror == mirror
+
+
+def test_of_a_structure_the_cases_that_have_it_tell_whether_it_is_read(monkeypatch):
+    """The second patient has no left kidney: unmarked, it scores 1 whatever is asked for."""
+    config = of_volumes()
+    data = volumes.load_data(config)
+    table = pd.DataFrame(
+        {"dice_liver": [0.8, 0.6], "actual_liver": [9, 9], "dice_left_kidney": [0.4, 1.0], "actual_left_kidney": [9, 0]}
+    )
+    monkeypatch.setattr(volumes, "score", lambda *what, **how: table)
+    metrics, _ = volumes.reading_test(None, config, data, data.test[:2])
+    assert metrics["test/dice_left_kidney_asked_for_left_kidney"] == pytest.approx(0.4)
+    assert metrics["test/dice_one_by_one"] == pytest.approx((0.6 + 0.6) / 2)
+
+
+def test_the_student_begins_as_its_teacher_did(monkeypatch, tmp_path):
+    config = of_images(model="text_unet", dataset="chest_phantoms", n_labels=4, mirrored="on", unlabelled=6)
+    begun, fitted = [], images._fitted
+
+    def followed(model, *how):
+        begun.append({name: value.detach().clone() for name, value in trained_state(model).items()})
+        return fitted(model, *how)
+
+    monkeypatch.setattr(images, "_fitted", followed)
+    monkeypatch.setattr(teaching, "_label_map", lambda probabilities, size: np.ones(size, np.uint8))
+    data = images.load_data(config)
+    model = images.build_model(config, data)
+    images.train(model, config, data, images.labelled_cases(config, data), tmp_path / "checkpoint.safetensors")
+    teacher, student = begun
+    assert all(torch.equal(value, teacher[name]) for name, value in student.items())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 from tiny_models import tiny_textdiff
 
 from textdiff.data import load_dataset
 from textdiff.data.domain import domain_of_pictures
 from textdiff.data.images.shifts import SHIFTS
+from textdiff.evaluation import doubt
+from textdiff.experiments import transfer
 from textdiff.experiments.images import load_data
 from textdiff.experiments.pages import TransferConfig
 from textdiff.experiments.transfer import TOGETHER, measure_transfer, targets_of, transfer_metrics
@@ -87,3 +90,13 @@ def test_the_files_of_a_named_data_set_are_looked_for_first(tmp_path, monkeypatc
     monkeypatch.setenv("TEXTDIFF_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="textdiff fetch qata"):
         TransferConfig.from_params(sources="own,qata").check_inputs()
+
+
+def test_drawn_pictures_are_scored_at_the_models_size_and_real_ones_at_that_of_the_tables(saved, monkeypatch):
+    asked, cases = [], load_dataset("chest_phantoms", sizes=(0, 0, 1), image_size=32).test
+    monkeypatch.setattr(transfer, "targets_of", lambda *_: {"drawn": (cases, True), "real": (cases, False)})
+    monkeypatch.setattr(
+        doubt, "measure_doubt", lambda *_, eval_size, **how: asked.append(eval_size) or pd.DataFrame({"case": ["a"]})
+    )
+    measure_transfer(TransferConfig.from_params(**saved[1]))
+    assert asked == [saved[0].image.image_size, 256]

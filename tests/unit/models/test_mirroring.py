@@ -70,3 +70,13 @@ def test_any_network_can_be_asked_twice(name):
         model.train()
         assert torch.equal(model(images(), [LEFT, RIGHT]), net(images(), [LEFT, RIGHT]))
     assert model.criterion == net.criterion
+
+
+def test_both_answers_are_averaged_as_probabilities():
+    def sided(pixels, captions):
+        found = torch.zeros(len(pixels), 2, 4, 4)
+        found[:, 1, :, :2], found[:, 1, :, 2:] = 6.0, -2.0
+        return found
+
+    found = mirrored_logits(sided, torch.zeros(1, 3, 4, 4), ["The nuclei are evenly distributed."]).softmax(dim=1)
+    assert torch.allclose(found[0, 1], torch.tensor([6.0, -2.0]).sigmoid().mean(), atol=1e-6)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from tiny_models import entries, pictures, tiny_features, tiny_head, tiny_textdiff
 
@@ -389,3 +390,13 @@ def test_cuda_agrees_with_the_cpu(text):
         here = tiny_textdiff(text).eval()(pictures(2), CAPTIONS)
         there = tiny_textdiff(text).eval().cuda()(pictures(2).cuda(), CAPTIONS)
     torch.testing.assert_close(there.cpu(), here, rtol=2e-2, atol=2e-2)
+
+
+def test_logits_are_enlarged_to_the_picture_and_not_probabilities(text, monkeypatch):
+    model, logits = tiny_textdiff(text).eval(), torch.zeros(1, 2, 16, 16)
+    logits[:, 1], logits[:, 1, ::2, ::2] = -1.0, 9.0
+    monkeypatch.setattr(model, "forward", lambda images, captions: logits)
+    expected, picture = F.interpolate(logits, (31, 50), mode="bilinear")[0], np.zeros((31, 50, 3), np.uint8)
+    assert np.array_equal(model.predict(picture, CAPTIONS[0]), expected.argmax(dim=0))
+    shares = model.predict(picture, CAPTIONS[0], probabilities=True)
+    np.testing.assert_allclose(shares, expected.softmax(dim=0), atol=1e-6)

@@ -245,3 +245,31 @@ def test_between_two_samples_the_callers_own_work_is_its_own():
     assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     next(first), next(second)
     assert not torch.is_autocast_enabled("cpu") and not _get_current_function_mode_stack()
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_share_autoencode_is_decoded_from_the_clean_latent(share, monkeypatch):
+    model, data, decoded = build(autoencode=share), batch(), []
+    decoder = model.decoder.forward
+    monkeypatch.setattr(model.decoder, "forward", lambda latent, maps: decoded.append(latent) or decoder(latent, maps))
+    model.loss(data, torch.Generator().manual_seed(0))
+    clean = model._latent(data.labels, data.distances)
+    assert torch.allclose(decoded[0], clean, atol=1e-5) == (share == 1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_the_share_from_noise_begins_at_the_last_step(share):
+    steps = build(from_noise=share)._timesteps(4000, torch.Generator().manual_seed(0))
+    assert (steps == 999).float().mean().item() == pytest.approx(share, abs=0.03)
+    others = steps[steps < 999].float()
+    assert share == 1 or others.mean().item() == pytest.approx(499, abs=30), "the others are spread over all steps"
+
+
+def test_what_the_loss_draws_follows_from_its_generator_alone():
+    model, found = build(from_noise=0.0), []
+    # An untrained denoiser ends in zeros, whatever the step: give its last layer something to say
+    torch.nn.init.normal_(model.denoiser.out[-1].conv.weight, std=0.1)
+    for elsewhere in (1, 2):
+        torch.manual_seed(elsewhere)
+        found.append(model.loss(batch(), torch.Generator().manual_seed(0))["loss"].item())
+    assert found[0] == found[1]

@@ -78,3 +78,7 @@ def volume_records(root: Path) -> pd.DataFrame:
     one = volume_record(root, ours[0], {"001": 0.9, "002": 0.8}, [1.0, None], read=0.84)
     two = volume_record(root, ours[1], {"001": 0.7, "002": 0.8}, [2.0, None], read=0.74)
     return pd.DataFrame([one, two, volume_record(root, net[0], {"002": 0.7, "001": 0.85}, [3.0, 1.5])])
+
+
+# Dice of forty images of two patients
+TWO_PATIENTS = {f"sub-{who}_run-{image}": dice for who, dice in (("a", 0.2), ("b", 0.8)) for image in range(20)}

@@ -3,11 +3,11 @@
 import pandas as pd
 import pytest
 
-from tests.unit.report.little import IMAGES, VOLUMES, image_record
+from tests.unit.report.little import IMAGES, TWO_PATIENTS, VOLUMES, image_record
 from textdiff.report import images as report
 from textdiff.report import volumes as report3d
 from textdiff.report.missing import NOT_GIVEN, NOT_RUN
-from textdiff.report.rows import grid_records
+from textdiff.report.rows import by_row, grid_records
 from textdiff.report.tables import (
     Table,
     differences,
@@ -16,6 +16,7 @@ from textdiff.report.tables import (
     p_text,
     paired_differences,
     questions_table,
+    results,
     row_mean,
 )
 from textdiff.report.verdicts import small_table
@@ -130,3 +131,10 @@ def test_goals_are_met_missed_or_not_run(images):
     ]
     with pytest.raises(ValueError, match="several rows 'with text'"):
         row_mean(runs.assign(row="with text"), "with text")
+
+
+def test_the_interval_takes_the_images_of_a_patient_together(tmp_path):
+    config = IMAGES.configs(IMAGES.rows[0])[0]
+    records = pd.DataFrame([image_record(tmp_path, config, TWO_PATIENTS)])
+    frame = results(by_row(IMAGES, records), {})
+    assert frame["95 % interval"].iloc[0] == "20.00 to 80.00", "two patients, not forty"

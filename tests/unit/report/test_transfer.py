@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from tests.unit.report.little import TWO_PATIENTS
 from textdiff.experiments.catalogue import BY_EXPERIMENT
 from textdiff.experiments.pages import TransferConfig
 from textdiff.report import transfer
@@ -73,3 +74,9 @@ def test_a_record_of_real_pictures_is_shown_and_a_missing_one_says_so(tmp_path, 
     assert frame["Trained on"].tolist() == ["monuseg", "qata", "qata", "qata"]
     assert frame.iloc[1:, 1:].to_numpy().tolist() == transfer.transfer_table(BOTH).frame.to_numpy().tolist()
     assert BY_EXPERIMENT["transfer"] is TransferConfig
+
+
+def test_the_interval_of_a_target_takes_the_images_of_a_patient_together():
+    rows = {"target": "own", "case": list(TWO_PATIENTS), "dice": list(TWO_PATIENTS.values())}
+    frame = transfer.transfer_table(pd.DataFrame(rows | {"expected_dice": 0.5, "agreement": 0.5})).frame
+    assert "20.0" in frame.iloc[0].iloc[2] and "80.0" in frame.iloc[0].iloc[2]

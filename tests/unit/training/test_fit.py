@@ -24,7 +24,7 @@ from textdiff.models.text import TextEncoder
 from textdiff.training import fit as fit_module
 from textdiff.training.fit import Optimisation, best_row, fit
 from textdiff.training.pretraining import CropPool, Denoising
-from textdiff.training.weights import trained_state
+from textdiff.training.weights import Weights, trained_state
 
 NAN = math.nan
 
@@ -598,3 +598,14 @@ def test_a_damaged_checkpoint_and_one_of_another_format_are_refused(tmp_path, mo
     write_checkpoint(path, {"slope": torch.zeros(1)})  # somebody's weights, not a run's
     with pytest.raises(ValueError, match=r"c.safetensors.*format None"):
         quiet(Line(), Numbers(), how(2), checkpoint=path)
+
+
+def test_a_young_average_soon_forgets_where_it_began():
+    weight = nn.Parameter(torch.ones(1))
+    weights = Weights({"weight": weight}, ema_decay=0.999)
+    with torch.no_grad():
+        weight.zero_()
+    weights.follow(1)
+    assert weights.average["weight"].item() == pytest.approx(1 / 11), "its memory is 1/11 after the first step"
+    weights.follow(10**6)
+    assert weights.average["weight"].item() == pytest.approx(0.999 / 11), "and never longer than asked for"

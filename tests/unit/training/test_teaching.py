@@ -98,3 +98,13 @@ def test_labelled_and_marked_images_come_in_turn(cases):
         assert torch.equal(image, sample[0]) and torch.equal(mask, sample[1]) and caption == sample[2]
     assert len(mixed.batch([4]).images) == 1 and mixed.come_again
     assert mixed.settings == {"mixed": [first.settings, second.settings]}
+
+
+def test_the_masks_are_those_of_the_mean_of_both_answers(cases):
+    def once(images, captions):
+        found = torch.full((len(images), 1, 32, 32), -1.0)
+        found[..., :16] = 4.0  # the mean of both is 0.63 everywhere
+        return torch.cat([torch.zeros_like(found), found], dim=1)
+
+    (marked,) = marked_cases(SimpleNamespace(once=once), cases[:1], SPEC, kept=1.0, progress=False)
+    assert marked.mask().all()

@@ -14,7 +14,7 @@ from textdiff.data import load_volumes
 from textdiff.data.registry import DATASETS, names
 from textdiff.data.splits import SPLITS, check_unseen, draw_labelled, hashed_split, manifest_split
 from textdiff.data.volumes.cases import VolumeCase
-from textdiff.data.volumes.layouts import TOTALSEGMENTATOR
+from textdiff.data.volumes.layouts import TOTALSEGMENTATOR, _totalsegmentator_values
 from textdiff.data.volumes.volume import Volume, turned, write_image, write_labels
 
 REAL = [name for name in names("volumes") if not DATASETS[name].synthetic]
@@ -392,3 +392,22 @@ def test_real_masks_give_the_same_labels_as_the_multi_label_file(data_root, tmp_
         (tmp_path / case / inside).symlink_to(folder / target)
     masks, whole = everyone(load_volumes("totalsegmentator", tmp_path, structures=wanted))
     assert masks.masks and np.array_equal(masks.labels().array, whole.labels().array)
+
+
+# totalsegmentator/map_to_binary.py: class_map of version 1 ("total_v1"), 2 ("total") and MR ("total_mr")
+PUBLISHED = {
+    **{"spleen": (1, 1, 1), "right kidney": (2, 2, 2), "left kidney": (3, 3, 3), "gallbladder": (4, 4, 4)},
+    **{"liver": (5, 5, 5), "stomach": (6, 6, 6), "pancreas": (10, 7, 7), "right adrenal gland": (11, 8, 8)},
+    **{"left adrenal gland": (12, 9, 9), "oesophagus": (42, 15, 12), "duodenum": (56, 19, 14)},
+    **{"small bowel": (55, 18, 13), "colon": (57, 20, 15), "bladder": (104, 21, 16), "aorta": (7, 52, 23)},
+    **{"inferior vena cava": (8, 63, 24), "portal and splenic vein": (9, 64, 25)},
+}
+
+
+@pytest.mark.parametrize(("column", "numbering"), enumerate(("v1", "v2", "mr")))
+def test_values_are_those_of_totalsegmentators_own_lists(column, numbering):
+    found = _totalsegmentator_values(numbering, tuple(PUBLISHED))
+    assert set(PUBLISHED) == set(TOTALSEGMENTATOR)
+    assert {value: label for value, label in found.items() if label} == {
+        values[column]: label for label, values in enumerate(PUBLISHED.values(), start=1)
+    }

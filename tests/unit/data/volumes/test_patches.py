@@ -234,3 +234,11 @@ def test_an_axis_a_little_longer_than_the_patch_is_taken_whole(shape, window):
 def test_a_preparation_that_cannot_be_is_refused(values):
     with pytest.raises(ValueError, match="numbers"):
         Preprocessing(*values)
+
+
+@pytest.mark.parametrize("change", [{"window": (0.0, 50.0)}, {"spacing": (4.0, 4.0, 4.0)}])
+def test_another_preparation_is_not_taken_from_the_cache(in_files, tmp_path, change):
+    for how in (KEEP, replace(KEEP, **change)):
+        settings = {"patch": (16, 16, 16), "augment": False, "progress": False, "cache": tmp_path / "cache"}
+        TrainingVolumes([in_files], NAMES, how, **settings)
+    assert len(list((tmp_path / "cache").glob("*.npz"))) == 2
