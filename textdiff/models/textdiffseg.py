@@ -183,10 +183,7 @@ class TextDiffSeg(Pretrained):
                 f"widths={tuple(widths)} must be three numbers and denoiser_widths={tuple(denoiser_widths)} two multiples of 16, "
                 "the second at least 32"
             )
-        if any(side % DIVISOR or not isinstance(side, int) for side in preprocessing.patch):
-            raise ValueError(
-                f"preprocessing.patch={preprocessing.patch}: voxels, multiples of {DIVISOR} along each axis"
-            )
+        preprocessing.check_cells()
         about = {"preprocessing": asdict(preprocessing), "criterion": asdict(criterion)}
         self.settings = {"class_names": tuple(class_names), **about, "model": model}
         structures = len(class_names) - 1

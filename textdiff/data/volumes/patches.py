@@ -67,6 +67,11 @@ class Preprocessing:
         if self.window is not None and self.window[0] >= self.window[1]:
             raise ValueError(f"window={self.window!r}: two numbers, the lower one first")
 
+    def check_cells(self) -> None:
+        """Raises ValueError for a patch that is not of whole cells of a latent."""
+        if any(side % DIVISOR or not isinstance(side, int) for side in self.patch):
+            raise ValueError(f"preprocessing.patch={self.patch}: voxels, multiples of {DIVISOR} along each axis")
+
     def image(self, volume: Volume) -> Volume:
         """The volume on the network's grid (RAS axes), intensities normalised."""
         grid = to_grid(volume, self.spacing, "image")
