@@ -332,14 +332,15 @@ def sweep(
         typer.echo(runs.described(planned))
         return
     runs.check(planned)
+    table = runs.table_path(grid)
     _end_as_ctrl_c("SIGTERM", "SIGHUP")
     try:
-        outcomes = runs.sweep(planned, jobs, typer.echo, retries, runs.table_path(grid))
+        outcomes = runs.sweep(planned, jobs, typer.echo, retries, table)
     except KeyboardInterrupt:
         typer.echo("stopped: finished runs are recorded, and the same command goes on from here", err=True)
         raise typer.Exit(130) from None
     typer.echo(runs.summary(outcomes))
-    typer.echo(f"table:  {runs.table_path(grid)}")
+    typer.echo(f"table:  {table}")
     if command := runs.again(outcomes):
         typer.echo(f"again:  {command}")
         raise typer.Exit(1)

@@ -91,7 +91,8 @@ def _try_to_write(out: Path, option: str) -> None:
 def as_private_as(source: Path) -> Iterator[None]:
     """Files made in here may be read by nobody who may not read ``source`` (of a folder: it and all files in it).
 
-    Their owner may write them even where ``source`` is read-only. By way of the process's umask: other threads write no files meanwhile.
+    Their owner may write them even where ``source`` is read-only. By way of the process's umask: other threads write no
+    files meanwhile.
     """
     files = [source, *(path for path in source.rglob("*") if path.is_file())] if source.is_dir() else [source]
     closed = 0

@@ -36,9 +36,10 @@ class Comparison:
     """One system's score minus another's on the same test cases, in the score's unit; nan where it cannot be told.
 
     `difference`: the mean over draws, then over cases. `low`, `high`, `p`: 95 % interval and two-sided p for other draws *and* other cases; where
-    there is one draw, for other cases alone (see `over`). `cases_low`, `cases_high`: 95 % bootstrap over cases, these draws as they are.
-    All of them take the cases of one subject together. `draws`: the mean of each. `cases`, `subjects`: their numbers. `dz`: mean
-    over cases divided by its standard deviation between them, each case averaged over draws. `above`: share of cases (0..1) whose difference is above zero; a tie is not.
+    there is one draw, for other cases alone (see `over`). `cases_low`, `cases_high`: 95 % bootstrap over cases, these draws as
+    they are. All of them take the cases of one subject together. `draws`: the mean of each. `cases`, `subjects`: their
+    numbers. `dz`: mean over cases divided by its standard deviation between them, each case averaged over draws. `above`:
+    share of cases (0..1) whose difference is above zero; a tie is not.
     """
 
     difference: float = NAN

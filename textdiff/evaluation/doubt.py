@@ -139,7 +139,8 @@ def by_coverage(table: pd.DataFrame, sure: str, shares: Sequence[float] = SHARES
     """Mean Dice of the cases of least doubt by the column `sure`: one row per share of the cases that have it.
 
     Columns `share`, `n` (rounded up), `dice`, and `low`, `high`: 95 % bootstrap over these cases, those of one patient
-    together. Equal ones stand by case name, so that the order of the rows does not matter. Raises ValueError for a share that is not above 0 and at most 1.
+    together. Equal ones stand by case name, so that the order of the rows does not matter. Raises ValueError for a share that
+    is not above 0 and at most 1.
     """
     if not all(0 < share <= 1 for share in shares):
         raise ValueError(f"shares={list(shares)}: each above 0 and at most 1")

@@ -50,8 +50,8 @@ def controls(config: BlocksConfig | FeaturesConfig) -> tuple[str, str]:
 def probe_with_controls(config: BlocksConfig) -> pd.DataFrame:
     """Every block at every noise step, and the configuration's sets, of the backbone and of its two controls.
 
-    The table of :func:`textdiff.evaluation.probe.probe` with the column ``backbone`` (:func:`textdiff.experiments.config.shown_name`). Within a draw all
-    networks see the same pixels; the test images are the same for all draws.
+    The table of :func:`textdiff.evaluation.probe.probe` with the column ``backbone``
+    (:func:`textdiff.experiments.config.shown_name`). Within a draw all networks see the same pixels; the test images are the same for all draws.
     """
     import pandas as pd
 

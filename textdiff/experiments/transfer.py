@@ -75,8 +75,9 @@ def measure_transfer(config: TransferConfig) -> pd.DataFrame:
 
 
 def transfer_metrics(table: pd.DataFrame) -> dict[str, float]:
-    """What a record keeps of each target, and of all together: n, mean Dice and its interval, means of the doubts, and how well
-    these tell it. All together have no interval: the same pictures stand in several targets."""
+    """What a record keeps of each target, and of all together: n, mean Dice and its interval over images (tables take those of
+    one patient together), means of the doubts, and how well these tell it. All together have no interval: the same pictures
+    stand in several targets."""
     from textdiff.evaluation.doubt import SURE, by_coverage, told_by
     from textdiff.evaluation.metrics import bootstrap_interval
 

@@ -176,9 +176,9 @@ def steps_curve(scores: pd.DataFrame) -> Figure:
     long ones are tried on a few, whose mean does not compare.
     """
     fig, axes = figure(1, 2, (9.2, 3.4))
-    one = scores[scores["samples"] == 1]
-    volumes = one.groupby(["sampler", "sampling_steps"])["case"].transform("nunique")
-    said, table = [], one[volumes == one["case"].nunique()]
+    single = scores[scores["samples"] == 1]
+    volumes = single.groupby(["sampler", "sampling_steps"])["case"].transform("nunique")
+    said, table = [], single[volumes == single["case"].nunique()]
     for (name, one), look in zip(table.groupby("sampler", sort=False), looks(), strict=False):
         for axis, score, scale in zip(axes, ("dice", "seconds"), (100, 1), strict=True):
             means = _series(axis, one["sampling_steps"], scale * one[score], look, name)

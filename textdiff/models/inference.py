@@ -196,9 +196,9 @@ def predict_volume(
         strict: refuse what would be warned of before the work begins.
 
     Warns, before: of words that name nothing the model knows, a part of a structure or a slip of the pen, of more words than
-    it reads, and of a volume unlike those of the training (:mod:`textdiff.data.domain`); after: of structures asked for and not found, found and not asked for,
-    and of amounts beyond those of the training. All of it is also in ``Prediction.remarks``. A volume smaller than one
-    window is surrounded by its own minimum, as in training.
+    it reads, and of a volume unlike those of the training (:mod:`textdiff.data.domain`); after: of structures asked for and
+    not found, found and not asked for, and of amounts beyond those of the training. All of it is also in
+    ``Prediction.remarks``. A volume smaller than one window is surrounded by its own minimum, as in training.
 
     Raises ValueError: a setting out of range, several samples of a model that always says the same, a file that is no
     volume (:func:`textdiff.data.volumes.volume.read_image`), or with ``strict`` what is warned of; FileNotFoundError: no such

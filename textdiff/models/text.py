@@ -166,8 +166,10 @@ class TextEncoder(nn.Module):
 
     def remarks_on_length(self, caption: str) -> list[str]:
         """That not the whole of a caption is read, or nothing; where all are brought to one length, cutting is the rule."""
+        if self.padding == "max_length":
+            return []
         needed = len(self.tokenizer.tokenize(caption)) + self.tokenizer.num_special_tokens_to_add()
-        if self.padding == "max_length" or needed <= self.max_length:
+        if needed <= self.max_length:
             return []
         return [f"the text has {needed} tokens, and the model reads the first {self.max_length} of them: shorten it"]
 

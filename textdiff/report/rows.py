@@ -59,8 +59,8 @@ def by_row(grid: Grid, records: pd.DataFrame) -> list[RowRuns]:
         configs = grid.configs(row)
         partial = not configs[0].entry.synthetic and getattr(configs[0], "max_test", "all") != "all"
         best = [_best(config, records, _same(config, records, FREE)) for config in configs if not partial]
-        places, searched = zip(*filter(None, best), strict=True) if any(best) else ((), ())
-        draws = records.iloc[list(places)].assign(searched=np.array(searched, bool))
+        made = [one for one in best if one]
+        draws = records.iloc[[place for place, _ in made]].assign(searched=np.array([one for _, one in made], bool))
         found.append(RowRuns(row, configs, draws, partial))
     return found
 

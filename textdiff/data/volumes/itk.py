@@ -24,6 +24,7 @@ from textdiff.data.volumes.grids import LPS_TO_RAS, Volume, check_size, in_mm, v
 from textdiff.data.volumes.nifti import unpacked
 
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+HEAD = 64_000  # bytes in which a header without voxels says where they are
 SPACES = {"rightanteriorsuperior", "leftanteriorsuperior", "leftposteriorsuperior", "ras", "las", "lps"}
 NUMBERS = {  # SimpleITK's name of a type -> numpy's
     **{f"{bits}-bit signed integer": f"i{bits // 8}" for bits in (8, 16, 32, 64)},
@@ -188,6 +189,14 @@ def _fields(head: bytes, sign: str) -> dict[str, str]:
         for name, found, value in lines
         if found and not value.startswith("=")
     }
+
+
+def named_voxels(path: Path) -> Path | None:
+    """The file beside a header in which it says that its voxels are, if there is one."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    name = _fields(head, "=").get("elementdatafile") or _fields(head, ":").get("datafile") or ""
+    return path.parent / name if name and (path.parent / name).is_file() else None
 
 
 def _beside(path: Path, name: str) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import glob
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -18,14 +17,13 @@ from typing import Any
 from textdiff.base.files import read_json
 from textdiff.data.faults import few, repeated
 from textdiff.data.splits import SPLITS
-from textdiff.data.volumes.itk import ITK_SUFFIXES
+from textdiff.data.volumes.itk import ITK_SUFFIXES, named_voxels
 from textdiff.data.volumes.volume import MGH_SUFFIXES
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".hdr", *MGH_SUFFIXES, *ITK_SUFFIXES)
 HEADER_SUFFIXES = (".hdr", ".mhd", ".nhdr")
 VOXEL_SUFFIXES = (".img", ".raw", ".zraw")  # the other file of such a header
 BESIDE = (*VOXEL_SUFFIXES, ".gz", ".mat")  # the last says where the voxels of an Analyze image are
-NAMED_VOXELS = re.compile(rb"^(?:ElementDataFile\s*=|data ?file\s*:)\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE)
 CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net: liver_1_0000.nii.gz is the first channel of case liver_1
 SEPARATORS = ";,\t|"
 
@@ -44,11 +42,9 @@ def bytes_of(path: Path) -> list[Path]:
     if path.suffix.lower() not in HEADER_SUFFIXES:
         return [path]
     beside = {one for one in path.parent.glob(f"{glob.escape(path.stem)}.*") if one.suffix.lower() in BESIDE}
-    if path.is_file():
-        with path.open("rb") as file:
-            named = (os.fsdecode(name) for name in NAMED_VOXELS.findall(file.read(64_000)))
-        beside |= {path.parent / name for name in named if (path.parent / name).is_file()}
-    return [path, *sorted(beside - {path})]
+    if path.is_file() and (named := named_voxels(path)):
+        beside.add(named)
+    return [path, *sorted(beside)]
 
 
 def fold(name: str) -> str:
