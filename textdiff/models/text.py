@@ -165,18 +165,22 @@ class TextEncoder(nn.Module):
         return tokens.float().cpu(), mask[0].bool().cpu()
 
     def remarks_on_length(self, caption: str) -> list[str]:
-        """That not the whole of a caption is read, or nothing; where all are brought to one length, cutting is the rule."""
+        """That not the whole of a caption is read, or nothing; where all are brought to one length, cutting is the rule.
+
+        Who was told needs no log of it.
+        """
         if self.padding == "max_length":
             return []
         needed = len(self.tokenizer.tokenize(caption)) + self.tokenizer.num_special_tokens_to_add()
         if needed <= self.max_length:
             return []
+        self._warned = True
         return [f"the text has {needed} tokens, and the model reads the first {self.max_length} of them: shorten it"]
 
     def _warn_if_cut(self, caption: str) -> None:
-        if not self._warned and (said := self.remarks_on_length(caption)):
-            self._warned = True
-            logger.warning("%s (said once; others may be cut too): %r", said[0], caption)
+        if not self._warned:
+            for said in self.remarks_on_length(caption):
+                logger.warning("%s (said once; others may be cut too): %r", said, caption)
 
 
 def find_encoder(name: str) -> Path:

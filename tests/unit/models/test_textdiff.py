@@ -283,11 +283,12 @@ def test_a_sentence_unlike_those_of_the_training_is_warned_of_or_refused(text):
 
 
 @pytest.mark.takes("Sentences", "more words than the model reads", "taken, and said")
-def test_a_sentence_that_is_not_read_to_its_end_is_warned_of_or_refused(text):
+def test_a_sentence_that_is_not_read_to_its_end_is_warned_of_or_refused(text, caplog):
     model, picture = tiny_textdiff(text), np.zeros((8, 8, 3), np.uint8)
     said = f"has 402 tokens, and the model reads the first {text.max_length} of them"
     with pytest.warns(UserWarning, match=said):
         model.predict(picture, 400 * "lung ")
+    assert not caplog.records, "said once"
     with pytest.raises(ValueError, match=said):
         model.predict(picture, 400 * "lung ", strict=True)
 
