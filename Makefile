@@ -29,8 +29,9 @@ book: env
 pdf epub: env
 	$(BIN)/python tools/print_book.py $@
 
+# By file: what a module's tests share is made once. Groups of tests are not kept together by pytest-xdist 3.8 with pytest 9.2
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 demo: env
 	mkdir -p _build/demo

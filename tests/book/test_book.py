@@ -10,7 +10,6 @@ import build_book
 import pytest
 from bs4 import BeautifulSoup
 
-pytestmark = pytest.mark.xdist_group("book")
 REMOTE = ("http:", "https:", "//")
 
 

@@ -9,7 +9,6 @@ import build_book
 import pytest
 from browser import checks
 
-pytestmark = pytest.mark.xdist_group("book")
 CHECKS = (
     "accessibility anchors colab console cut images mathematics network sideways weight copying "
     "dark:accessibility server:console server:network"

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from browser import checks
 
-pytestmark = pytest.mark.xdist_group("book")
 DOT = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj6CAAAAABJRU5ErkJggg==")
 LONG = "x" * 300
 COPY_BUTTON = '<button class="copybtn" onclick="%s">copy</button>'

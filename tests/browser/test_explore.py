@@ -19,7 +19,6 @@ import pytest
 from browser import checks
 from PIL import Image
 
-pytestmark = pytest.mark.xdist_group("book")
 PAGE, INTRO = "book/explore.html", "book/intro.html"
 WAYS = {
     "mouse": {"viewport": checks.WIDE},

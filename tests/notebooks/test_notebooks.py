@@ -152,7 +152,6 @@ def outcomes(request):
     return build_book.execute_all(sorted(wanted))
 
 
-@pytest.mark.xdist_group("book")
 @every_notebook
 def test_runs_in_demo_mode(path, outcomes):
     outcome = outcomes[path]
@@ -170,7 +169,6 @@ PRINTED = {
 }
 
 
-@pytest.mark.xdist_group("book")
 @pytest.mark.parametrize(
     ("path", "words", "printed"),
     [(build_book.ROOT / "notebooks" / f"{page}.ipynb", words, printed) for (page, words), printed in PRINTED.items()],
@@ -185,7 +183,6 @@ def test_a_page_concludes_what_its_run_printed(path, words, printed, outcomes):
     assert re.search(printed, "".join(one.get("text", "") for one in outputs if one.output_type == "stream"))
 
 
-@pytest.mark.xdist_group("book")
 @every_notebook
 def test_every_figure_has_alt_text(path, outcomes):
     if not isinstance(outcomes[path], build_book.Executed):
