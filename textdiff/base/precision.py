@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
-from textdiff.base.convolution import conv3d
+from textdiff.base.convolution import conv2d, conv3d
 
 Precision = Literal["float32", "bfloat16"]
 # On a CPU, the bfloat16 weight gradient of a 3 x 3 x 3 convolution reads memory that nobody has written where its map has
@@ -28,6 +28,7 @@ PRODUCTS = {
     *(torch.mm, torch.bmm, torch.baddbmm, torch.matmul, torch.Tensor.mm, torch.Tensor.bmm, torch.Tensor.baddbmm),
     *(torch.Tensor.matmul, torch.Tensor.__matmul__),
 }
+SOONER: dict[Callable[..., Any], Callable[..., Any]] = {torch.conv2d: conv2d, torch.conv3d: conv3d}
 
 
 def mixed_precision(device: torch.device | str, precision: str, cells: int = FEWEST_CELLS) -> AbstractContextManager:
@@ -67,7 +68,7 @@ class _RoundedProducts(TorchFunctionMode):
         if func not in PRODUCTS or not torch.is_autocast_enabled("cpu"):
             return func(*args, **kwargs)
         with torch.autocast("cpu", enabled=False):
-            multiply = conv3d if func is torch.conv3d else func
+            multiply = SOONER.get(func, func)
             product = multiply(*_rounded(args), **{name: _rounded(value) for name, value in kwargs.items()})
         return product.bfloat16() if product.dtype == torch.float32 else product
 
