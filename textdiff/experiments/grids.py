@@ -16,7 +16,7 @@ from textdiff.base.parsing import did_you_mean
 from textdiff.base.paths import results_dir
 from textdiff.data import registry
 from textdiff.experiments.config import Config
-from textdiff.experiments.images import TextDiffConfig
+from textdiff.experiments.images import IMAGENET, TextDiffConfig
 from textdiff.experiments.records import load_records, published_dir
 from textdiff.experiments.volumes import TextDiffSegConfig
 from textdiff.models.store import BLIND, RANDOM, REDRAWN
@@ -141,7 +141,7 @@ def _comparison(entry: registry.DatasetEntry) -> list[Row]:
     if not entry.synthetic:
         frozen.append(Row("TextDiff, random weights", {"backbone": RANDOM + entry.backbone}))
         maps = "0,1,2,3" if entry.name == "monuseg" else "1,2,3"
-        other = {"backbone": "timm:tf_efficientnet_lite2", "blocks": maps, "noise_steps": "none"}
+        other = {"backbone": IMAGENET, "blocks": maps, "noise_steps": "none"}
         frozen.append(Row("TextDiff, ImageNet network (EfficientNet-Lite2)", other))
         scratch |= {
             "unetpp": "U-Net++",
@@ -151,6 +151,10 @@ def _comparison(entry: registry.DatasetEntry) -> list[Row]:
             "mednext": "MedNeXt",
         }
     rows = [Row(label, {"model": model, **FROM_SCRATCH}) for model, label in scratch.items()]
+    if not entry.synthetic:
+        trained_on = {**FROM_SCRATCH, "backbone": IMAGENET, "learning_rate": 3e-4}
+        rows.append(Row("U-Net, ImageNet encoder", {"model": "tuned_unet", **trained_on}))
+        rows.append(Row("U-Net that reads, ImageNet encoder", {"model": "tuned_text_unet", **trained_on}))
     return frozen + rows + ASKED_OF_ONE.get(entry.name, [])
 
 

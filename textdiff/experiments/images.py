@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
@@ -70,13 +71,16 @@ Model = Literal[
     "dynunet",
     "mednext",
     "text_unet",
+    "tuned_unet",
+    "tuned_text_unet",
 ]
 Protocol = Literal["official", "corrected"]
 Augmentation = Literal["follow", "affine", "stain", "official", "contradict", "none"]
 
 FUSION: dict[str, Any] = {"textdiff": "attention", "textdiff_concat": "pooled", "textdiff_no_text": "none"}
-READING = ("textdiff", "textdiff_concat", "text_unet")
-TEXT_FREE = tuple(name for name in get_args(Model) if name not in (*FUSION, *READING))  # from scratch, without words
+TUNED = ("tuned_unet", "tuned_text_unet")  # a network of timm's is their encoder, and trained on
+READING = ("textdiff", "textdiff_concat", "text_unet", "tuned_text_unet")
+TEXT_FREE = tuple(name for name in get_args(Model) if name not in (*FUSION, *READING))  # whole networks, without words
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "official": {
@@ -109,6 +113,8 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 EVAL_SIZE = 256  # pixels at which real images are scored, beside their own size
 # How many times as large networks of timm's see the images: these maps of theirs then have the cells of our UNets' blocks
 ENLARGE, TIMM_BLOCKS = 2, "1,2,3"
+IMAGENET = "timm:tf_efficientnet_lite2"  # what a tuned network's encoder is unless another is named
+TUNED_MAPS = (0, 1, 2, 3, 4)  # all that timm's networks have
 PHANTOM_SPLITS = (60, 20, 40)  # training, validation and test images of a synthetic set
 PHANTOM_SIDE = 96
 
@@ -118,7 +124,8 @@ class TextDiffConfig(Config):
     """Notebook 13: train and evaluate TextDiff, its text-free twin or a baseline on a few labelled images.
 
     ``model``: "textdiff"; "textdiff_no_text" (paper's ablation, first row); "textdiff_concat" (text without
-    cross-attention); or a network trained from scratch (:mod:`textdiff.models.baselines`), of which "text_unet" reads.
+    cross-attention); a network trained from scratch (:mod:`textdiff.models.baselines`), of which "text_unet" reads; or a U-Net on
+    a network of timm's, all of it trained (:mod:`textdiff.models.tuned`): "tuned_unet", and "tuned_text_unet", which reads.
     ``n_labels``: labelled training images, drawn by the seed, or "all".
     ``backbone``: a name in the registry, "random:" or "redrawn:" before a name for the same network without
     pre-training, "blind:" for no picture at all, a folder, or "timm:" before the name of a network of timm's, whose
@@ -194,6 +201,11 @@ class TextDiffConfig(Config):
         return self.model not in FUSION
 
     @property
+    def tuned(self) -> bool:
+        """Whether the model's encoder comes trained, and is trained on."""
+        return self.model in TUNED
+
+    @property
     def _of_timm(self) -> bool:
         from textdiff.models.store import timm_network
 
@@ -213,11 +225,11 @@ class TextDiffConfig(Config):
         entry, demo = self.entry, self.mode == "demo"
         small = demo or entry.synthetic
         names = ("backbone", "blocks", "noise_steps", "head") if self.from_scratch else ()
-        unused: dict[str, Any] = dict.fromkeys(names, "none")
+        unused: dict[str, Any] = dict.fromkeys(names[1:] if self.tuned else names, "none")
         unused |= {} if self.reads else {"text_encoder": "none"}
         config = replace(self, **unused)._fill(
             {
-                "backbone": entry.backbone if small else "openai_256",
+                "backbone": IMAGENET if self.tuned else entry.backbone if small else "openai_256",
                 "text_encoder": "tiny" if small else "emilyalsentzer/Bio_ClinicalBERT",
                 "noise_steps": "none" if self._of_timm else "50,150,250",
                 "n_labels": entry.n_labels,
@@ -252,6 +264,10 @@ class TextDiffConfig(Config):
         if self.from_scratch and self.channel_dropout:
             raise ValueError(
                 f"channel_dropout={self.channel_dropout}: {self.model} has no frozen features to leave out"
+            )
+        if self.tuned and not self._of_timm:
+            raise ValueError(
+                f"backbone={self.backbone!r}: {self.model} trains a network of timm's on, such as {IMAGENET!r}"
             )
         if self.from_scratch:
             from textdiff.models.baselines import SMALLEST
@@ -388,8 +404,8 @@ def build_model(config: TextDiffConfig, data: Dataset) -> nn.Module:
     torch.manual_seed(config.seed)
     mirrored = config.mirrored == "on"
     if features is None:
-        classes = len(data.class_names)
-        net = build_baseline(config.model, classes, precision=config.precision, text=text, criterion=criterion)
+        build: Any = partial(_tuned, config) if config.tuned else partial(build_baseline, config.model)
+        net = build(len(data.class_names), precision=config.precision, text=text, criterion=criterion)
         return (Mirrored(net) if mirrored else net).to(device)
     spec = replace(HEADS[config.head], dropout=config.channel_dropout)
     attend = spec.attend and min(spec.attend, len(features.channels))  # of few blocks all read the text
@@ -405,6 +421,15 @@ def build_model(config: TextDiffConfig, data: Dataset) -> nn.Module:
         criterion=criterion,
         mirrored=mirrored,
     ).to(device)
+
+
+def _tuned(config: TextDiffConfig, classes: int, **options: Any) -> nn.Module:
+    from textdiff.models.store import timm_network, timm_weights
+    from textdiff.models.timm_features import TimmFeatures
+    from textdiff.models.tuned import TunedUNet
+
+    name = timm_network(config.backbone)
+    return TunedUNet(TimmFeatures(name, TUNED_MAPS, timm_weights(name), enlarge=ENLARGE), classes, **options)
 
 
 def domain(config: TextDiffConfig, data: Dataset, cases: Sequence[Case]) -> Domain:

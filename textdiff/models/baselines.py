@@ -29,6 +29,10 @@ SMALLEST = 32
 PATCH = (40, 56, 40)
 VIT_CELL = 16  # voxels a token of UNETR stands for, along each axis; its decoder is built for that
 INSTANCE = ("instance", {"affine": True})
+GROUPS: dict[str, Any] = {
+    "act": ("leakyrelu", {"negative_slope": 0.1, "inplace": True}),
+    "norm": ("group", {"num_groups": 8}),
+}
 
 # Name: class in monai.networks.nets, its arguments apart from channels, and what sides must be multiples of. Falk et al.
 # 2019; Zhou et al. 2018; Oktay et al. 2018; Hatamizadeh et al. 2022 with MONAI's smaller width; nnU-Net's network (Isensee
@@ -71,8 +75,7 @@ class Baseline(nn.Module):
     Args:
         net: maps ``[B, C, *space]`` to logits ``[B, K, *space]`` or a list of such, the last of which counts.
         divisor: what ``net`` needs sides to be multiples of. Images are padded up to that, and to at least twice as much,
-            since the deepest map must have more than one cell to normalise; logits are cut back. Pictures are mirrored;
-            volumes, which may be thinner than the padding they need, repeat their edge.
+            since the deepest map must have more than one cell to normalise (:func:`whole_cells`); logits are cut back.
         precision: "float32" or "bfloat16".
         criterion: the training loss.
         spatial_dims: 2 for pictures, 3 for volumes.
@@ -95,16 +98,12 @@ class Baseline(nn.Module):
 
         Raises ValueError for another number of axes, and where a side of a picture is under 32 px.
         """
-        _check_images(images, self.spatial_dims)
-        sides = images.shape[2:]
-        extra = [max(2 * self.divisor, -(-side // self.divisor) * self.divisor) - side for side in sides]
-        padding = [part for more in reversed(extra) for part in (more // 2, more - more // 2)]
-        padded = F.pad(images, padding, mode="reflect" if self.spatial_dims == 2 else "replicate")
+        check_images(images, self.spatial_dims)
+        padded, inner = whole_cells(images, self.divisor, 2 * self.divisor)
         cells = padded.shape[2] // self.divisor if self.spatial_dims == 3 else FEWEST_CELLS
         with mixed_precision(images.device, self.precision, cells):
             logits = self.net(padded)
         logits = logits[-1] if isinstance(logits, list) else logits
-        inner = [slice(more // 2, more // 2 + side) for more, side in zip(extra, sides, strict=True)]
         return logits[(..., *inner)].float()
 
     def loss(self, batch: ImageBatch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -112,7 +111,20 @@ class Baseline(nn.Module):
         return {"loss": self.criterion(self(batch.images, batch.captions), batch.masks)}
 
 
-def _check_images(images: Tensor, spatial_dims: int = 2) -> None:
+def whole_cells(images: Tensor, divisor: int, least: int) -> tuple[Tensor, list[slice]]:
+    """``images [B, C, *space]`` with sides that are multiples of ``divisor``, and ``least`` or more; where they lie in them.
+
+    Pictures are mirrored; volumes, which may be thinner than the padding they need, repeat their edge.
+    """
+    sides = images.shape[2:]
+    extra = [max(least, -(-side // divisor) * divisor) - side for side in sides]
+    padding = [part for more in reversed(extra) for part in (more // 2, more - more // 2)]
+    inner = [slice(more // 2, more // 2 + side) for more, side in zip(extra, sides, strict=True)]
+    return F.pad(images, padding, mode="reflect" if images.ndim == 4 else "replicate"), inner
+
+
+def check_images(images: Tensor, spatial_dims: int = 2) -> None:
+    """Raises ValueError for images of another number of axes than ``[B, C, *space]``, or with a side under 32 px in 2D."""
     if images.ndim != spatial_dims + 2:
         axes = "[B, C, H, W]" if spatial_dims == 2 else "[B, C, D, H, W]"
         raise ValueError(f"images of shape {tuple(images.shape)}: a {spatial_dims}D baseline takes {axes}")
@@ -120,12 +132,36 @@ def _check_images(images: Tensor, spatial_dims: int = 2) -> None:
         raise ValueError(f"images of {tuple(images.shape[2:])} px: each side must be {SMALLEST} px or more")
 
 
-class TextUNet(nn.Module):
-    """A plain U-Net, trained from scratch, that reads the sentence: the control that TextDiff must beat.
+class Reading(nn.Module):
+    """How a U-Net reads here: the mean token scales and shifts its deepest map (nothing at first), then this map and the
+    next finer one of the decoder ask the tokens as TextDiff does, every pixel knowing its place. Padding is never read.
 
-    Widths and depth are the U-Net's above. The mean token scales and shifts the deepest map (nothing at first), then this
-    map and the next finer one of the decoder ask the tokens as TextDiff does, every pixel knowing its place. Padding is
-    never read. Group norm, not instance norm: that would take out again what a sentence adds to a whole map.
+    ``widths``: channels of these two maps, the deepest first; ``text_dim``: of the tokens.
+    """
+
+    def __init__(self, widths: Sequence[int], text_dim: int) -> None:
+        super().__init__()
+        self.read = nn.ModuleList(
+            CrossModalAttention(2, dim, text_dim, num_heads=4, head_dim=32, positions=True) for dim in widths
+        )
+        self.film = nn.Linear(text_dim, 2 * widths[0])
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+
+    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor, level: int) -> Tensor:
+        """``x [B, C, h, w]``, the deepest map (``level`` 0) or the next (1), once it has read ``tokens [B, L, text_dim]``."""
+        if level == 0:
+            mean = (tokens * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+            scale, shift = self.film(mean)[..., None, None].chunk(2, dim=1)
+            x = x * (1 + scale) + shift
+        return self.read[level](x, tokens, mask)
+
+
+class TextUNet(nn.Module):
+    """A plain U-Net, trained from scratch, that reads the sentence (:class:`Reading`): the control that TextDiff must beat.
+
+    Widths and depth are the U-Net's above. Group norm, not instance norm: that would take out again what a sentence adds to a
+    whole map.
 
     Args:
         text: a frozen encoder. It stays where it is, and outside the module's weights: neither trained, counted nor saved.
@@ -153,19 +189,13 @@ class TextUNet(nn.Module):
         object.__setattr__(self, "text", text)
         self.precision, self.criterion = precision, criterion
         *widths, last = FEATURES
-        how = {"act": ("leakyrelu", {"negative_slope": 0.1, "inplace": True}), "norm": ("group", {"num_groups": 8})}
-        self.first = TwoConv(2, in_channels, widths[0], bias=True, **how)
-        self.down = nn.ModuleList(Down(2, wide, deep, bias=True, **how) for wide, deep in pairwise(widths))
+        self.first = TwoConv(2, in_channels, widths[0], bias=True, **GROUPS)
+        self.down = nn.ModuleList(Down(2, wide, deep, bias=True, **GROUPS) for wide, deep in pairwise(widths))
         self.up = nn.ModuleList(
-            UpCat(2, deep, wide, out, bias=True, halves=deep != wide, **how)
+            UpCat(2, deep, wide, out, bias=True, halves=deep != wide, **GROUPS)
             for deep, wide, out in zip(widths[:0:-1], widths[-2::-1], [*widths[-2:0:-1], last], strict=True)
         )
-        self.read = nn.ModuleList(
-            CrossModalAttention(2, dim, text.dim, num_heads=4, head_dim=32, positions=True) for dim in widths[:-3:-1]
-        )
-        self.film = nn.Linear(text.dim, 2 * widths[-1])
-        nn.init.zeros_(self.film.weight)
-        nn.init.zeros_(self.film.bias)
+        self.reading = Reading(widths[:-3:-1], text.dim)
         self.classify = nn.Conv2d(last, num_classes, 1)
 
     def forward(self, images: Tensor, captions: Sequence[str]) -> Tensor:
@@ -173,7 +203,7 @@ class TextUNet(nn.Module):
 
         Raises ValueError where a side is under 32 px, or images and captions differ in number.
         """
-        _check_images(images)
+        check_images(images)
         if len(images) != len(captions):
             raise ValueError(f"{len(images)} images but {len(captions)} captions")
         tokens, mask = (part.to(images.device) for part in self.text(list(captions)))
@@ -188,18 +218,12 @@ class TextUNet(nn.Module):
         maps = [self.first(images)]
         for down in self.down:
             maps.append(down(maps[-1]))
-        x = self.read[0](self._modulate(maps.pop(), tokens, mask), tokens, mask)
+        x = self.reading(maps.pop(), tokens, mask, level=0)
         for level, up in enumerate(self.up):
             x = up(x, maps.pop())
             if level == 0:
-                x = self.read[1](x, tokens, mask)
+                x = self.reading(x, tokens, mask, level=1)
         return self.classify(x)
-
-    def _modulate(self, x: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """``x`` scaled and shifted, channel by channel, by what the mean token says."""
-        mean = (tokens * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-        scale, shift = self.film(mean)[..., None, None].chunk(2, dim=1)
-        return x * (1 + scale) + shift
 
 
 def build_baseline(

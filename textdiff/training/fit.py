@@ -133,7 +133,7 @@ def fit(
     device, or a batch whose loss cannot be split (:func:`why_whole`); RuntimeError: another process has ended.
     """
     processes().check_device(device)
-    run = _Run(model.to(device), how)
+    run = _Run(model.to(device).train(), how)
     settings = {"format": FORMAT, **asdict(how), "validated": validate is not None, "samples": samples.settings}
     if checkpoint is not None and Path(checkpoint).is_file():
         run.load(Path(checkpoint), settings)
@@ -143,7 +143,6 @@ def fit(
     loaded = zip(numbers, batches(samples, how.batch_size, numbers, device, workers, run.own), strict=True)
     steps = range(run.step, how.iterations)
     bar = tqdm(steps, initial=run.step, total=how.iterations, desc="training", disable=not (progress and run.all.main))
-    model.train()
     steps_of_part = how.iterations * how.accumulate
     faster = nullcontext() if compiling is None else compiled(compiling, device, steps_of_part)
     with torch.random.fork_rng(devices=[]), faster:
@@ -393,6 +392,7 @@ def why_whole(model: Any) -> str:
         return (
             "the Dice loss runs over the whole batch; choose a smaller batch_size or image_size, or dice_over='image'"
         )
-    if any(isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) for part in model.modules()):
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    if any(isinstance(part, norms) and part.training for part in model.modules()):  # a frozen one keeps its statistics
         return "batch normalisation sees the whole batch; choose a smaller batch_size or image_size"
     return ""

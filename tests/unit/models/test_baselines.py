@@ -36,9 +36,9 @@ def _fresh(name, text, **options):
 
 
 def test_they_are_those_that_a_configuration_can_name():
-    from textdiff.experiments.images import FUSION, Model
+    from textdiff.experiments.images import FUSION, TUNED, Model
 
-    assert set(BASELINES) == set(get_args(Model)) - set(FUSION)
+    assert set(BASELINES) == set(get_args(Model)) - set(FUSION) - set(TUNED)
     assert set(READING) == set(BASELINES) - set(NETWORKS)
 
 
@@ -118,11 +118,11 @@ def test_the_reader_reads_by_attention_and_by_the_mean_token(reader):
             return (reader(images, [LEFT]) - reader(images, [RIGHT])).abs().max()
 
     assert difference() > 1e-4
-    for block in reader.read:
+    for block in reader.reading.read:
         for attention in (block.attn1, block.attn2):
             nn.init.zeros_(attention.to_v.weight)
     assert difference() == 0  # the modulation starts as the identity
-    nn.init.normal_(reader.film.weight)
+    nn.init.normal_(reader.reading.film.weight)
     assert difference() > 1e-3
 
 
@@ -141,7 +141,7 @@ def test_the_readers_pixels_know_their_place(reader, level):
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         before = reader(images, [LEFT])
-        nn.init.zeros_(reader.read[level].place.project.weight)
+        nn.init.zeros_(reader.reading.read[level].place.project.weight)
         assert (reader(images, [LEFT]) - before).abs().max() > 1e-4
 
 
