@@ -388,8 +388,11 @@ def build_text(config: TextDiffConfig) -> TextEncoder:
     return TextEncoder.from_pretrained(config.text_encoder, max_length=config.caption_tokens, padding=padding)
 
 
-def build_model(config: TextDiffConfig, data: Dataset) -> nn.Module:
-    """The model of a configuration, freshly initialised from its seed, on its device."""
+def build_model(config: TextDiffConfig, data: Dataset, trained: bool = False) -> nn.Module:
+    """The model of a configuration, freshly initialised from its seed, on its device.
+
+    ``trained``: all its weights are read afterwards, so that those which an encoder would begin with need not be here.
+    """
     import torch
 
     from textdiff.models.baselines import build_baseline
@@ -404,7 +407,7 @@ def build_model(config: TextDiffConfig, data: Dataset) -> nn.Module:
     torch.manual_seed(config.seed)
     mirrored = config.mirrored == "on"
     if features is None:
-        build: Any = partial(_tuned, config) if config.tuned else partial(build_baseline, config.model)
+        build: Any = partial(_tuned, config, trained) if config.tuned else partial(build_baseline, config.model)
         net = build(len(data.class_names), precision=config.precision, text=text, criterion=criterion)
         return (Mirrored(net) if mirrored else net).to(device)
     spec = replace(HEADS[config.head], dropout=config.channel_dropout)
@@ -423,13 +426,14 @@ def build_model(config: TextDiffConfig, data: Dataset) -> nn.Module:
     ).to(device)
 
 
-def _tuned(config: TextDiffConfig, classes: int, **options: Any) -> nn.Module:
+def _tuned(config: TextDiffConfig, trained: bool, classes: int, **options: Any) -> nn.Module:
     from textdiff.models.store import timm_network, timm_weights
     from textdiff.models.timm_features import TimmFeatures
     from textdiff.models.tuned import TunedUNet
 
     name = timm_network(config.backbone)
-    return TunedUNet(TimmFeatures(name, TUNED_MAPS, timm_weights(name), enlarge=ENLARGE), classes, **options)
+    weights = None if trained else timm_weights(name)
+    return TunedUNet(TimmFeatures(name, TUNED_MAPS, weights, enlarge=ENLARGE), classes, **options)
 
 
 def domain(config: TextDiffConfig, data: Dataset, cases: Sequence[Case]) -> Domain:
@@ -670,7 +674,7 @@ def load_trained(config: TextDiffConfig, data: Dataset, folder: Path) -> nn.Modu
 
     if not config.from_scratch:
         return TextDiff.from_pretrained(folder, resolve_device(config.device))
-    model = build_model(config, data)
+    model = build_model(config, data, trained=True)
     load_strict(model, read_checkpoint(folder / "model.safetensors"), source=str(folder))
     return model.eval()
 

@@ -45,6 +45,19 @@ def test_it_brings_maps_and_size_and_takes_no_noise():
             of_timm(KNOWN, **{name: "none"})
 
 
+def test_a_network_that_is_trained_on_is_told_by_its_name_and_taps_nothing():
+    config = TextDiffConfig.from_params(mode="full", dataset="qata", model="tuned_text_unet", blocks="1")
+    assert (config.backbone, config.blocks, config.noise_steps, config.head) == (f"timm:{KNOWN}", *["none"] * 3)
+    assert (config.image_size, config.views, config.backbone_weights) == (128, 0, TIMM_SHA256[KNOWN][:16])
+    assert config.reads and config.from_scratch and config.tuned
+    blind = TextDiffConfig.from_params(model="tuned_unet")
+    assert (blind.backbone, blind.text_encoder) == (f"timm:{KNOWN}", "none")
+    with pytest.raises(
+        ValueError, match="backbone='chest_32': tuned_unet trains a network of timm's on, such as 'timm"
+    ):
+        TextDiffConfig.from_params(model="tuned_unet", backbone="chest_32")
+
+
 def test_where_only_denoising_networks_are_read_it_is_refused():
     with pytest.raises(
         ValueError, match="backbone='timm:tf_efficientnet_lite2': neither a folder with config.json here"
@@ -101,4 +114,25 @@ def test_a_run_is_made_on_it_and_its_model_comes_back_without_the_weights(weight
     model = run.trained_model(config)
     assert torch.equal(model.features.network.conv_stem.weight, whole.conv_stem.weight)
     again = images.score(model, config, data, data.test[:2])
+    assert again["dice"].tolist() == pytest.approx(made.per_case()["dice"].tolist(), abs=1e-5)
+
+
+@needs_timm
+@pytest.mark.parametrize("model", images.TUNED)
+def test_a_network_is_trained_on_from_its_weights_and_comes_back_without_them(weights, model):
+    torch.manual_seed(3)
+    whole = import_timm().create_model(NAME)
+    write_checkpoint(weights / f"{NAME}.safetensors", whole.state_dict())
+    quick = {"iterations": 2, "validate_every": 1, "max_val": 1, "max_test": 2, "batch_size": 2, "image_size": 32}
+    config = of_timm(model=model, device="cpu", mirrored="on", learning_rate=1e-4, **quick)
+    begun = images.build_model(config, images.load_data(config)).net.encoder.network
+    assert torch.equal(begun.conv_stem.weight, whole.conv_stem.weight)
+    made = run.make_run(config)
+    (weights / f"{NAME}.safetensors").unlink()
+    trained = run.trained_model(config)
+    moved = (trained.net.encoder.network.conv_stem.weight - whole.conv_stem.weight).abs().max()
+    assert 0 < moved < 0.01
+    assert made.metrics()["model/trained_parameters"] == sum(p.numel() for p in trained.parameters())
+    assert ("test/dice_shuffled" in made.metrics()) == config.reads
+    again = images.score(trained, config, images.load_data(config), images.load_data(config).test[:2])
     assert again["dice"].tolist() == pytest.approx(made.per_case()["dice"].tolist(), abs=1e-5)
