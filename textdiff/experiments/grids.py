@@ -24,7 +24,7 @@ from textdiff.models.store import BLIND, RANDOM, REDRAWN
 if TYPE_CHECKING:
     import pandas as pd
 
-# Networks trained from scratch draw new views all the time
+# Networks that are trained whole draw new views all the time
 FROM_SCRATCH: dict[str, Any] = {"learning_rate": 1e-3, "views": 0, "channel_dropout": 0.0}
 # Without what we added to the training, and steps and head as the authors have them (papers and code: book/differences.md)
 AS_PUBLISHED: dict[str, Any] = {
@@ -152,7 +152,7 @@ def _comparison(entry: registry.DatasetEntry) -> list[Row]:
         }
     rows = [Row(label, {"model": model, **FROM_SCRATCH}) for model, label in scratch.items()]
     if not entry.synthetic:
-        trained_on = {**FROM_SCRATCH, "backbone": IMAGENET, "learning_rate": 3e-4}
+        trained_on = {**FROM_SCRATCH, "backbone": IMAGENET}
         rows.append(Row("U-Net, ImageNet encoder", {"model": "tuned_unet", **trained_on}))
         rows.append(Row("U-Net that reads, ImageNet encoder", {"model": "tuned_text_unet", **trained_on}))
     return frozen + rows + ASKED_OF_ONE.get(entry.name, [])
