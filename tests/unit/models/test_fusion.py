@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from textdiff.models.fusion import CrossModalAttention
+from textdiff.models.fusion import CrossAttention, CrossModalAttention
 from textdiff.models.maps import PositionEncoding
 
 
@@ -93,3 +93,15 @@ def test_unfitting_shapes_are_refused(x, tokens, mask, message):
         block()(drawn(2, 12, 2, 2), drawn(2, 2, 10), torch.tensor([[True, True], [False, False]]))
     with pytest.raises(ValueError, match="spatial_dims must be 2 or 3, got 4"):
         CrossModalAttention(4, 12, 10)
+
+
+def test_the_words_that_are_shown_are_those_that_are_read(monkeypatch):
+    fusion, x, tokens, mask = block(), drawn(2, 12, 3, 4), drawn(2, 5, 10), torch.ones(2, 5, dtype=torch.bool)
+    read, weights = [], CrossAttention.weights
+    monkeypatch.setattr(CrossAttention, "weights", lambda *args: read.append(weights(*args)) or read[-1])
+    with torch.no_grad():
+        fusion(x, tokens, mask)
+        expected = sum(one.mean(dim=2) for one in read) / 2
+        assert len(read) == 2 and not torch.allclose(read[0], read[1])
+        shown = fusion.attention(x, tokens, mask)
+    torch.testing.assert_close(shown, expected.transpose(1, 2).unflatten(2, (3, 4)))

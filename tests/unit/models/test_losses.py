@@ -98,3 +98,10 @@ def test_wrong_arguments_are_refused(batch, change, says):
 def test_wrong_settings_are_refused_when_built(options, message):
     with pytest.raises(ValueError, match=message):
         DiceCE(**options)
+
+
+def test_rounded_logits_are_scored_in_float32(batch):
+    logits, target = batch
+    for loss in (BATCH, DiceCE(), DiceCE(1.5, "logits", "batch")):
+        found = loss(logits.bfloat16(), target)
+        assert found.dtype == torch.float32 and torch.equal(found, loss(logits.bfloat16().float(), target))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textdiff.models import pieces
-from textdiff.models.maps import conv_of_resized, normalised, resized
+from textdiff.models.maps import PositionEncoding, ResidualPair, conv_of_resized, initialise, normalised, resized
 from textdiff.models.pieces import in_pieces
 
 SIDES = st.integers(1, 12)
@@ -72,3 +74,44 @@ def test_a_map_read_in_pieces_is_the_map(kept, monkeypatch):
     ):
         torch.testing.assert_close(one, other)
     assert len(seen) == (6 if kept else 12)
+
+
+def test_a_place_is_told_by_sines_and_cosines_of_its_coordinates():
+    torch.manual_seed(0)
+    encoding, (height, width) = PositionEncoding(2, 5), (3, 4)
+    found = encoding(torch.Size((height, width)), torch.device("cpu"))
+    assert found.shape == (1, 5, height, width)
+    for row in range(height):
+        for column in range(width):
+            place = ((row + 0.5) / height * 2 - 1, (column + 0.5) / width * 2 - 1)
+            angles = [math.pi * frequency * one for frequency in (0.5, 1, 2, 4) for one in place]
+            features = torch.tensor([math.sin(one) for one in angles] + [math.cos(one) for one in angles])
+            torch.testing.assert_close(found[0, :, row, column], encoding.project(features), atol=1e-5, rtol=1e-5)
+
+
+def test_a_residual_pair_adds_to_what_it_gets():
+    pair, x = ResidualPair(8), torch.randn(2, 8, 6, 6)
+    torch.testing.assert_close(pair(x), x + pair.body(x))
+    torch.nn.init.zeros_(pair.body[-1].weight)
+    torch.nn.init.zeros_(pair.body[-1].bias)
+    assert torch.equal(pair(x), x)
+
+
+def test_the_authors_weights_begin_small():
+    layers = torch.nn.ModuleList([torch.nn.Linear(100, 100), torch.nn.Conv2d(40, 40, 3), torch.nn.BatchNorm2d(4000)])
+    layers.apply(initialise)
+    for layer, mean in zip(layers, (0, 0, 1), strict=True):
+        assert layer.weight.mean().item() == pytest.approx(mean, abs=2e-3)
+        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.1)
+        assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("side", [8, 40])  # two routines
+def test_normalised_maps_have_the_dtype_of_the_layer_that_reads_them(side):
+    h = torch.randn(2, 3, side, side) * 4 + 7
+    with torch.autocast("cpu", torch.bfloat16):
+        assert normalised(h).dtype == torch.bfloat16
+    found = normalised(h)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.mean(dim=(2, 3)), torch.zeros(2, 3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.var(dim=(2, 3), correction=0), torch.ones(2, 3), atol=1e-3, rtol=0)
