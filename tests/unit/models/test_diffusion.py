@@ -93,3 +93,9 @@ def test_what_cannot_be_is_refused(options, message):
 
 def test_a_respaced_schedule_goes_from_end_to_end():
     assert Diffusion(respacing=3).timesteps == [0, 500, 999] and Diffusion(respacing=1).timesteps == [0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_noised_pictures_keep_their_dtype(dtype):
+    diffusion, x0 = Diffusion(), pictures(2).to(dtype)
+    assert diffusion.add_noise(x0, torch.zeros_like(x0), torch.tensor([0, 999])).dtype == dtype

@@ -95,6 +95,7 @@ def test_masks_are_decoded_as_what_they_are(tmp_path, name, stored, expected):
         ),
         ("a.png", coloured(TWO, (255, 255, 255, 0), (0, 0, 0, 255)), "say different things"),
         ("a.png", coloured(TWO, (0, 0, 0, 0), (255, 255, 255, 0)), "say different things"),
+        ("a.png", coloured(LABELS, (0, 0, 0, 0), *[(255, 255, 255, a) for a in (255, 0)]), "say different things"),
         ("a.png", coloured(TWO, (0, 0, 0, 0), (0, 0, 0, 90)), r"90 \(16\)"),
     ],
 )
@@ -119,7 +120,7 @@ def test_what_a_header_says_of_the_values(tmp_path):
         read_mask(tmp_path / "jpeg.tif")
 
 
-@pytest.mark.parametrize("options", [{"transparency": 1}, {"transparency": b"\xff\0"}])
+@pytest.mark.parametrize("options", [{"transparency": 1}, {"transparency": b"\xff\0"}, {"transparency": b"\xff\0\0"}])
 def test_a_palette_whose_second_entry_is_the_transparent_one(tmp_path, options):
     with pytest.raises(ValueError, match="which index of the mask's palette is background"):
         read_mask(save(tmp_path / "a.png", palette(TWO, 9, 9, 9, 8, 8, 8), **options))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from textdiff.data.images.transforms import dihedral, dihedral_caption, mask_at, to_input
+from textdiff.data.images.transforms import ImageSpec, dihedral, dihedral_caption, mask_at, to_input
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -152,3 +152,37 @@ def test_words_that_cannot_follow_give_none():
 def test_the_left_of_a_body_is_nowhere_else_after_a_turn(organ):
     turned = [dihedral_caption(f"the left {organ}", k) for k in range(1, 8)]
     assert turned == [None, None, None, f"the right {organ}", None, None, None]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"channel_order": "BGR"}, {"resize": "bilinear"}, {"mask_rule": "dilated"}, {"image_size": 5}],
+    ids=str,
+)
+def test_each_setting_of_a_spec_is_that_of_its_tensors(changed):
+    settings = {"image_size": 7, "channel_order": "RGB", "resize": "area", "mask_rule": "area"} | changed
+    size, order, resize, rule = settings.values()
+    image, mask = picture(20, 30), (np.arange(600).reshape(20, 30) % 7 == 0).astype(np.uint8)
+    spec, usual = ImageSpec(**settings), ImageSpec(7)
+    assert torch.equal(spec.input(image), to_input(image, size, order, resize))
+    assert torch.equal(spec.target(mask), mask_at(mask, size, rule))
+    assert torch.equal(spec.target(mask, 9), mask_at(mask, 9, rule))
+    same = (
+        spec.input(image).shape == usual.input(image).shape and torch.equal(spec.input(image), usual.input(image)),
+        spec.target(mask).shape == usual.target(mask).shape and torch.equal(spec.target(mask), usual.target(mask)),
+    )
+    assert same == (not changed or rule == "dilated", not changed or "channel_order" in changed or "resize" in changed)
+
+
+def test_of_three_classes_the_one_with_the_largest_share_of_a_cell_counts():
+    mask = np.repeat([0, 1, 2], (4, 3, 3)).astype(np.uint8)[None].repeat(10, axis=0)
+    assert mask_at(mask, 1, num_classes=3).item() == 0  # most of the cell is background, though less than half
+    assert mask_at(mask[:, 3:], 1, num_classes=3).item() == 1  # of equal shares the first
+    assert mask_at(mask[:, 4:], 2, num_classes=3).tolist() == [[1, 2], [1, 2]]
+
+
+def test_dilated_masks_are_rounded_as_pictures_of_8_bits_are():
+    mask = np.zeros((257, 257), np.uint8)
+    mask[:, 1] = 1
+    found = mask_at(mask, 256, "dilated")
+    assert found[:, 1].all() and not found[:, 0].any()  # 0.498 of 255 is nothing, and 0.6 something
