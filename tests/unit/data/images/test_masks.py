@@ -120,7 +120,7 @@ def test_what_a_header_says_of_the_values(tmp_path):
         read_mask(tmp_path / "jpeg.tif")
 
 
-@pytest.mark.parametrize("options", [{"transparency": 1}, {"transparency": b"\xff\0"}, {"transparency": b"\xff\0\0"}])
+@pytest.mark.parametrize("options", [{"transparency": 1}, {"transparency": b"\xff\0"}, {"transparency": b"\xfe\0"}])
 def test_a_palette_whose_second_entry_is_the_transparent_one(tmp_path, options):
     with pytest.raises(ValueError, match="which index of the mask's palette is background"):
         read_mask(save(tmp_path / "a.png", palette(TWO, 9, 9, 9, 8, 8, 8), **options))
