@@ -86,10 +86,15 @@ def one_draw(name: str, dataset: str, base: str) -> pd.DataFrame:
     return differences(grid(name, dataset, [0]), records(), base)
 
 
-def among_all(name: str, dataset: str, base: str) -> pd.Series:
+def among_all(name: str, dataset: str, base: str, score: str = "dice") -> pd.Series:
     """p of the difference of each row to the row ``base``, after Holm over the rows that could be compared."""
-    others = to_base(name, dataset, base).query("cases > 0 and index != @base")["p"]
+    others = differences(grid(name, dataset), records(), base, score).query("cases > 0 and index != @base")["p"]
     return pd.Series(holm(others), others.index)
+
+
+def at_own_size() -> pd.DataFrame:
+    """Differences to TextDiff on tissue, at the images' own size."""
+    return differences(grid("comparison", "monuseg"), records(), "TextDiff", "dice_native")
 
 
 SIDES = "left and right swapped"
@@ -311,6 +316,22 @@ CLAIMS = {
             stands("comparison", "monuseg", "TextDiff", network) == "level"
             for network in ("MedNeXt", "SwinUNETR", "Attention U-Net")
         )
+    ),
+    (
+        "results_tissue",
+        "MedNeXt and SwinUNETR are ahead in each of their three draws, by about a point or more",
+    ): lambda: (
+        all(min(at_own_size()["draws"][network]) > 0.009 for network in ("MedNeXt", "SwinUNETR"))
+        and [standing(at_own_size().loc[network]) for network in ("MedNeXt", "SwinUNETR")] == ["above", "level"]
+        and among_all("comparison", "monuseg", "TextDiff", "dice_native")["MedNeXt"] > 0.05
+    ),
+    ("results_tissue", "nnU-Net's and the plain U-Net in four of five, not told apart"): lambda: all(
+        standing(at_own_size().loc[network]) == "level"
+        and sum(one > 0 for one in at_own_size().loc[network, "draws"]) == 4
+        for network in (NNUNETS, "U-Net")
+    ),
+    ("results_tissue", "at the images' own size just enough, before Holm"): lambda: (
+        standing(at_own_size().loc["TextDiff, random weights"]) == "below"
     ),
     ("results_tissue", "SwinUNETR in two of three, and behind by a quarter of a point in the third"): lambda: (
         [round(100 * one, 1) for one in to_base("comparison", "monuseg", "TextDiff").loc["SwinUNETR", "draws"]]

@@ -77,14 +77,14 @@ class TunedUNet(nn.Module):
         if self.text is not None and (captions is None or len(captions) != len(images)):
             raise ValueError(f"{len(images)} images but {len(captions or ())} captions")
         read = None if self.text is None else [part.to(images.device) for part in self.text(list(captions or ()))]
-        padded, inner = whole_cells(images, self.encoder.strides[-1], 2 * self.encoder.strides[-1])
+        padded, (rows, columns) = whole_cells(images, self.encoder.strides[-1], 2 * self.encoder.strides[-1])
         with mixed_precision(images.device, self.precision):
             *maps, x = self.encoder.compute(padded)
             for level, up in enumerate(self.up):
                 x = x if self.reading is None or read is None or level > 1 else self.reading(x, *read, level)
                 x = up(x, maps.pop())
             logits = resized(self.classify(x), padded.shape[2:])
-        return logits[(..., *inner)].float()
+        return logits[..., rows, columns].float()
 
     def loss(self, batch: ImageBatch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """What training minimises, as a scalar called "loss"; nothing is drawn, the generator is not used."""

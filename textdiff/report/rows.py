@@ -129,9 +129,21 @@ def _table(file: Path, _changed: int) -> pd.DataFrame:
 
 
 def best_label(runs: pd.DataFrame, models: Sequence[str]) -> str | None:
-    """Label of the row of `grid_records` with the best mean Dice on validation cases among those of `models`; None without one."""
-    candidates = runs[runs["model"].isin(models)] if len(runs) else runs
-    if candidates.empty or candidates.reindex(columns=["val/dice"]).isna().all(axis=None):
+    """Label of the row of `grid_records` with the best mean Dice on validation cases among those of `models`; None without one.
+
+    Only rows with as many labelled cases and steps as the first with a record, and the draws that all these have, if there are any.
+    """
+    if runs.empty or runs.reindex(columns=["val/dice"]).isna().all(axis=None):
         return None
-    best = candidates.groupby("place")["val/dice"].mean().idxmax()
+    first = runs.loc[runs["place"].idxmin()]
+    alike = [name for name in ("n_labels", "iterations") if name in runs]
+    candidates = runs[runs["model"].isin(models) & (runs[alike] == first[alike]).all(axis=1)].dropna(subset="val/dice")
+    if candidates.empty:
+        return None
+    scores = candidates.pivot_table(values="val/dice", index="place", columns="seed")
+    best = (
+        scores.dropna(axis=1).mean(axis=1).idxmax()
+        if len(scores.dropna(axis=1).columns)
+        else scores.mean(axis=1).idxmax()
+    )
     return candidates.loc[candidates["place"] == best, "row"].iloc[0]
