@@ -106,3 +106,16 @@ def test_nothing_is_added_to_what_is_computed_again_elsewhere(monkeypatch):
         assert again("cuda") == {} and again("cpu") != {}
         monkeypatch.setattr(precision, "BFLOAT16_UNITS", True)
         assert again("cpu") == {}
+
+
+def test_two_cells_are_rounded_where_nothing_is_trained():
+    layer, x = nn.Linear(9, 5), drawn(3, 9)
+    for training, dtype in ((True, torch.float32), (False, torch.bfloat16)):
+        with torch.set_grad_enabled(training), mixed_precision("cpu", "bfloat16", cells=2):
+            assert layer(x).dtype == dtype
+
+
+def test_factors_given_by_name_are_rounded_too():
+    x, weight = drawn(3, 9), drawn(5, 9) * 1.7
+    with mixed_precision("cpu", "bfloat16"):
+        assert torch.equal(F.linear(input=x, weight=weight), F.linear(x, weight))

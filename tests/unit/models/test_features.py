@@ -260,3 +260,16 @@ def test_cuda_agrees_with_the_cpu():
     for a, b in zip(there, tiny_features()(pictures(2)), strict=True):
         assert a.is_cuda
         torch.testing.assert_close(a.cpu(), b, rtol=2e-2, atol=2e-2)
+
+
+def test_the_same_weights_in_another_network_have_other_entries(tmp_path):
+    cache = FeatureCache(tmp_path)
+    one, other = (DiffusionFeatures(tiny_unet(num_head_channels=k), (0, 2), (50,), cache=cache) for k in (32, 16))
+    other.unet.load_state_dict(one.unet.state_dict())
+    maps = one(pictures(1))
+    assert not torch.allclose(maps[0], other(pictures(1))[0], atol=1e-3) and len(entries(tmp_path)) == 2
+
+
+def test_in_bfloat16_the_network_itself_computes():
+    for a, b in zip(tiny_features()(pictures(2)), tiny_features(precision="bfloat16")(pictures(2)), strict=True):
+        assert not torch.equal(b, a.bfloat16().float())

@@ -593,3 +593,25 @@ def test_memory_of_a_slice_more_is_that_of_its_voxels_not_of_its_probabilities()
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3], timeout=900)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 32  # bytes a voxel; 16 classes in float32 would be 64 alone
+
+
+def test_amounts_are_those_of_the_files_own_voxels():
+    volume = blobs(affine=np.diag((0.5, 2, 3, 1)))
+    found = quiet(Sides(spacing=(1, 1, 1)), volume)
+    counts = np.bincount(found.labels.array.ravel(), minlength=3)[1:]
+    assert counts.any()
+    for name, count in zip(NAMES[1:], counts, strict=True):
+        assert found.volumes_ml[name] == pytest.approx((count * 0.003,))
+
+
+def test_what_is_said_of_an_amount_is_in_the_files_own_voxels():
+    volume = blobs(affine=np.diag((0.5, 2, 3, 1)))
+    with pytest.warns(UserWarning, match="not asked for"):
+        found = quiet(Sides(), volume, "the left kidney")
+    amount = np.count_nonzero(found.labels.array == 2) * 0.003
+    assert amount and found.remarks[-1].endswith(f": right kidney ({amount:.3g} ml)")
+
+
+def test_windows_at_exchanged_places_have_noise_of_their_own():
+    corners = [(0, 0, 8), (0, 8, 0), (8, 0, 0), (0, 8, 8), (8, 0, 8), (8, 8, 0)]
+    assert len({window_seed(seed, corner) for seed in (0, 8) for corner in corners}) == 12

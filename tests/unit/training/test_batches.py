@@ -109,3 +109,11 @@ def test_a_real_card_makes_the_batches_of_a_processor(augmentation):
     assert there.images.is_cuda and torch.allclose(there.images.cpu(), here.images, atol=1e-4)
     assert (there.masks.cpu() != here.masks).float().mean() < 0.01 and there.captions == here.captions
     assert torch.allclose(crops.batch(range(12), "cuda").cpu(), crops.batch(range(12)), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["images", "volumes", "crops"])
+def test_of_every_batch_the_part_is_given(kind):
+    samples = SETS[kind]()
+    whole, part = (list(batches(samples, 4, range(1, 3), part=one)) for one in (slice(None), slice(1, 3)))
+    for given, two in zip(whole, part, strict=True):
+        assert all(torch.equal(a[1:3], b) for a, b in zip(tensors(given), tensors(two), strict=True))
