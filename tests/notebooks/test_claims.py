@@ -65,8 +65,8 @@ def records() -> pd.DataFrame:
     return load_records(published_dir())
 
 
-def to_base(name: str, dataset: str, base: str) -> pd.DataFrame:
-    return differences(grid(name, dataset), records(), base)
+def to_base(name: str, dataset: str, base: str, score: str = "dice") -> pd.DataFrame:
+    return differences(grid(name, dataset), records(), base, score)
 
 
 def stands(name: str, dataset: str, base: str, label: str) -> str:
@@ -88,13 +88,13 @@ def one_draw(name: str, dataset: str, base: str) -> pd.DataFrame:
 
 def among_all(name: str, dataset: str, base: str, score: str = "dice") -> pd.Series:
     """p of the difference of each row to the row ``base``, after Holm over the rows that could be compared."""
-    others = differences(grid(name, dataset), records(), base, score).query("cases > 0 and index != @base")["p"]
+    others = to_base(name, dataset, base, score).query("cases > 0 and index != @base")["p"]
     return pd.Series(holm(others), others.index)
 
 
 def at_own_size() -> pd.DataFrame:
     """Differences to TextDiff on tissue, at the images' own size."""
-    return differences(grid("comparison", "monuseg"), records(), "TextDiff", "dice_native")
+    return to_base("comparison", "monuseg", "TextDiff", "dice_native")
 
 
 SIDES = "left and right swapped"

@@ -224,8 +224,8 @@ class TextDiffConfig(Config):
     def _resolve(self) -> TextDiffConfig:
         entry, demo = self.entry, self.mode == "demo"
         small = demo or entry.synthetic
-        names = ("backbone", "blocks", "noise_steps", "head") if self.from_scratch else ()
-        unused: dict[str, Any] = dict.fromkeys(names[1:] if self.tuned else names, "none")
+        unused: dict[str, Any] = dict.fromkeys(("blocks", "noise_steps", "head") if self.from_scratch else (), "none")
+        unused |= {"backbone": "none"} if self.from_scratch and not self.tuned else {}
         unused |= {} if self.reads else {"text_encoder": "none"}
         config = replace(self, **unused)._fill(
             {

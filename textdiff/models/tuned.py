@@ -76,12 +76,13 @@ class TunedUNet(nn.Module):
         check_images(images)
         if self.text is not None and (captions is None or len(captions) != len(images)):
             raise ValueError(f"{len(images)} images but {len(captions or ())} captions")
-        read = None if self.text is None else [part.to(images.device) for part in self.text(list(captions or ()))]
+        read = [] if self.text is None else [part.to(images.device) for part in self.text(list(captions or ()))]
         padded, (rows, columns) = whole_cells(images, self.encoder.strides[-1], 2 * self.encoder.strides[-1])
         with mixed_precision(images.device, self.precision):
             *maps, x = self.encoder.compute(padded)
             for level, up in enumerate(self.up):
-                x = x if self.reading is None or read is None or level > 1 else self.reading(x, *read, level)
+                if self.reading is not None and level < len(self.reading.read):
+                    x = self.reading(x, *read, level)
                 x = up(x, maps.pop())
             logits = resized(self.classify(x), padded.shape[2:])
         return logits[..., rows, columns].float()

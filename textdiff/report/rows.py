@@ -141,9 +141,6 @@ def best_label(runs: pd.DataFrame, models: Sequence[str]) -> str | None:
     if candidates.empty:
         return None
     scores = candidates.pivot_table(values="val/dice", index="place", columns="seed")
-    best = (
-        scores.dropna(axis=1).mean(axis=1).idxmax()
-        if len(scores.dropna(axis=1).columns)
-        else scores.mean(axis=1).idxmax()
-    )
+    shared = scores.dropna(axis=1)
+    best = (scores if shared.empty else shared).mean(axis=1).idxmax()
     return candidates.loc[candidates["place"] == best, "row"].iloc[0]

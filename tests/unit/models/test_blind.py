@@ -6,8 +6,10 @@ import torch
 from tiny_models import pictures, tiny_features, tiny_head, tiny_textdiff, tiny_unet
 
 from textdiff import TextDiff, TextEncoder
+from textdiff.base.cache import FeatureCache
 from textdiff.experiments.images import TextDiffConfig, build_features
 from textdiff.models.blind import BlindFeatures
+from textdiff.models.features import DiffusionFeatures
 from textdiff.models.store import architecture_of, weights_identity
 
 
@@ -46,3 +48,9 @@ def test_the_name_before_a_backbone_asks_for_it_and_needs_no_weights(monkeypatch
     assert type(build_features(config)) is BlindFeatures and type(build_features(seeing)) is not BlindFeatures
     assert architecture_of(config.backbone) == "phantoms_32" and config.blocks == seeing.blocks
     assert len({weights_identity(f"{kind}phantoms_32") for kind in ("blind:", "random:", "redrawn:", "")}) == 4
+
+
+def test_a_cache_that_has_seen_the_picture_does_not_tell(tmp_path):
+    for kind in (DiffusionFeatures, BlindFeatures):
+        maps = kind(tiny_unet(), (0, 2), (50,), cache=FeatureCache(tmp_path))(pictures(1))
+    assert not any(one.any() for one in maps)

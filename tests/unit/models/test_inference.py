@@ -22,7 +22,7 @@ from textdiff.data.volumes.cases import VolumeCase
 from textdiff.data.volumes.patches import Preprocessing, place_channels
 from textdiff.data.volumes.volume import Volume, read_labels, write_image, write_labels
 from textdiff.models.diffusion import Sampling
-from textdiff.models.inference import _layers, _starts, predict_volume, window_seed
+from textdiff.models.inference import _layers, _starts, predict_volume, segment_volume, window_seed
 from textdiff.models.text import TextEncoder
 
 NAMES = ("background", "left kidney", "right kidney")
@@ -615,3 +615,11 @@ def test_what_is_said_of_an_amount_is_in_the_files_own_voxels():
 def test_windows_at_exchanged_places_have_noise_of_their_own():
     corners = [(0, 0, 8), (0, 8, 0), (8, 0, 0), (0, 8, 8), (8, 0, 8), (8, 8, 0)]
     assert len({window_seed(seed, corner) for seed in (0, 8) for corner in corners}) == 12
+
+
+@pytest.mark.parametrize(("overlap", "windows"), [(0.0, 2), (0.5, 3), (0.75, 5)])
+def test_windows_overlap_as_much_as_is_asked_for(overlap, windows):
+    for answer in (predict_volume, segment_volume):
+        model = Sides()
+        answer(model, blobs((32, 16, 16)), "both kidneys", overlap=overlap, progress=False)
+        assert [call["prompts"] for call in model.calls].count(["both kidneys"]) == windows
