@@ -318,20 +318,25 @@ def sweep(
     ] = None,
     jobs: Annotated[int, typer.Option(help="Runs at the same time.")] = 1,
     retries: Annotated[int, typer.Option(help="How often a run that failed is tried again.")] = 1,
+    published: Annotated[
+        bool, typer.Option("--published", help="Also runs with a published record: their weights are made here.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the runs.")] = False,
 ) -> None:
     """Make all runs of a table that have no record yet, each in a process of its own; one that fails does not stop the rest.
+
+    Runs whose data or weights are not here are left out, and the exit code is 1.
 
     textdiff sweep comparison -p dataset=monuseg --seeds 0,1,2 --jobs 2
     """
     from textdiff.experiments import sweep as runs
 
     grid = read_grid(name, read_assignments(parameters or []), seeds, rows, read_assignments(changes or []))
-    planned = runs.plan(grid)
+    planned = runs.plan(grid, published)
     if dry_run:
         typer.echo(runs.described(planned))
         return
-    runs.check(planned)
+    planned = runs.check(planned, typer.echo)
     table = runs.table_path(grid)
     _end_as_ctrl_c("SIGTERM", "SIGHUP")
     try:
@@ -343,6 +348,7 @@ def sweep(
     typer.echo(f"table:  {table}")
     if command := runs.again(outcomes):
         typer.echo(f"again:  {command}")
+    if any(outcome.state in ("failed", runs.LACKING) for outcome in outcomes):
         raise typer.Exit(1)
 
 
@@ -495,11 +501,13 @@ def read_config(path: Path) -> Config:
     recorded = {name: values.pop(name) for name in cls.derived if name in values}
     config = cls.from_params(**values)
     for name, value in recorded.items():
-        if getattr(config, name) != value:
-            raise ValueError(
-                f"{path}: {cls.derived[name]}={getattr(config, cls.derived[name])!r} has other weights here "
-                f"({getattr(config, name)}) than in the file ({value})"
-            )
+        found, source = getattr(config, name), cls.derived[name]
+        if found != value:
+            said = f"{path}: {source}={getattr(config, source)!r}"
+            if found == getattr(config, source):
+                raise ValueError(f"{said} has no weights here; in the file they are {value}")
+            took = f"a copy of the file without {name!r} takes those that are here"
+            raise ValueError(f"{said} has other weights here ({found}) than in the file ({value}); {took}")
     return config
 
 

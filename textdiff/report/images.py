@@ -129,7 +129,7 @@ def reading_table(grid: Grid, records: pd.DataFrame) -> Table:
         "Test Dice with each image's own sentence (percent; mean ± standard deviation over draws), and how many points are lost "
         "with another: for each image in each draw, then the mean over draws, then over images.",
         "In brackets: 95 % interval for other draws and other images (where there is one draw, for other images alone), those of one patient "
-        "together, each loss by itself. A loss whose interval holds zero is no sign of reading.",
+        "together, each loss by itself, ending where the whole Dice is lost. A loss whose interval holds zero is no sign of reading.",
         "Another's of the same kind: of a test image whose sentence names as many areas, so that only what it says of them "
         "differs. None: an empty sentence, never met in training. Models that do not read have no row.",
     ]

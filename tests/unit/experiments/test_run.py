@@ -192,7 +192,9 @@ def test_a_folder_that_takes_no_record_is_named_before_the_work(monkeypatch, tmp
 
 
 def test_what_is_no_run_is_refused():
-    with pytest.raises(ValueError, match="DataConfig describes no run; runs: TextDiffConfig, TextDiffSegConfig"):
+    with pytest.raises(
+        ValueError, match=r"DataConfig describes no run .*`papermill notebooks/10_data_and_sentences.ipynb .*` makes it"
+    ):
         run.make_run(DataConfig.from_params())
 
 

@@ -114,6 +114,10 @@ def test_a_plan_holds_every_run_once_and_knows_where_its_record_is(results, tmp_
     record(tmp_path / "published", found[1].config)
     found = plan(twice)
     assert [one.state for one in found] == ["recorded", "published", "to run", "to run"]
+    again_too = plan(twice, published=True)
+    assert [one.state for one in again_too] == ["recorded", "to run", "to run", "to run"], (
+        "its weights are not published"
+    )
     lines = described(found[:2] + [replace(found[2], row="U-Net")]).splitlines()
     assert [line.split()[0] for line in lines] == ["state", "recorded", "published", "to", "3"]
     assert lines[1].endswith(f"TextDiff           {found[0].config.run_id}")
@@ -266,12 +270,35 @@ def test_all_that_is_wrong_is_said_before_anything_starts(results, monkeypatch, 
     monkeypatch.setenv("TEXTDIFF_DATA", str(tmp_path / "nowhere"))
     lacking = plan(small_grid(rows=(ROWS[0], Row("other encoder", {"text_encoder": str(tmp_path / "no encoder")}))))
     with pytest.raises((ValueError, OSError), match="other encoder: .*no encoder"):
-        check(lacking)
+        check(lacking[1:])
     missing = plan(replace(grid("ablation", "monuseg", [0])))
     if all(one.state != "to run" for one in missing):  # they are published
         missing = [replace(one, state="to run") for one in missing]
     with pytest.raises(FileNotFoundError, match="TextDiff.*and .* more: .*MoNuSeg|nowhere"):
         check(missing)
+
+
+def test_a_row_without_its_weights_does_not_stop_the_others(runs_do, results, tmp_path):
+    runs_do("record")
+    rows = (ROWS[0], Row("other encoder", {"text_encoder": str(tmp_path / "no encoder")}))
+    said: list[str] = []
+    checked = check(plan(small_grid((0, 1), rows)), said.append)
+    assert [one.state for one in checked] == ["to run", "lacking", "to run", "lacking"]
+    assert len(said) == 1 and said[0].startswith("left out: other encoder: ") and "no encoder" in said[0]
+    outcomes = sweep(checked, report=said.append)
+    assert said[1] == "4 runs: 0 recorded, 0 published, 2 to run, 2 lacking"
+    assert sorted(one.state for one in outcomes) == ["done", "done", "lacking", "lacking"]
+    assert summary(outcomes) == "2 done, 0 skipped, 0 failed, 2 lacking" and again(outcomes) == ""
+    assert outcome_of(checked[1]).state == "lacking"
+
+
+def test_a_run_with_a_published_record_is_made_where_that_is_asked_for(runs_do, results, tmp_path):
+    runs_do("record")
+    record(tmp_path / "published", planned(0)[0].config)
+    assert [one.state for one in sweep(planned(0), report=str)] == ["skipped"]
+    (asked,) = plan(small_grid((0,), ROWS[:1]), published=True)
+    assert [one.state for one in sweep([asked], report=str)] == ["done"]
+    assert [one.state for one in sweep(plan(small_grid((0,), ROWS[:1]), published=True), report=str)] == ["skipped"]
 
 
 def test_an_interrupted_sweep_ends_its_processes(runs_do, results):

