@@ -188,7 +188,7 @@ def predict(
     as_written: Annotated[
         bool,
         typer.Option(
-            "--as-written", help="Volumes: do not ask a second time, in plain names (two thirds of the time)."
+            "--as-written", help="Volumes: do not ask a second time, in plain names (a good half of the time)."
         ),
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",

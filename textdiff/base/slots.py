@@ -33,6 +33,7 @@ def layout_of(maps: Sequence[Tensor]) -> Layout:
 
 
 def slot_bytes(layout: Layout) -> int:
+    """How long a slot of such maps is."""
     return sum(dtype.itemsize * prod(shape) for dtype, shape in layout) + MARK.size
 
 

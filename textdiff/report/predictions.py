@@ -17,8 +17,8 @@ COMPARED = ("truth (ml)", "within", "middles apart (mm)", "Dice")
 
 
 def found_table(prediction: Prediction, truth: Volume | None = None, asked: Sequence[str] = ()) -> Table:
-    """Volume of every structure in the samples, and its middle; with the truth, whether the volume lies within their range,
-    how far apart the middles are, and the Dice.
+    """Volume of every structure in the mask and in the samples, and its middle; with the truth, whether the true volume lies
+    within the samples' range, how far apart the middles are, and the Dice.
 
     `truth`: on the prediction's grid. `asked`: the structures that the sentence names; all if empty. Those that it does not name
     are listed, and not compared with the truth.
@@ -30,7 +30,7 @@ def found_table(prediction: Prediction, truth: Volume | None = None, asked: Sequ
         line = {
             "structure": name,
             "asked for": "yes" if wanted else "no",
-            "found (ml)": f"{np.mean(amounts):.1f}",
+            "marked (ml)": f"{(prediction.labels.array == label).sum() * prediction.labels.voxel_ml:.1f}",
             "in the samples (ml)": f"{min(amounts):.1f} to {max(amounts):.1f}",
             "middle (mm)": ", ".join(f"{one:.0f}" for one in middle) if np.isfinite(middle).all() else "none",
         }
@@ -38,8 +38,8 @@ def found_table(prediction: Prediction, truth: Volume | None = None, asked: Sequ
             line |= _compared(prediction, truth, label) if wanted else dict.fromkeys(COMPARED, "")
         lines.append(line)
     text = [
-        f"What was found, with {len(amounts)} sample(s). Middle: of all voxels of the structure, in mm to the patient's right, "
-        "front and head."
+        f"What was found, with {len(amounts)} sample(s). Marked: in the mask, which follows the mean of the samples; one sample "
+        "alone may mark much more. Middle: of all marked voxels of the structure, in mm to the patient's right, front and head."
     ]
     if truth is not None:
         text.append("Within: whether the true volume lies in the range of the samples' volumes.")
