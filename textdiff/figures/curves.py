@@ -95,7 +95,9 @@ def dice_heatmap(
         ends = (f"{written.loc[at].split()[0]} at {at[0]} and {at[1]}" for at in (known.idxmin(), known.idxmax()))
         said = [f"From {' to '.join(ends)}"] + [f"cells not run yet: {len(missing)}"] * (len(missing) > 0)
     alt = f"Table of {unit}, {mean.index.name or 'rows'} by {mean.columns.name or 'columns'}"
-    return described(fig, findings(alt, said), caption or f"{unit}.")
+    cells = written.where(mean.notna(), NOT_RUN).map(lambda cell: cell.replace("\n", " "))
+    lines = "; ".join(f"{at}: {', '.join(row)}" for at, row in zip(cells.index, cells.values, strict=True))
+    return described(fig, f"{findings(alt, said)} Row by row: {lines}.", caption or f"{unit}.")
 
 
 def _series(

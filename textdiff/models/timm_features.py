@@ -5,7 +5,9 @@ Optional: ``pip install 'textdiff[timm]'``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,6 +18,17 @@ from textdiff.base.cache import FeatureCache
 from textdiff.base.checkpoints import check_fit, read_checkpoint
 from textdiff.models.features import FeatureExtractor
 from textdiff.models.import_timm import import_timm
+
+
+@contextmanager
+def _without_warnings(logger: str) -> Iterator[None]:
+    log = logging.getLogger(logger)
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 class TimmFeatures(FeatureExtractor):
@@ -56,7 +69,10 @@ class TimmFeatures(FeatureExtractor):
                 with torch.device("meta"):  # timm itself leaves out what does not fit
                     check_fit(timm.create_model(name), state, source=str(weights))
                 options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
-            network = timm.create_model(name, **options)
+            with _without_warnings(
+                "timm.models._builder"
+            ):  # of the classifier, which maps do without; the fit is checked
+                network = timm.create_model(name, **options)
         except (RuntimeError, IndexError, AssertionError) as error:
             raise ValueError(f"timm builds no {name!r} with out_indices={tuple(out_indices)}: {error}") from error
         info = network.feature_info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -36,6 +37,8 @@ READINGS = {
     "none": "dice_empty",
     "left and right swapped": "dice_swapped",
 }
+
+ENDS = {"ahead below": "low", "level at": "difference", "behind from": "high"}
 
 
 def paper_facts(path: str | Path | None = None) -> pd.DataFrame:
@@ -134,6 +137,37 @@ def reading_table(grid: Grid, records: pd.DataFrame) -> Table:
         "differs. None: an empty sentence, never met in training. Models that do not read have no row.",
     ]
     return grid_table_of(rows, records, lines, ["Model", "draws", "own sentence", *READINGS], text)
+
+
+def wrong_sentences_table(grid: Grid, records: pd.DataFrame, labels: Sequence[str], base: str) -> Table:
+    """What share of wrong sentences takes the rows `labels` back to the row `base`, which does not read: per cent of all sentences, by kind of error.
+
+    Where a share s of them is wrong, an image's expected Dice is (1 - s) of that with its own sentence and s of that with the other.
+    Rows without a record, or without draws in common with `base`, are left out. Raises ValueError for an unknown label.
+    """
+    draws = {runs.row.label: runs.draws for runs in by_row(grid.only([*labels, base]), records)}
+    plain, lines = by_case(draws[base], "dice"), []
+    for label in labels:
+        own = by_case(draws[label], "dice")
+        if compare(own, plain).cases:
+            for kind, name in READINGS.items():
+                wrong = by_case(draws[label], name)
+                lines.append([label, kind, *(_share_until(own, wrong, plain, bound) for bound in ENDS.values())])
+    text = (
+        f"How many of the sentences may be wrong, in per cent, until a row is as good as “{base}” on the mean: calculated from the "
+        "Dice with the own sentence and with the other. Ahead, behind: the 95 % interval for other draws and other images lies above zero, or below."
+    )
+    return Table(
+        text_frame(lines, ["Model", "the wrong sentence", *ENDS]),
+        text if lines else "None of these rows has a record yet.",
+    )
+
+
+def _share_until(own: pd.DataFrame, wrong: pd.DataFrame, base: pd.DataFrame, bound: str) -> str:
+    """The first whole per cent of wrong sentences at which a bound of the difference to `base` is not above zero."""
+    shares = range(101)
+    place = bisect_left(shares, True, key=lambda s: getattr(compare(own + (wrong - own) * (s / 100), base), bound) <= 0)
+    return f"{place} %" if place in shares else "never"
 
 
 def dice_by_size(grid: Grid, records: pd.DataFrame, labels: Sequence[str], shares: Sequence[float]) -> Table:

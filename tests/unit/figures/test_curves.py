@@ -43,7 +43,10 @@ def test_heatmaps_write_the_spread_and_what_was_not_run():
     fig = curves.dice_heatmap(HEAT.fillna(0.4), spread=SPREAD, limits=(0, 1))
     assert written(fig) == ["50.0\n± 1.0", "40.0", "60.0\n± 2.0", "70.0\n± 3.0"]
     assert fig.axes[0].collections[0].get_clim() == (0, 100)
-    assert "From 40.0 at 6 and 150 to 70.0 at 8 and 150." in alt(fig)
+    assert (
+        "From 40.0 at 6 and 150 to 70.0 at 8 and 150. Row by row: 6: 50.0 ± 1.0, 40.0; 8: 60.0 ± 2.0, 70.0 ± 3.0."
+        in alt(fig)
+    )
     fig = curves.dice_heatmap(HEAT - 0.45, spread=SPREAD, signed=True)
     assert fig.axes[0].collections[0].get_clim() == pytest.approx((-25, 25)), "zero is in the middle"
     assert written(fig)[0].startswith("+5.0")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -91,6 +92,23 @@ def test_sets_of_a_probe_stand_beside_the_best_single_block():
         ["1,4", "50", "70.0 ± 14.1", "20.0 ± 0.0"],
         ["best single", "", "50.0 (block 1, step 50)", "20.0 (block 1, step 50)"],
     ]
+
+
+def test_how_many_sentences_may_be_wrong(images, none):
+    """Five points ahead with its own sentences, ten behind with all of them wrong: level where a third is."""
+    names = [f"c{number}" for number in range(30)]
+    spread = np.random.default_rng(0).normal(0, 0.01, (30, 2))
+    base = pd.DataFrame(np.full((30, 2), 0.6), names, [0, 1])
+    own, wrong = base + 0.05 + spread, base - 0.1 + spread
+    low, level, high = (int(report._share_until(own, wrong, base, bound)[:-2]) for bound in report.ENDS.values())
+    assert 20 < low < level < high < 50 and abs(level - 34) <= 1
+    assert report._share_until(own, own, base, "high") == "never"
+    assert report._share_until(base, wrong, base, "low") == "0 %"
+    frame = report.wrong_sentences_table(IMAGES, images, ["with text"], "without").frame
+    assert list(frame["the wrong sentence"]) == list(report.READINGS) and list(frame.columns[2:]) == list(report.ENDS)
+    assert "None of these" in report.wrong_sentences_table(IMAGES, none, ["with text"], "without").caption
+    with pytest.raises(ValueError, match="no row 'with texts'"):
+        report.wrong_sentences_table(IMAGES, images, ["with texts"], "without")
 
 
 def test_dice_by_size_groups_images_by_their_truth(images, none):
