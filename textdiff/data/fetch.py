@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from textdiff.base.files import read_json, write_text
+from textdiff.base.parsing import did_you_mean
 from textdiff.base.paths import cache_dir, data_dir, weights_dir
 from textdiff.data import load_dataset
 from textdiff.data.archives import own_file, unpack
@@ -184,7 +185,8 @@ def _fetchable(name: str) -> tuple[DatasetEntry, GitHub | Decathlon]:
         entry = dataset(name)
     except ValueError:
         fetchable = [*(one.name for one in DATASETS.values() if one.source), *BACKBONES, *MODELS]
-        raise ValueError(f"{name!r} is unknown; `fetch` knows {', '.join(fetchable)}") from None
+        near = did_you_mean(name, fetchable)
+        raise ValueError(f"{name!r} is unknown{near}; `fetch` knows {', '.join(fetchable)}") from None
     if entry.synthetic:
         raise FetchError(f"{name!r} is drawn when it is loaded; there is nothing to fetch")
     if entry.source is None:

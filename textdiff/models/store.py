@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from textdiff.base import paths
 from textdiff.base.checkpoints import building, load_strict, read_checkpoint, read_json, write_checkpoint, write_text
+from textdiff.base.parsing import did_you_mean
 from textdiff.data import registry
 from textdiff.data.domain import Domain
 from textdiff.models.blind import BlindFeatures
@@ -72,8 +73,9 @@ def find_model(name: str | Path, kind: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:  # the hub client's versions raise different families of errors
+        known = [one for one, model in registry.MODELS.items() if model.kind == kind]
         raise FileNotFoundError(
-            f"{name!r} is not a known {kind} ({', '.join(n for n, m in registry.MODELS.items() if m.kind == kind)}), nor a folder with a saved one, nor in "
+            f"{name!r}{did_you_mean(name, known)} is not a known {kind} ({', '.join(known)}), nor a folder with a saved one, nor in "
             f"{paths.weights_dir()}, nor a hub model that can be reached ({error})"
         ) from error
 

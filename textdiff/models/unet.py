@@ -323,7 +323,7 @@ class UNet(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: str | Path, rounded: bool = False) -> UNet:
         """The network that :meth:`save_pretrained` wrote, in float32 (or as :meth:`rounded`) and eval mode."""
-        config = Path(folder) / "config.json"
+        config = Path(folder).expanduser() / "config.json"
         if not config.is_file():
             raise FileNotFoundError(f"no UNet in {folder}: config.json is missing (and model.safetensors beside it)")
         return cls.with_weights(read_json(config), config.with_name("model.safetensors"), rounded)

@@ -177,8 +177,8 @@ def test_what_is_no_data_set_is_refused(home, monuseg):
     (home / "text.zip").write_text("no archive")
     with pytest.raises(FetchError, match="neither a zip nor a tar"):
         fetch("monuseg", source=home / "text.zip", say=quiet)
-    with pytest.raises(ValueError, match="monuseg, qata"):
-        fetch("imagenet", say=quiet)
+    with pytest.raises(ValueError, match=r"did you mean .qata.\?.*monuseg, qata"):
+        fetch("qatta", say=quiet)
 
 
 CAPTION = "unilateral pulmonary infection, one infected area, lower left lung."

@@ -381,6 +381,8 @@ def test_a_hub_model_that_cannot_be_reached(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match=r"'qata_smal' \(did you mean 'qata_small'\?\) is not a known TextDiff"):
+        TextDiff.from_pretrained("qata_smal")
     with pytest.raises(FileNotFoundError, match="'someone/no-model' is not a known TextDiff .* nor a hub model"):
         TextDiff.from_pretrained("someone/no-model")
 
