@@ -1,7 +1,7 @@
 """All runs of a table. In: a grid (:mod:`textdiff.experiments.grids`). Out: a record per run, each made in a process of its own.
 
     planned = plan(grid("comparison", "monuseg"))     # which runs, and which of them have a record already
-    planned = check(planned)                          # those whose data or weights are not here are listed and set aside
+    planned = check(planned, print)                   # those whose data or weights are not here are listed and set aside
     outcomes = sweep(planned, jobs=2)                 # the others are made; one that fails does not stop the rest
 
 What a process said is kept as <results>/logs/<run id>.log. A sweep that was stopped goes on where it was when it is started
@@ -93,18 +93,18 @@ def plan(grid: Grid, published: bool = False) -> list[Planned]:
     return planned
 
 
-def check(planned: Sequence[Planned], report: Callable[[str], None] = print) -> list[Planned]:
+def check(planned: Sequence[Planned], report: Callable[[str], None] | None = None) -> list[Planned]:
     """The plan, in which the runs to be made whose data or weights are not here are "lacking"; ``report`` is told what they lack.
 
-    Raises one error that lists everything missing where that leaves nothing to run.
+    Raises one error that lists everything missing where that leaves nothing to run, and, without ``report``, where anything is missing.
     """
     waiting = [one for one in planned if one.state == TO_RUN]
     faults = [_fault(one.config.check_inputs) for one in waiting]
     found = _listed([(one.row, fault) for one, fault in zip(waiting, faults, strict=True)])
-    if all(faults):
+    if report is None or all(faults):
         settle(found, "what the runs read")
-    for fault in found:
-        report(f"left out: {fault.sentence}")
+    elif found:
+        report("\n".join(f"left out: {fault.sentence}" for fault in found))
     lacking = {one.config.run_id for one, fault in zip(waiting, faults, strict=True) if fault}
     return [replace(one, state=LACKING) if one.config.run_id in lacking else one for one in planned]
 
