@@ -5,7 +5,8 @@ SHA256SUMS      of the parts
 bundle.tar.000  and so on, each at most of a given size:
     code/       the package as a wheel, which knows its commit
     wheels/     all that it needs, with requirements.txt, unless the node has it
-    weights/    what the rows name, and data/, their data sets
+    weights/    what the rows name, and data/, their data sets; registry.json, your own, where there is one
+    records/    of runs of the table that are made already
     sweep.txt   the words of `textdiff sweep`, a line each
 """
 
@@ -23,7 +24,9 @@ from tempfile import TemporaryDirectory
 
 from textdiff.base import paths
 from textdiff.base.outputs import check_new_folder
-from textdiff.experiments.sweep import TO_RUN, Planned
+from textdiff.data import registry
+from textdiff.experiments.records import Run
+from textdiff.experiments.sweep import RECORDED, TO_RUN, Planned
 from textdiff.messages import during
 
 MB = 1_000_000
@@ -97,7 +100,7 @@ def bundle(
         raise ValueError(f"all {len(planned)} runs have a record: there is nothing to pack")
     _check_commit(root)
     check_new_folder(out, "--out")
-    members = dict(_inputs(runs))
+    members = dict(_inputs(runs)) | _recorded(planned)
     stage = out.with_name(f".{out.name}.partial")
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir()
@@ -135,11 +138,19 @@ def _inputs(runs: Sequence[Planned]) -> Iterator[tuple[str, Path]]:
             if source == "dataset":
                 yield f"data/{place.name}", place
             elif paths.PACKAGE not in place.resolve().parents:
-                if Path(name).is_absolute():
+                if Path(name).is_absolute() or ".." in Path(name).parts or name.startswith("~"):
                     raise ValueError(
                         f"{source}={name!r}: in a bundle weights have a name; put the folder into {paths.weights_dir()}"
                     )
                 yield f"weights/{place.name if place.is_file() else name}", place
+
+
+def _recorded(planned: Sequence[Planned]) -> dict[str, Path]:
+    """Records that are not among the published ones, which the package holds, and the registry: the node would make them again, or know no such data set."""
+    made = [Run.open(one.config).folder for one in planned if one.state == RECORDED]
+    members = {f"records/{folder.parent.name}/{folder.name}": folder for folder in made}
+    own = registry.own_file()
+    return members | ({"registry.json": own} if own else {})
 
 
 def _code(root: Path, folder: Path) -> dict[str, Path]:

@@ -298,8 +298,9 @@ def train(
     run = make_run(settings, out_dir or "")
     if not processes().main:
         return
-    if kept_model(settings.run_id).is_dir():
-        typer.echo(f"model: {kept_model(settings.run_id)}", err=True)
+    if (kept := kept_model(settings.run_id)).is_dir():
+        what = "model" if (kept / "config.json").is_file() else "weights of the network"
+        typer.echo(f"{what}: {kept}", err=True)
     typer.echo(run.folder)
 
 

@@ -17,6 +17,7 @@ from textdiff.base import paths
 from textdiff.base.allocator import keep_freed_memory
 from textdiff.base.files import read_json
 from textdiff.base.outputs import LEAST_ROOM, as_private_as, check_output
+from textdiff.data.images.pictures import PICTURE_SUFFIXES
 from textdiff.messages import during
 
 if TYPE_CHECKING:
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from textdiff.data.volumes.volume import Volume
     from textdiff.models.inference import Sampling
 
-PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+PICTURES = tuple(sorted(PICTURE_SUFFIXES))
 VOLUMES = (".nii", ".nii.gz", ".dcm", ".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".img", ".hdr")
 NIFTI, DICOM = (".nii", ".nii.gz"), (".dcm",)
+PICTURE_AS = "of DICOM save the picture as PNG"
 OPTIONS = {"TextDiff": "--image", "TextDiffSeg": "--volume"}
 # Bytes of a map by those of the volume's files, roughly: labels and uncertainty, packed or not
 SHARE = {("--out", True): 0.1, ("--out", False): 1.0, ("--uncertainty", True): 1.0, ("--uncertainty", False): 4.0}
@@ -197,7 +199,8 @@ def _check_source(source: Path, what: str, option: str) -> None:
         raise FileNotFoundError(f"no {what} {source}{hint}")
     name = source.name.lower()
     if option == "--image" and name.endswith(VOLUMES):
-        raise ValueError(f"{source} is a volume: use --volume")
+        way = f"; {PICTURE_AS}" if name.endswith(DICOM) else ""
+        raise ValueError(f"{source} is a volume: use --volume, and a model for volumes{way}")
     if option == "--volume" and name.endswith(PICTURES):
         raise ValueError(f"{source} is a picture: use --image")
 

@@ -34,7 +34,17 @@ from textdiff.base.files import read_json, write_text
 from textdiff.base.outputs import check_new_folder
 from textdiff.data.download import digest
 from textdiff.messages import line_of, say
-from textdiff.predicting import DICOM, NIFTI, PICTURES, VOLUMES, Pictures, Solids, check_kind, check_text
+from textdiff.predicting import (
+    DICOM,
+    NIFTI,
+    PICTURE_AS,
+    PICTURES,
+    VOLUMES,
+    Pictures,
+    Solids,
+    check_kind,
+    check_text,
+)
 
 TABLE, SETTINGS, LOCK = "predictions.csv", "settings.json", ".lock"
 COLUMNS = ("name", "state", "seconds", "text", "said", "found")
@@ -151,10 +161,15 @@ def find_sources(task: Pictures | Solids, folder: Path) -> dict[str, Path]:
                 f"{folder}: {found[name].name} and {entry.name} would have the same labels' file: rename one"
             )
         found[name] = entry
+    what = "picture" if isinstance(task, Pictures) else "volume"
     if not found:
-        what = "picture" if isinstance(task, Pictures) else "volume"
         hint = "; for the slices of one series, let --out be a file such as mask.nii.gz" if what == "volume" else ""
+        hint = f"; {PICTURE_AS}" if any(entry.name.lower().endswith(DICOM) for entry in entries) and not hint else hint
         raise ValueError(f"{folder}: no {what} in it ({', '.join(suffixes)}){hint}")
+    known = (*suffixes, *VOLUMES) if isinstance(task, Solids) else suffixes  # .img beside its .hdr
+    left = [entry.name for entry in entries if entry.is_file() and not entry.name.lower().endswith(known)]
+    if left:
+        say(f"left out, by its suffix no {what}: {_listed(left)}")
     return found
 
 
@@ -202,10 +217,13 @@ def predict_folder(
         before = {} if force else _made_before(out, settings, texts)
         suffixes = {out: task.suffix} | ({uncertainty: ".nii.gz"} if uncertainty else {})
         done = [row for row in before.values() if row.state == DONE and _is_made(row.name, suffixes)]
+        if force:  # of cases that are no longer in the folder
+            _remove((name for name in _read_table(out) if name not in sources), suffixes)
         _write_table(out, done)
         write_text(out / SETTINGS, json.dumps(settings, indent=2) + "\n")
         here = {row.name for row in done}
         made = _make(task, [case for case in cases if case.name not in here], out, jobs)
+        _remove((row.name for row in made if row.state == FAILED), suffixes)  # of another model or sentence
         _write_table(out, sorted([*done, *made], key=lambda row: row.name))
     _close(len(cases), [row for row in done if row.name in sources], made, out)
 
@@ -230,6 +248,12 @@ def _is_made(name: str, suffixes: Mapping[Path, str]) -> bool:
     return all((folder / f"{name}{suffix}").is_file() for folder, suffix in suffixes.items())
 
 
+def _remove(names: Iterable[str], suffixes: Mapping[Path, str]) -> None:
+    for name in names:
+        for folder, suffix in suffixes.items():
+            (folder / f"{name}{suffix}").unlink(missing_ok=True)
+
+
 def _settings(task: Pictures | Solids, uncertainty: Path | None) -> dict[str, object]:
     """What must be the same for all labels of one folder, in JSON's types; the model is compared by the sum of its weights."""
     from textdiff.models.store import find_model
@@ -241,7 +265,7 @@ def _settings(task: Pictures | Solids, uncertainty: Path | None) -> dict[str, ob
 
 
 def _made_before(out: Path, settings: Mapping[str, object], texts: Mapping[str, str]) -> dict[str, Row]:
-    """Rows of an earlier start in this folder. Raises ValueError where it was another model, setting or sentence."""
+    """Rows of an earlier start in this folder. Raises ValueError where labels were made with another model, setting or sentence."""
     if not (out / SETTINGS).is_file():
         return {}
     earlier = read_json(out / SETTINGS)
@@ -251,7 +275,10 @@ def _made_before(out: Path, settings: Mapping[str, object], texts: Mapping[str, 
         if name != "model" and earlier.get(name) != value
     ]
     rows = _read_table(out)
-    asked = [name for name, row in rows.items() if name in texts and row.text != " ".join(texts[name].split())]
+    done = [row for row in rows.values() if row.state == DONE]
+    if not done:
+        return {}
+    asked = [row.name for row in done if row.name in texts and row.text != " ".join(texts[row.name].split())]
     if asked:
         other.append(f"another sentence for {_listed(asked)}")
     if other:

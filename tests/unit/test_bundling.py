@@ -8,7 +8,9 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -185,6 +187,25 @@ def test_data_and_weights_of_rows_are_packed_under_the_names_that_rows_use(tmp_p
     with tarfile.open(tmp_path / "b.tar.000") as packed:
         files = [member.name for member in packed if member.isfile()]
     assert files == ["data/MoNuSeg/a.txt", "weights/tf_efficientnet_lite2.safetensors"]
+
+
+def test_records_and_the_own_registry_are_packed(tmp_path, monkeypatch):
+    """On the node, whose results are empty, what is made here would be made again, and its data set would be unknown."""
+    monkeypatch.setenv("TEXTDIFF_RESULTS", str(tmp_path / "results"))
+    entry = {"kind": "images", "layout": "lvit", "class_names": ["background", "lesion"], "licence": "mine"}
+    (tmp_path / "own.json").write_text(json.dumps({"datasets": {"mine": entry}}))
+    monkeypatch.setenv("TEXTDIFF_REGISTRY", str(tmp_path / "own.json"))
+    first, second = bundling_plan("mine", "U-Net,TextDiff")
+    folder = tmp_path / "results" / first.config.experiment / first.config.run_id
+    members = bundling._recorded([replace(first, state="recorded"), second])
+    assert members == {f"records/textdiff2d/{first.config.run_id}": folder, "registry.json": tmp_path / "own.json"}
+
+
+@pytest.mark.parametrize("name", ["../enc", "~/enc", "/enc"])
+def test_weights_that_would_lie_outside_the_bundle_are_refused(tmp_path, monkeypatch, name):
+    one = SimpleNamespace(config=SimpleNamespace(inputs=lambda: {"text_encoder": tmp_path}, text_encoder=name))
+    with pytest.raises(ValueError, match="in a bundle weights have a name; put the folder into"):
+        dict(bundling._inputs([one]))
 
 
 def bundling_plan(dataset, rows):

@@ -170,6 +170,42 @@ def test_one_folder_holds_one_way_of_asking(folder, tmp_path, task, sentences, s
     assert json.loads((out / "settings.json").read_text())["strict"] == task.strict
 
 
+def test_the_sentence_of_a_case_that_failed_can_be_mended(folder, tmp_path, capsys):
+    table, out = tmp_path / "texts.csv", tmp_path / "masks"
+    rows = [f"film {n},the left lung" for n in range(5)]
+    table.write_text("\n".join(["name,text", *rows, "film 9,a word too many"]))
+    (folder / "film 9.png").write_bytes(b"no picture")
+    with pytest.raises(cli.typer.Exit):
+        predict_folder(Stub(MODEL), folder, Sentences(None, table), out)
+    table.write_text("\n".join(["name,text", *rows, "film 9,the left lung"]))
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "film 9.png")
+    predict_folder(Stub(MODEL), folder, Sentences(None, table), out)
+    assert "6 of 6 done (5 before)" in capsys.readouterr().err
+
+
+def test_made_anew_no_labels_of_before_are_left(folder, tmp_path):
+    """Of a case that fails now, and of one that is no longer there."""
+    out = tmp_path / "masks"
+    predict_folder(Stub(MODEL), folder, ALL, out)
+    (folder / "film 1.png").write_bytes(b"no picture")
+    (folder / "film 2.png").unlink()
+    with pytest.raises(cli.typer.Exit):
+        predict_folder(Stub("qata_small"), folder, ALL, out, force=True)
+    assert sorted(path.name for path in out.glob("*.png")) == ["film 0.png", "film 3.png", "film 4.png"]
+    assert state(out) == {"film 0": "done", "film 1": "failed", "film 3": "done", "film 4": "done"}
+
+
+def test_all_pictures_that_can_be_read_are_cases_and_other_files_are_named(folder, tmp_path, capsys):
+    for name in ("a.pgm", "b.jfif", "c.dcm", "reports.csv"):
+        (folder / name).touch()
+    assert {"a", "b"} < set(find_sources(Pictures("m"), folder)) and "c" not in find_sources(Pictures("m"), folder)
+    assert "left out, by its suffix no picture: c.dcm, reports.csv" in capsys.readouterr().err
+    (tmp_path / "slices").mkdir()
+    (tmp_path / "slices" / "c.dcm").touch()
+    with pytest.raises(ValueError, match=r"no picture in it .*of DICOM save the picture as PNG"):
+        find_sources(Pictures("m"), tmp_path / "slices")
+
+
 def test_a_folder_of_somebody_elses_files_is_left_alone(folder, tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(FileExistsError, match="is there already"):

@@ -54,6 +54,11 @@ fi
 
 export TEXTDIFF_DATA=$content/data TEXTDIFF_WEIGHTS=$content/weights
 export TEXTDIFF_CACHE=$work/cache TEXTDIFF_RESULTS=$work/results/runs HF_HUB_OFFLINE=1
+[ ! -f "$content/registry.json" ] || export TEXTDIFF_REGISTRY=$content/registry.json
+if [ -d "$content/records" ]; then
+    mkdir -p "$TEXTDIFF_RESULTS"
+    cp --recursive --no-clobber "$content/records/." "$TEXTDIFF_RESULTS"
+fi
 mapfile -t words < "$content/sweep.txt"
 cd "$work" # away from any folder called textdiff
 state=0

@@ -247,13 +247,15 @@ def domain_of_volumes(cases: Sequence[VolumeCase], preprocessing: Preprocessing,
 
 def domain_of_pictures(cases: Sequence[Case]) -> Domain:
     """The ranges over pictures and their sentences."""
-    pictures = [case.image() for case in cases]
-    colours = [_colour(picture) for picture in pictures]
-    stored = _middle([(picture.min(), picture.max()) for picture in pictures])
-    quantiles = [_quantiles(picture.mean(axis=-1)) for picture in pictures]
-    fields = [_fields(picture.mean(axis=-1)) for picture in pictures]
+    colours, stored, quantiles, fields = [], [], [], []
+    for picture in (case.image() for case in cases):  # one at a time: together they may not fit into memory
+        grey = picture.mean(axis=-1)
+        colours.append(_colour(picture))
+        stored.append((picture.min(), picture.max()))
+        quantiles.append(_quantiles(grey))
+        fields.append(_fields(grey))
     sentences = [_words(case.caption) for case in cases if case.caption.strip()]
-    return Domain(_ranges(quantiles), stored, _ranges(colours), **_layout(fields), **_wording(sentences))
+    return Domain(_ranges(quantiles), _middle(stored), _ranges(colours), **_layout(fields), **_wording(sentences))
 
 
 def _layout(fields: Sequence[np.ndarray]) -> dict[str, Any]:

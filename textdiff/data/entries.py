@@ -59,7 +59,7 @@ class DatasetEntry:
     says), "manifest" (in data/manifests), "hash" (of the case name), "drawn" (phantoms). backbone: the small one that demo
     mode reads. n_labels: how many labelled cases a run draws unless told otherwise; label_counts: those of the
     label-efficiency figure. draws: of the labelled cases, in its tables. model: the shipped one that was trained on it. runs: parameters of a run notebook that this
-    data set changes, under "demo" and "full"; under "grid" those that all runs of its tables share, under "cost" what the small
+    data set changes where they are "auto", under "demo" and "full"; under "grid" those that all runs of its tables share, under "cost" what the small
     runs of cost against Dice change of them. pretraining: likewise.
 
     Volumes only: labels: value in the file -> our label, by default 1..K in order; a value mapped to 0 is known and not
@@ -99,8 +99,18 @@ class DatasetEntry:
         _check_choice(where, "kind", self.kind, get_args(Kind))
         _check_choice(where, "layout", self.layout, LAYOUTS[self.kind])
         _check_choice(where, "split", self.split, get_args(Split))
-        if len(set(self.class_names)) != len(self.class_names) or self.class_names[:1] != ("background",):
-            raise ValueError(f"{where}: class_names must differ and begin with 'background', got {self.class_names}")
+        named = all(name.strip() for name in self.class_names)
+        if len(set(self.class_names)) != len(self.class_names) or self.class_names[:1] != ("background",) or not named:
+            raise ValueError(
+                f"{where}: class_names must differ and begin with 'background', none empty, got {self.class_names}"
+            )
+        counts = (("n_labels", self.n_labels), ("draws", self.draws), *(("label_counts", n) for n in self.label_counts))
+        sizes = [("patch", side) for side in self.patch] + [("spacing", side) for side in self.spacing or ()]
+        for name, value in (*counts, *sizes):
+            if value != "all" and not value > 0:
+                raise ValueError(f"{where}: {name} holds {value}, and must be above zero")
+        if self.window and not self.window[0] < self.window[1]:
+            raise ValueError(f"{where}: window is (lowest, highest) HU, got {self.window}")
         if (self.split == "manifest") != bool(self.manifest):
             raise ValueError(f"{where}: split 'manifest' needs a manifest, and no other split does")
         labels = self.labels or {number: number for number in range(1, len(self.class_names))}
@@ -151,9 +161,10 @@ class DatasetEntry:
         present = {path.name.lower(): path for path in root.iterdir() if path.is_dir()} if root.is_dir() else {}
         found = next((present[name.lower()] for name in self.folders if name.lower() in present), None)
         if found is None:
+            bring = f"Bring it there with `textdiff fetch {self.name}`" if self.source else "Put it there"
             raise FileNotFoundError(
                 f"data set {self.name!r} not found: looked for {' or '.join(self.folders)} in {root}. "
-                f"Bring it there with `textdiff fetch {self.name}`, or set TEXTDIFF_DATA to the folder that holds it."
+                f"{bring}, or set TEXTDIFF_DATA to the folder that holds it."
             )
         return found
 

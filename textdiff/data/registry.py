@@ -448,13 +448,21 @@ def _found(name: str, known: Mapping[str, Entry], what: str) -> Entry:
 # --- entries of one's own ------------------------------------------------------------------------------
 
 
-def _own() -> tuple[dict[str, DatasetEntry], dict[str, Backbone]]:
-    """Out of the file that TEXTDIFF_REGISTRY names, else registry.json in `data_dir()`, where there is one."""
+def own_file() -> Path | None:
+    """The file of entries of one's own: what TEXTDIFF_REGISTRY names, else registry.json in `data_dir()`; None where there is none.
+
+    Raises FileNotFoundError where TEXTDIFF_REGISTRY names no file.
+    """
     named = os.environ.get("TEXTDIFF_REGISTRY", "").strip()
     path = Path(named).expanduser() if named else data_dir() / "registry.json"
-    if not path.is_file():
-        if named:
-            raise FileNotFoundError(f"no registry at {path}, where TEXTDIFF_REGISTRY points to")
+    if named and not path.is_file():
+        raise FileNotFoundError(f"no registry at {path}, where TEXTDIFF_REGISTRY points to")
+    return path if path.is_file() else None
+
+
+def _own() -> tuple[dict[str, DatasetEntry], dict[str, Backbone]]:
+    path = own_file()
+    if path is None:
         return {}, {}
     content = read_json(path)
     if unknown := sorted(content.keys() - {"datasets", "backbones"}):

@@ -180,7 +180,9 @@ def summarise(per_case: pd.DataFrame) -> dict[str, float | int]:
     """
     needed = [f"{name}{suffix}" for suffix in ("", "_native") for name in ("dice", "iou", *COUNTS)]
     check_table(per_case, needed, "images.score_cases")
-    classes = [m[1] for m in (re.fullmatch(r"intersection_(?!native)(.+)", str(c)) for c in per_case.columns) if m]
+    columns = [str(column) for column in per_case.columns]
+    named = [column.removeprefix("intersection_") for column in columns if column.startswith("intersection_")]
+    classes = [name for name in named if f"intersection_native_{name}" in columns]
     summary: dict[str, float | int] = {"n": len(per_case)}
     for suffix in ("", "_native"):
         summary |= summary_of_dice(per_case, [f"{suffix}_{name}" for name in classes] or [suffix], suffix)

@@ -332,6 +332,28 @@ class Config:
     def _resolve(self: Self) -> Self:
         return self
 
+    def _of_entry(self) -> dict[str, Any]:
+        """What the data set's entry changes of the presets of this mode.
+
+        Raises ValueError for a parameter that is unknown, of another type, not possible, or that no preset fills in.
+        """
+        known, found = parameters_of(type(self)), {}
+        for name, value in self.entry.runs.get(self.mode, {}).items():
+            where = f"data set {self.dataset!r}, runs, {self.mode!r}"
+            if name not in known:
+                raise ValueError(f"{where}: {unknown_parameter(type(self), name)}")
+            if known[name].default != AUTO:
+                raise ValueError(
+                    f"{where}: {name} is {known[name].default!r} in every run that does not say otherwise; "
+                    "under 'grid' it can be set for all runs of tables"
+                )
+            try:
+                found[name] = known[name].typed(value)
+                known[name].check(found[name])
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{where}: {error}") from None
+        return found
+
     def _fill(self: Self, preset: Mapping[str, Any]) -> Self:
         """Replaces the fields left at "auto" by the preset's values."""
         return replace(self, **{name: value for name, value in preset.items() if getattr(self, name) == AUTO})

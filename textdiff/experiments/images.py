@@ -222,16 +222,25 @@ class TextDiffConfig(Config):
         return f"{self.dataset}-{self.model}-n{self.n_labels}-s{self.seed}-{self.protocol}"
 
     def _resolve(self) -> TextDiffConfig:
-        entry, demo = self.entry, self.mode == "demo"
+        entry, demo, of_entry = self.entry, self.mode == "demo", self._of_entry()
         small = demo or entry.synthetic
         unused: dict[str, Any] = dict.fromkeys(("blocks", "noise_steps", "head") if self.from_scratch else (), "none")
         unused |= {"backbone": "none"} if self.from_scratch and not self.tuned else {}
         unused |= {} if self.reads else {"text_encoder": "none"}
-        config = replace(self, **unused)._fill(
+        config = replace(self, **unused)._fill({"backbone": IMAGENET} if self.tuned else {})
+        named: dict[str, Any] = {
+            name: of_entry[name]
+            for name in ("backbone", "text_encoder", "n_labels", "head", "views")
+            if name in of_entry
+        }
+        config = config._fill(named)
+        if config.backbone == of_entry.get("backbone", entry.backbone):  # they go with it
+            config = config._fill({name: of_entry[name] for name in ("blocks", "noise_steps") if name in of_entry})
+        config = config._fill(
             {
-                "backbone": IMAGENET if self.tuned else entry.backbone if small else "openai_256",
+                "backbone": entry.backbone if small else "openai_256",
                 "text_encoder": "tiny" if small else "emilyalsentzer/Bio_ClinicalBERT",
-                "noise_steps": "none" if self._of_timm else "50,150,250",
+                "noise_steps": "none" if config._of_timm else "50,150,250",
                 "n_labels": entry.n_labels,
             }
         )
@@ -241,13 +250,13 @@ class TextDiffConfig(Config):
             raise ValueError("n_labels='all' with the authors' head: say how many iterations (they train 50 epochs)")
         size = {"max_val": 10, "max_test": 20} if demo else {"max_val": 100, "max_test": "all"}
         presets = (
-            {} if heavy else entry.runs.get(self.mode, {}),
+            {} if heavy else of_entry,
             PROTOCOLS[self.protocol],
             _steps(config, heavy),
             size,
         )
-        of_entry = self.from_scratch or self._of_timm
-        side = registry.backbone(entry.backbone).image_size if of_entry else _side(config.backbone)
+        as_usual = self.from_scratch or config._of_timm
+        side = registry.backbone(entry.backbone).image_size if as_usual else _side(config.backbone)
         for preset in (_views(config), *presets, {"image_size": side}):
             config = config._fill(preset)
         return config._with_weights()
@@ -256,6 +265,11 @@ class TextDiffConfig(Config):
         if self.mirrored == "on" and self.entry.sided:
             raise ValueError(
                 f"mirrored='on': a mirror image exchanges the classes that a side tells, among {list(self.entry.structures)}"
+            )
+        if self.mask_rule == "dilated" and len(self.entry.class_names) > 2:
+            raise ValueError(
+                f"mask_rule='dilated' (protocol={self.protocol!r}): the authors' rule is of one class, and {self.dataset} has "
+                f"{len(self.entry.structures)}; give mask_rule='area'"
             )
         if self.unlabelled and self.mirrored == "off":
             raise ValueError(
@@ -450,7 +464,8 @@ def training_images(config: TextDiffConfig, data: Dataset, cases: Sequence[Case]
     """Random views of the labelled cases."""
     from textdiff.data.images.views import TrainingImages
 
-    return TrainingImages(cases, image_spec(config, data), config.augmentation, config.seed, config.views)
+    spec, sided = image_spec(config, data), config.entry.sided
+    return TrainingImages(cases, spec, config.augmentation, config.seed, config.views, sided)
 
 
 def unlabelled_cases(config: TextDiffConfig, data: Dataset) -> list[Case]:
@@ -510,7 +525,7 @@ def _marked(model: nn.Module, config: TextDiffConfig, data: Dataset, others: Seq
 
     marked = marked_cases(model.eval(), others, image_spec(config, data), device=resolve_device(config.device))
     changed = config.augmentation if config.from_scratch else "follow"
-    return TrainingImages(marked, image_spec(config, data), changed, config.seed, views=0)
+    return TrainingImages(marked, image_spec(config, data), changed, config.seed, views=0, sided=config.entry.sided)
 
 
 def _fitted(

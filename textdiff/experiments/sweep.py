@@ -96,12 +96,13 @@ def plan(grid: Grid, published: bool = False) -> list[Planned]:
 def check(planned: Sequence[Planned], report: Callable[[str], None] | None = None) -> list[Planned]:
     """The plan, in which the runs to be made whose data or weights are not here are "lacking"; ``report`` is told what they lack.
 
-    Raises one error that lists everything missing where that leaves nothing to run, and, without ``report``, where anything is missing.
+    Raises one error that lists everything missing where no run can be made and none has a record, and, without ``report``, where anything
+    is missing.
     """
     waiting = [one for one in planned if one.state == TO_RUN]
     faults = [_fault(one.config.check_inputs) for one in waiting]
     found = _listed([(one.row, fault) for one, fault in zip(waiting, faults, strict=True)])
-    if report is None or all(faults):
+    if report is None or (all(faults) and len(waiting) == len(planned)):
         settle(found, "what the runs read")
     elif found:
         report("\n".join(f"left out: {fault.sentence}" for fault in found))

@@ -189,7 +189,7 @@ class TextDiffSegConfig(Config):
                 # Of as many patches, one a step taught more than two a step (trials on validation volumes)
                 "batch_size": 2 if large else 1,
                 "learning_rate": 5e-4 if large else 2e-3,
-                **entry.runs.get(self.mode, {}),
+                **self._of_entry(),
             }
         )._with_weights()
 

@@ -66,6 +66,10 @@ def find_model(name: str | Path, kind: str) -> Path:
         return _here(name, registry.MODELS) or _fetched(name, registry.MODELS)
     if found := _here(name, {}, ("config.json",)):
         return found
+    if (Path(name).expanduser() / WEIGHTS).is_file():
+        raise FileNotFoundError(
+            f"no {kind} in {name}: weights alone, without config.json, as runs keep those of networks trained from scratch"
+        )
     if Path(name).expanduser().exists():
         raise FileNotFoundError(f"no {kind} in {name}: config.json is missing (write one with save_pretrained)")
     from huggingface_hub import snapshot_download
@@ -342,7 +346,7 @@ class Pretrained(nn.Module):
         about: dict[str, Any] = {"kind": type(self).__name__, "format": FORMAT, "trained_on": dict(self.trained_on)}
         if self.domain is not None:
             about["domain"] = self.domain.as_json()
-        about["text"] = text and {"name": text.name, "max_length": text.max_length, "padding": text.padding}
+        about["text"] = text and _named_encoder(text)
         features = getattr(self, "features", None)
         if features is not None:
             about["features"] = {"kind": type(features).__name__, **features.settings}
@@ -395,6 +399,11 @@ def _built(cls: type[Model], about: Mapping[str, Any], folder: Path) -> Model:
     parts: dict[str, Any] = {"text": None}
     if text is not None:
         parts["text"] = TextEncoder.from_pretrained(text["name"], text["max_length"], padding=text["padding"])
+        found, wanted = weights_identity(text["name"]), text.get("weights")
+        if wanted not in (None, found):
+            raise ValueError(
+                f"text encoder {text['name']!r} has other weights here ({found}) than the model was trained with ({wanted})"
+            )
     if "features" in about:
         parts["features"] = _load_features(about["features"], folder)
     settings = {key: value for key, value in about.items() if key not in APART}
@@ -415,6 +424,14 @@ def _check_whole(
                 raise KeyError(path)
         elif isinstance(value, Mapping):
             _check_whole(value, about[key], later, f"{path}.")
+
+
+def _named_encoder(text: TextEncoder) -> dict[str, Any]:
+    """What config.json says of a text encoder; its weights where files of this machine are it, for a name may come to mean others."""
+    folder, identity = Path(text.name).expanduser(), weights_identity(text.name)
+    name = str(folder.resolve()) if (folder / "config.json").is_file() else text.name
+    weights = {} if identity == text.name else {"weights": identity}
+    return {"name": name, "max_length": text.max_length, "padding": text.padding, **weights}
 
 
 def own_state(model: nn.Module) -> dict[str, Tensor]:

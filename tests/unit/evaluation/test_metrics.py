@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from textdiff.evaluation.metrics import (
+    COUNTS,
     bootstrap_interval,
     case_counts,
     case_scores,
@@ -132,6 +133,21 @@ def test_summary_of_classes():
     assert summary["dice_tumour"] == pytest.approx(0.5, abs=1e-4)
     assert summary["dice_native_organ"] == pytest.approx(1)
     assert summary["dice_pooled"] == pytest.approx((1 + 2 / 3) / 2, abs=1e-4)
+
+
+def test_a_class_may_be_called_native():
+    table = pd.DataFrame(
+        {
+            f"{count}{size}_{name}": [2.0 + place]
+            for place, name in enumerate(("native kidney", "transplant kidney"))
+            for size in ("", "_native")
+            for count in ("dice", "iou", *COUNTS)
+        }
+        | {f"{count}{size}": [2.0] for size in ("", "_native") for count in ("dice", "iou", *COUNTS)}
+    )
+    found = summarise(table)
+    assert (found["dice_native kidney"], found["dice_transplant kidney"]) == (2.0, 3.0)
+    assert {"dice_native_native kidney", "dice_native_transplant kidney"} <= set(found)
 
 
 def test_summary_refuses_what_is_no_case_table():

@@ -12,6 +12,7 @@ from textdiff.base.parsing import numbers
 from textdiff.data import registry
 from textdiff.experiments.catalogue import BY_EXPERIMENT, CONFIGS, config_from_record
 from textdiff.experiments.config import AT_RUN_TIME, parameters_of
+from textdiff.experiments.grids import grid
 from textdiff.experiments.images import PROTOCOLS, TextDiffConfig
 from textdiff.experiments.pages import (
     BlocksConfig,
@@ -375,10 +376,62 @@ def test_a_configuration_cannot_be_changed():
 
 
 def test_own_data_sets_are_choices_too(tmp_path, monkeypatch):
-    entry = {"kind": "images", "layout": "lvit", "class_names": ["background", "lesion"], "licence": "mine"}
-    (tmp_path / "registry.json").write_text(json.dumps({"datasets": {"mine": entry}}))
-    monkeypatch.setenv("TEXTDIFF_REGISTRY", str(tmp_path / "registry.json"))
+    own_set(monkeypatch, tmp_path)
     assert "mine" in registry.names("images") and TextDiffConfig.from_params(dataset="mine").blocks == "0,2,4"
+
+
+OWN = {"kind": "images", "layout": "lvit", "class_names": ["background", "lesion"], "licence": "mine"}
+
+
+def own_set(monkeypatch, tmp_path, **facts) -> None:
+    (tmp_path / "registry.json").write_text(json.dumps({"datasets": {"mine": OWN | facts}}))
+    monkeypatch.setenv("TEXTDIFF_REGISTRY", str(tmp_path / "registry.json"))
+
+
+def test_what_an_own_data_set_changes_takes_effect(tmp_path, monkeypatch):
+    full = {"text_encoder": "tiny", "backbone": "chest_32", "blocks": "1,4", "noise_steps": "50", "n_labels": 3}
+    full |= {"head": "wide", "views": 2, "iterations": 7, "batch_size": 3, "image_size": 96, "max_val": 4}
+    own_set(monkeypatch, tmp_path, runs={"full": full})
+    found = TextDiffConfig.resolved(dataset="mine", mode="full").to_dict()
+    assert {name: found[name] for name in full} == full
+    told = TextDiffConfig.resolved(dataset="mine", mode="full", n_labels=9, iterations=8)
+    assert (told.n_labels, told.iterations) == (9, 8), "what a run says itself goes first"
+    other = TextDiffConfig.resolved(dataset="mine", mode="full", backbone="chest_64")
+    assert (other.blocks, other.noise_steps) != ("1,4", "50"), "they go with the backbone"
+    assert TextDiffConfig.resolved(dataset="mine", mode="full", model="tuned_unet").backbone.startswith("timm:")
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ({"iteratons": 5}, r"data set 'mine', runs, 'full': unknown parameter 'iteratons' \(did you mean 'iterations'"),
+        ({"iterations": "many"}, "runs, 'full': iterations='many' is str"),
+        ({"iterations": 2.5}, "runs, 'full': iterations=2.5 is float"),
+        ({"iterations": 0}, "runs, 'full': iterations=0: at least 1"),
+        (
+            {"weight_decay": 0.1},
+            "weight_decay is 0.0 in every run that does not say otherwise; under 'grid' it can be set",
+        ),
+    ],
+)
+def test_what_an_own_data_set_cannot_change_is_said(tmp_path, monkeypatch, runs, said):
+    own_set(monkeypatch, tmp_path, runs={"full": runs})
+    with pytest.raises(ValueError, match=said):
+        TextDiffConfig.resolved(dataset="mine", mode="full")
+    assert TextDiffConfig.resolved(dataset="mine", mode="demo").dataset == "mine"
+
+
+def test_the_authors_rule_for_masks_is_of_one_class(tmp_path, monkeypatch):
+    own_set(monkeypatch, tmp_path, class_names=["background", "gland", "nucleus"])
+    with pytest.raises(ValueError, match=r"mask_rule='dilated' \(protocol='official'\): .*mine has 2"):
+        TextDiffConfig.resolved(dataset="mine", protocol="official")
+    labels = [row.label for row in grid("audit", "mine").rows]
+    assert "chosen on the test images" in labels and not {"dilated masks", "official protocol"} & set(labels)
+    own_set(monkeypatch, tmp_path, n_labels="all")
+    labels = [row.label for row in grid("audit", "mine").rows]
+    assert "dilated masks" in labels and "the authors' head and training" not in labels, (
+        "of how many epochs is not known"
+    )
 
 
 def test_numbers():
@@ -400,13 +453,6 @@ def test_fields_that_came_later_enter_the_id_only_when_they_say_something():
 def test_what_does_not_go_with_mirrors_and_dropout_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="channel_dropout=0.2: unet has no frozen features"):
         TextDiffConfig.resolved(dataset="chest_phantoms", model="unet", channel_dropout=0.2)
-    mine = {
-        "kind": "images",
-        "layout": "lvit",
-        "class_names": ["background", "left lung", "right lung"],
-        "licence": "x",
-    }
-    (tmp_path / "registry.json").write_text(json.dumps({"datasets": {"mine": mine | {"backbone": "phantoms_32"}}}))
-    monkeypatch.setenv("TEXTDIFF_REGISTRY", str(tmp_path / "registry.json"))
+    own_set(monkeypatch, tmp_path, class_names=["background", "left lung", "right lung"])
     with pytest.raises(ValueError, match="mirrored='on': .*'left lung'"):
         TextDiffConfig.resolved(dataset="mine", mirrored="on", text_encoder="tiny", n_labels=5)

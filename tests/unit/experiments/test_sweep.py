@@ -292,6 +292,8 @@ def test_a_row_without_its_weights_does_not_stop_the_others(runs_do, results, tm
     assert sorted(one.state for one in outcomes) == ["done", "done", "lacking", "lacking"]
     assert summary(outcomes) == "2 done, 0 skipped, 0 failed, 2 lacking" and again(outcomes) == ""
     assert outcome_of(checked[1]).state == "lacking"
+    later = check(plan(small_grid((0, 1), rows)), said.append)
+    assert [one.state for one in later] == ["recorded", "lacking", "recorded", "lacking"], "said again, and no error"
 
 
 def test_a_run_with_a_published_record_is_made_where_that_is_asked_for(runs_do, results, tmp_path):

@@ -306,6 +306,27 @@ def test_an_encoder_that_is_not_here_stands_for_the_files_that_are_known(machine
     assert weights_identity(name) not in (name, known)
 
 
+def test_another_encoder_in_the_place_of_a_models_own_is_refused(machine, monkeypatch):
+    """And a folder is found again from elsewhere."""
+    folder = machine / "here" / "enc"
+    shutil.copytree(store.find_encoder("tiny"), folder)
+    tiny_textdiff(TextEncoder.from_pretrained("enc")).save_pretrained(machine / "saved")
+    monkeypatch.chdir(machine)
+    assert TextDiff.from_pretrained("saved").text.name == str(folder)
+    state = read_checkpoint(folder / "model.safetensors")
+    write_checkpoint(folder / "model.safetensors", {name: value + 1 for name, value in state.items()})
+    with pytest.raises(
+        ValueError, match=r"text encoder '.*enc' has other weights here \(.*than the model was trained with"
+    ):
+        TextDiff.from_pretrained("saved")
+
+
+def test_weights_without_a_description_are_said_to_be_a_networks(machine):
+    write_checkpoint(machine / "here" / "unet" / "model.safetensors", {"weight": torch.zeros(2)})
+    with pytest.raises(FileNotFoundError, match="weights alone, without config.json, as runs keep those of networks"):
+        find_model("unet", "TextDiff")
+
+
 def test_a_folder_below_the_home_folder_is_written_with_a_tilde(machine, monkeypatch):
     monkeypatch.setenv("HOME", str(machine))
     tiny_textdiff(TextEncoder.from_pretrained("tiny")).save_pretrained(machine / "mine")

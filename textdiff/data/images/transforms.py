@@ -17,8 +17,8 @@ from textdiff.data.images.captions import swap_left_right
 
 # Of a body that stands upright in the picture: its left side lies nowhere else after a quarter turn
 BODY_WORDS = re.compile(
-    r"\b(lungs?|lobes?|pulmonary|chest|(?:hemi)?thorax|pleura\w*|effusions?|costophrenic|hil(?:um|ar)|perihilar|heart|cardiac"
-    r"|infiltrates?|consolidations?|kidneys?|breasts?)\b",
+    r"\b(lungs?|lobes?|pulmonary|chest|\w*thora(?:x|ces|cic)|pleura\w*|effusions?|costophrenic|hil(?:um|ar)|perihilar|heart|cardiac"
+    r"|infiltrates?|consolidations?|pneumonias?|atelectas[ei]s|ribs?|clavicles?|spine|kidneys?|breasts?)\b",
     re.IGNORECASE,
 )
 MOST_CLASSES = 256  # of a label map of 8 bits
@@ -35,6 +35,14 @@ UNTURNABLE = re.compile(
 # Of sides, in words that are not exchanged either: RLL, L lung, leftmost, rightwards, o'clock
 UNSWAPPED = re.compile(
     r"\b(?:[lr][uml]l|[lr]t|[lr])\b(?!['’])|\b(?:left|right)(?:most|wards?)\b|o['’]clock\b", re.IGNORECASE
+)
+
+# Of places in other languages, which are not exchanged at all: words of a few, and any script of other letters
+FOREIGN = re.compile(
+    r"[^\W\d_a-z]{2}|\b(?:link(?:s|e[nrsm]?)|rechts?|rechte[nrsm]?|oben|unten|(?:ober|unter)(?:e[nrsm]?|lappen|feld|halb)"
+    r"|gauches?|droite?s?|haut|izquierd[oa]s?|derech[oa]s?|sinistr[aoie]|destr[aoie]|esquerd[oa]s?|direit[oa]s?"
+    r"|boven\w*|onder(?:ste|kwab)?|venstre|hoyre)\b",
+    re.IGNORECASE,
 )
 
 
@@ -182,13 +190,13 @@ def dihedral_caption(caption: str, k: int) -> str | None:
 
     "upper", "lower", "left", "right" and pairs such as "upper left" are replaced. A sentence about lungs and other parts of a
     body follows only the left-right flip (k = 4): a chest film lying on its side or head has no upper left lung any more.
-    Other words for sides ("RLL", "leftmost") follow nothing, and others for places ("superior") no turn. Ours; the official
-    code turns the picture and leaves the sentence.
+    Other words for sides ("RLL", "leftmost") follow nothing, nor do sentences that are not English (told by their letters and by
+    common words for sides), and others for places ("superior") no turn. Ours; the official code turns the picture and leaves the sentence.
     """
     _check_turn(k)
     if k == 0:
         return caption
-    if UNSWAPPED.search(caption):
+    if UNSWAPPED.search(caption) or FOREIGN.search(caption):
         return None
     if BODY_WORDS.search(caption):
         return swap_left_right(caption) if k == 4 else None

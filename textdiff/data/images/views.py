@@ -51,6 +51,7 @@ class TrainingImages:
         seed: of order and augmentation.
         views: how many different random views of one image there are; 0 draws a new one each time. A bound lets a
             feature cache hold them all: frozen features of a view are then computed once, however often it comes.
+        sided: some classes differ only in their side; a picture is not turned then, because its labels would be wrong.
 
     Raises:
         ValueError: no cases, a case without mask, an unknown augmentation, a negative number of views.
@@ -63,6 +64,7 @@ class TrainingImages:
         augmentation: Augmentation = "follow",
         seed: int = 0,
         views: int = 0,
+        sided: bool = False,
     ) -> None:
         if augmentation not in get_args(Augmentation):
             raise ValueError(f"augmentation={augmentation!r}: choose one of {', '.join(get_args(Augmentation))}")
@@ -77,7 +79,7 @@ class TrainingImages:
             image, mask = case.pair(spec.num_classes)
             self.images[i], self.masks[i] = spec.input(image), spec.target(mask)
         self.captions = [case.caption for case in cases]
-        self.spec, self.augmentation, self.seed, self.views = spec, augmentation, seed, views
+        self.spec, self.augmentation, self.seed, self.views, self.sided = spec, augmentation, seed, views, sided
         self.turns = [self._turns(caption) for caption in self.captions]
         self._latest: tuple[int, list[int]] = (-1, [])  # epoch and its order
         self._pool = Pool(self.images, self.masks, dihedral_places(spec.image_size))
@@ -89,7 +91,7 @@ class TrainingImages:
     def settings(self) -> dict[str, object]:
         """What decides the samples, apart from the pixels."""
         about = {"images": len(self), "spec": asdict(self.spec), "augmentation": self.augmentation}
-        return about | {"seed": self.seed, "views": self.views}
+        return about | {"seed": self.seed, "views": self.views} | ({"sided": True} if self.sided else {})
 
     def sample(self, number: int) -> Sample:
         """Image ``[3, S, S]``, mask ``[S, S]`` and caption. Every image comes once before any comes twice."""
@@ -129,6 +131,8 @@ class TrainingImages:
         return self.distinct_views > 0 or self.augmentation == "official"
 
     def _turns(self, caption: str) -> list[int]:
+        if self.sided:
+            return [0]
         if self.augmentation in FOLLOWED:
             return [k for k in range(8) if dihedral_caption(caption, k) is not None]
         return list(range(8)) if self.augmentation in ("contradict", "official") else [0]

@@ -12,7 +12,7 @@ from tiny_models import cases
 
 from textdiff.data.cases import Case
 from textdiff.data.images import views
-from textdiff.data.images.transforms import ImageSpec, dihedral, dihedral_places
+from textdiff.data.images.transforms import ImageSpec, dihedral, dihedral_caption, dihedral_places
 from textdiff.data.images.views import TrainingImages
 
 SMALL = ImageSpec(16)
@@ -152,6 +152,26 @@ def test_chest_sentences_are_only_flipped():
     for image, _, caption in samples:
         assert torch.equal(image, images.images[0] if caption == CHEST else images.images[0].flip(-1))
     assert images.distinct_views == 2
+
+
+@pytest.mark.parametrize("augmentation", ["follow", "affine", "contradict"])
+def test_where_classes_tell_sides_nothing_is_turned(augmentation):
+    """The label "left lung" would lie on the right otherwise, whatever the sentence says."""
+    images = TrainingImages([corner()], SMALL, augmentation, sided=True)
+    for _, mask, caption in drawn(images, 30):
+        rows, columns = (mask == 1).nonzero(as_tuple=True)
+        assert caption == LEFT and rows.float().mean() < 8 and columns.float().mean() < 8
+    assert images.settings["sided"] is True and "sided" not in TrainingImages([corner()], SMALL).settings
+
+
+@pytest.mark.parametrize("sentence", ["Infiltrat im linken oberen Lungenfeld.", "opacité à gauche", "左肺上叶感染"])
+def test_sentences_of_other_languages_follow_nothing(sentence):
+    assert {dihedral_caption(sentence, k) for k in range(1, 8)} == {None} and dihedral_caption(sentence, 0) == sentence
+
+
+def test_a_pneumothorax_is_in_a_body():
+    turned = [dihedral_caption("Left-sided pneumothorax", k) for k in range(1, 8)]
+    assert turned == [None, None, None, "Right-sided pneumothorax", None, None, None]
 
 
 def test_contradict_leaves_the_words():
