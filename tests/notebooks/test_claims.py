@@ -476,6 +476,28 @@ CLAIMS = {
         for reading, least, most in (("another image's", 0.24, 0.28), (SIDES, 0.46, 0.51), ("none", 0.1, 0.2))
         for one in where_nothing_is_left(reading)
     ),
+    (
+        "results_2d",
+        "Ten tokens, as the authors' code keeps them, cost five points and every place (one draw)",
+    ): lambda: (
+        round(above("reading", "qata", "whole sentence, places, mask", "ten tokens")) == -5
+        and stands("reading", "qata", "whole sentence, places, mask", "ten tokens") == "below"
+        and len(dice("reading", "qata", "ten tokens")) == 1
+    ),
+    (
+        "results_2d",
+        "with left and right exchanged not a pixel changes, and with another's that names as many areas a seventh of a point",
+    ): lambda: (
+        lost("qata", "ten tokens", SIDES, "reading")["difference"] == 0
+        and 0.0012 < lost("qata", "ten tokens", "another's of the same kind", "reading")["difference"] < 0.0016
+    ),
+    ("results_2d", "and the head is still two and a half points above the U-Net without text"): lambda: (
+        2.3 < 100 * (dice("reading", "qata", "ten tokens").iloc[0] - dice("comparison", "qata", "U-Net").iloc[0]) < 2.7
+    ),
+    ("1a_reading_test", "On real films ten tokens cost five points, and exchanged sides nothing at all"): lambda: (
+        round(above("reading", "qata", "whole sentence, places, mask", "ten tokens")) == -5
+        and lost("qata", "ten tokens", SIDES, "reading")["difference"] == 0
+    ),
     ("results_2d", "three fifths on drawn ones and four fifths on films with black and white exchanged"): lambda: (
         [
             round(5 - 5 * other_pictures("qata")[f"{one}/dice"] / other_pictures("qata")["own/dice"])
