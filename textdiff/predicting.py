@@ -168,8 +168,11 @@ def _check_dicom(volume: Path, out: Path) -> None:
 
     if not is_dicom(volume):
         raise ValueError(f"--out {out}: DICOM labels belong to a DICOM series, and {volume} is none; write .nii.gz")
-    if volume.is_dir() and volume.resolve() in out.resolve().parents:
-        raise ValueError(f"--out {out} would lie among the slices of {volume}: choose another folder")
+    folder = volume if volume.is_dir() else volume.parent
+    # One slice stands for its series; a file of many frames is alone
+    alone = volume.is_file() and not any(one != volume and one.name.lower().endswith(DICOM) for one in folder.iterdir())
+    if folder.resolve() in out.resolve().parents and not alone:
+        raise ValueError(f"--out {out} would lie among the slices of {folder}: choose another folder")
     need_highdicom(out)
 
 

@@ -250,6 +250,12 @@ def test_a_name_that_ends_in_dcm_asks_for_a_dicom_object(ct, volume_model, monke
         predict_with({"--volume": "series", "--out": "series/o.dcm"}), "would lie among the slices of series"
     )
     assert not volume_model
+    monkeypatch.setattr(sys.modules["textdiff.data.volumes.dicom"], "is_dicom", lambda path: True)
+    for name in ("1.dcm", "2.dcm"):
+        Path("series", name).touch()
+    assert_one_line(
+        predict_with({"--volume": "series/1.dcm", "--out": "series/o.dcm"}), "would lie among the slices of series"
+    )
     monkeypatch.setattr("textdiff.data.volumes.volume.read_image", lambda path, series: whole)
     whole = Volume(np.arange(120.0, dtype=np.float32).reshape(6, 5, 4), np.eye(4))
     result = predict_with({"--volume": "series", "--out": "o.dcm", "--series": "2"})

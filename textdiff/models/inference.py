@@ -227,22 +227,25 @@ def predict_volume(
     if request.understood:
         ruled_out = f"; ruled out: {', '.join(request.excluded)}" if request.excluded else ""
         logger.info("asked for: %s%s", ", ".join(request.asked) or "nothing", ruled_out)
-    for doubt in doubts:
-        warnings.warn(doubt, stacklevel=2)
-    ready = _ready(model, volume, grid)
+    _warn(doubts, volume.name)
+    ready, volume_name = _ready(model, volume, grid), volume.name
     del volume, grid
     plainly = prompt("class", request.asked) if request.asked else text
     texts = [text, plainly] if ask_again and plainly != text else [text]
     found, *again = _segmented(model, ready, texts, sampling, overlap, uncertainty, probabilities, progress)
     for plain in again:
         said, found = _second_opinion(found, plain, request, plainly)
-        for one in said:
-            warnings.warn(one, stacklevel=2)
+        _warn(said, volume_name)
         doubts += said
     answer = _answered(found, request, domain, only_named)
-    for remark in answer.remarks:
-        warnings.warn(remark, stacklevel=2)
+    _warn(answer.remarks, volume_name)
     return replace(answer, prompt=answer.prompt or text, remarks=(*doubts, *answer.remarks))
+
+
+def _warn(remarks: Iterable[str], name: str) -> None:
+    """Warns whoever called the function that calls this. With the name, for Python tells only the first of equal warnings."""
+    for remark in remarks:
+        warnings.warn(f"{name}: {remark}" if name and not remark.startswith(name) else remark, stacklevel=3)
 
 
 def segment_volume(
@@ -338,7 +341,7 @@ def _on_request(text: str, request: Request, known: Sequence[str]) -> Iterator[s
     if request.understood and request.unread:
         yield f"not understood, and left out of account: {', '.join(map(repr, request.unread))}"
     for part in request.parts:
-        yield f"{part!r} is a part of a structure, which this model can only mark whole"
+        yield f"{part!r} is a part of a structure, or one of a pair, which this model can only mark whole"
 
 
 def _second_opinion(
@@ -370,23 +373,23 @@ def _answered(found: Prediction, request: Request, domain: Domain | None, only_n
     said = [f"{name} was asked for, and none was found" for name in request.asked if not amounts[name]]
     if domain is not None:
         said += filter(None, (domain.remark_on_amount(name, amounts[name]) for name in request.asked))
-    extra = [name for name, ml in amounts.items() if ml and request.understood and name not in request.asked]
-    if not extra:
-        return replace(found, asked=request.asked, remarks=tuple(said))
+    unasked = [name for name in names if request.understood and name not in request.asked]
+    extra = [name for name in unasked if amounts[name]]
     listed = ", ".join(f"{name} ({amounts[name]:.3g} ml)" for name in extra)
     if not only_named:
-        return replace(found, asked=request.asked, remarks=(*said, f"marked although not asked for: {listed}"))
-    numbers = [found.class_names.index(name) for name in extra]
+        said += [f"marked although not asked for: {listed}"] if extra else []
+        return replace(found, asked=request.asked, remarks=tuple(said))
+    said += [f"found but not asked for, and left out: {listed}"] if extra else []
     table = np.arange(len(found.class_names), dtype=found.labels.array.dtype)
-    table[numbers] = 0
-    dropped = {name: found.volumes_ml[name] for name in extra}
+    table[[found.class_names.index(name) for name in extra]] = 0
+    dropped = {name: found.volumes_ml[name] for name in unasked if any(found.volumes_ml[name])}
     return replace(
         found,
-        labels=replace(found.labels, array=table[found.labels.array]),
+        labels=replace(found.labels, array=table[found.labels.array]) if extra else found.labels,
         volumes_ml=found.volumes_ml | {name: (0.0,) * len(drawn) for name, drawn in dropped.items()},
         asked=request.asked,
         dropped=dropped,
-        remarks=(*said, f"found but not asked for, and left out: {listed}"),
+        remarks=tuple(said),
     )
 
 

@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from textdiff.data.domain import domain_of_volumes
 from textdiff.data.volumes.cases import VolumeCase
 from textdiff.data.volumes.patches import Preprocessing, place_channels
+from textdiff.data.volumes.requests import read_request
 from textdiff.data.volumes.volume import Volume, read_labels, write_image, write_labels
+from textdiff.models import inference
 from textdiff.models.diffusion import Sampling
 from textdiff.models.inference import _layers, _starts, predict_volume, segment_volume, window_seed
 from textdiff.models.text import TextEncoder
@@ -372,8 +374,30 @@ def remarks(model, text, **options):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         found = predict_volume(model, blobs(), text, progress=False, **options)
-    assert tuple(str(one.message) for one in said) == found.remarks
+    assert [str(one.message) for one in said] == [f"blobs: {remark}" for remark in found.remarks]
     return found, " | ".join(found.remarks)
+
+
+def test_the_same_is_said_of_every_volume():
+    """Python's own filter drops equal warnings from one line: those of the second patient of a loop."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        for name in ("first", "second"):
+            predict_volume(Sides(), replace(blobs(), name=name), "kidneys and the spleen", progress=False)
+    assert [str(one.message).split(":")[0] for one in said] == ["first", "second"]
+
+
+def test_what_single_samples_mark_unasked_is_no_amount():
+    """Of a structure that the mean of the samples leaves out, a sample may hold some."""
+    array = np.zeros((4, 4, 4), np.uint8)
+    array[0] = 1
+    labels = Volume(array, np.eye(4), "v")
+    drawn = {"left kidney": (0.016, 0.016), "right kidney": (0.0, 0.003)}
+    found = inference._answered(
+        inference.Prediction(labels, NAMES, drawn), read_request("left kidney", NAMES[1:]), None, True
+    )
+    assert found.volumes_ml == {"left kidney": (0.016, 0.016), "right kidney": (0.0, 0.0)} and found.remarks == ()
+    assert found.dropped == {"right kidney": (0.0, 0.003)}
 
 
 @pytest.mark.takes("Sentences", "a structure that was found and not asked for: it is left out", "taken, and said")

@@ -16,7 +16,7 @@ from textdiff.base.limits import need_bytes
 from textdiff.data.volumes.dicom_files import announced, check_pixels, decoded, read_file, said
 from textdiff.data.volumes.dicom_series import is_dicom, series_slices
 from textdiff.data.volumes.dicom_slices import Refused, Slice, grid, naming, need, quiet
-from textdiff.data.volumes.grids import LPS_TO_RAS, Volume
+from textdiff.data.volumes.grids import LPS_TO_RAS, Volume, check_size
 from textdiff.data.volumes.itk import silent
 
 __all__ = ["is_dicom", "read_dicom"]
@@ -37,7 +37,9 @@ def read_dicom(path: Path, series: str = "") -> Volume:
     with naming(path):
         slices, affine = grid(series_slices(path, series), path)
         _check_gaps(slices, float(np.linalg.norm(affine[:3, 2])), path)
-        return Volume(_voxels(slices, path), LPS_TO_RAS @ affine, str(path))
+        volume = Volume(_voxels(slices, path), LPS_TO_RAS @ affine, str(path))
+    check_size(volume)
+    return volume
 
 
 def _check_gaps(slices: Sequence[Slice], distance: float, where: Path) -> None:

@@ -44,8 +44,9 @@ SENTENCE_END = re.compile(r"[;\n!?]|\.(?:\s|$)")
 
 # --- what is ruled out ---------------------------------------------------------------------------------
 
+CONTRAST = r"\s+(?:(?:i\.?v\.?|intravenous|oral)\s+)?contrast"  # "CT without contrast" rules nothing out
 NOT_BEFORE = re.compile(
-    r"\b(?:no(?!\s*[,.;])|not|without|w/o|except(?:ing)?|exclud(?:e|es|ing)|other than|apart from|aside from|minus|neither|nor"
+    rf"\b(?:(?:no(?!\s*[,.;])|without|w/o)(?!{CONTRAST})|none of|nothing (?:of|from)|zero|not|except(?:ing)?|exclud(?:e|es|ing)|other than|apart from|aside from|minus|neither|nor"
     r"|never|omit(?:ting)?|ignor(?:e|ing)|skip(?:ping)?|avoid(?:ing)?|leav(?:e|ing) out|drop(?:ping)?|rather than|instead of"
     r"|forget(?:ting)?|disregard(?:ing)?|discard(?:ing)?|remov(?:e|ing)|delet(?:e|ing)|hid(?:e|ing)|exempt(?:ing)?|sans|save for"
     r"|but leave|(?:resection|removal|excision|absence|agenesis) of"
@@ -60,10 +61,17 @@ NOTHING_BUT = re.compile(  # what follows is all that is wanted
     r"[^,.;:]*\b(?:but|except(?:ing)?|other than|apart from|aside from|besides|save(?: for)?|else than)$",
     re.IGNORECASE,
 )
+MODAL = r"(?:is|are|was|were|has|have|had|do|does|did|can|could|may|might|shall|should|will|would|must|needs?|ought)"
+SET_ASIDE = r"(?:excluded|excepted|omitted|ignored|skipped|dropped|disregarded|discarded|(?:left |taken )?out|un(?:marked|wanted|necessary))"
 NOT_AFTER = re.compile(
-    r"^[\s,:)]*(?:(?:ones?|parts?)\s+)?(?:(?:is|are|was|were|be|has been|have been|should be|can be)\s+)*"
-    r"(?:absent|missing|excluded|excepted|ruled out|resected|removed|(?:left )?out|no(?:t|ne)?(?=\s*(?:$|[.,;!)]))"
-    r"|(?:not|(?:is|are|was|were)n[’']t)\s+(?:to be\s+)?(?:seen|present|visible|there|wanted|needed|included|asked|required|marked|found|of interest|what (?:I|we)))\b",
+    r"^[\s,:)]*(?:(?:ones?|parts?)\s+)?(?:"
+    # "was resected", "must be left out", "are to stay unmarked"; what is to be resected is wanted
+    rf"(?:(?:{MODAL}|be|been|already|both|surgically)\s+)*(?:absent|missing|gone|ruled out|resected|removed|no(?:t|ne)?(?=\s*(?:$|[.,;!)])))"
+    rf"|(?:(?:{MODAL}|to|be|been|stay|remain|already|both)\s+)*(?:{SET_ASIDE}|of no (?:interest|concern|importance|use))"
+    r"|(?:please\s+)?(?:skip|ignore|omit)(?=\s*(?:$|[.,;!)]))"
+    rf"|(?:(?:{MODAL}\s+)?not|never|cannot|{MODAL}n[’']t|(?:can|won)[’']t)\s+(?:(?:have|need|going|ought)\s+)?(?:to\s+)?(?:be\s+)?"
+    r"(?:seen|present|visible|there|wanted|needed|necessary|included|asked|required|relevant|important|interesting|marked|found|segmented"
+    r"|delineated|outlined|drawn|contoured|traced|highlighted|labell?ed|selected|shown|matter|count|of interest|what (?:I|we)))\b",
     re.IGNORECASE,
 )
 FREE = re.compile(r"^s?[\s-]+free\b", re.IGNORECASE)
@@ -130,31 +138,44 @@ def read_request(text: str, known: Sequence[str]) -> Request:
     parts: dict[str, None] = {}
     others: set[str] = set()  # ruled out by "everything": not what is asked for by name
     halves: dict[str, dict[str, str]] = {}
+    sides: dict[str, dict[str, str]] = {}  # asked for of pairs that the model does not tell apart
+    one_out: dict[str, str] = {}  # ruled out of such
     mentions = list(_mentions(text, tuple(known)))
     for mention in mentions:
         names = _known(mention, tuple(known))
-        if _ruled_out(text, mention):
-            everything = plain(text[mention.start : mention.end]) in wordings.EVERYTHING
+        words, side = text[mention.start : mention.end], _untold_side(mention, names)
+        if _ruled_out(text, mention, tuple(known)):
+            if side:
+                one_out |= dict.fromkeys(names, words)
+                continue
+            everything = plain(words) in wordings.EVERYTHING
             (others if everything else excluded).update(names)
             if not names:
-                denied[text[mention.start : mention.end].lower()] = None
+                denied[words.lower()] = None
         elif not LANDMARK.search(PART.sub("", text[: mention.start])):
             asked.update(names)
+            if side:
+                for name in names:
+                    sides.setdefault(name, {})[side] = words
             if not names and not PLACED.search(text[: mention.start]):
-                unknown[text[mention.start : mention.end].lower()] = None
+                unknown[words.lower()] = None
             elif not mention.lesion and (part := _part(text, mention)):
                 parts[part] = None
             for half in _halves(mention, text):
-                halves.setdefault(mention.names[0], {})[half] = text[mention.start : mention.end]
+                halves.setdefault(mention.names[0], {})[half] = words
     if re.fullmatch(r"\W*(?:nothing|none|nil)(?: at all)?\W*", text, re.IGNORECASE):
         denied["everything"] = None
     for name, named in halves.items():
         if set(named) != set(WORDINGS[name].halves):
             parts |= dict.fromkeys(named.values())
-    excluded |= others - asked
+    parts |= dict.fromkeys(words for named in sides.values() if len(named) == 1 for words in named.values())
+    # "kidneys, not the right one": the model can only mark both, or neither
+    parts |= dict.fromkeys(words for name, words in one_out.items() if name in asked)
+    excluded |= (one_out.keys() | others) - asked
     left = tuple(name for name in known if name in asked - excluded)
     ruled_out = tuple(name for name in known if name in excluded)
-    unread = _unread(text, mentions, tuple(known))
+    nothing_out = not (excluded or others or denied or one_out)
+    unread = (*(_lost_negations(text) if nothing_out else ()), *_unread(text, mentions, tuple(known)))
     return Request(left, ruled_out, tuple(unknown), tuple(denied), tuple(parts), spelled, unread)
 
 
@@ -193,7 +214,7 @@ def _in_wording(name: str, slot: int) -> str:
 # --- phrases -------------------------------------------------------------------------------------------
 
 
-AFTER_SIDE = "then|rather|instead|segmentation|outlined|adjacent|next|beside|near|and|as|for|or|but|only|too|alone|please|side|is|are|was|were|in|with|without|not"
+AFTER_SIDE = "then|rather|instead|segmentation|outlined|adjacent|next|beside|near|and|as|for|or|but|only|too|alone|please|side|is|are|was|were|in|with|without|not|should|must|may|can|could|needs?|will|would|shall|has|have|does|do|cannot"
 
 
 def _side(side: str) -> str:
@@ -444,7 +465,7 @@ def _bound(text: str, found: list[_Mention], known: tuple[str, ...]) -> Iterator
         names = tuple(name for name in map(plain, known) if organ_and_lesion(name)[1] == mention.lesion)
         if index and not found[index - 1].lesion:
             before = found[index - 1]
-            apart = SENTENCE_END.search(text[before.end : mention.start]) or _set_apart(text, before)
+            apart = SENTENCE_END.search(text[before.end : mention.start]) or _set_apart(text, before, known)
             its = re.search(r"\b(?:its|their)\s+$", text[: mention.start], re.IGNORECASE)
             names = names if apart and not its else _with(mention.lesion, before)
         last = replace(mention, names=names)
@@ -469,11 +490,18 @@ def _with(lesion: str, organ: _Mention) -> tuple[str, ...]:
     return tuple(f"{organ_and_lesion(name)[0]} {lesion}" for name in organ.names)
 
 
-def _set_apart(text: str, mention: _Mention) -> bool:
-    return bool(LANDMARK.search(text[: mention.start])) or _ruled_out(text, mention)
+def _untold_side(mention: _Mention, names: Sequence[str]) -> str:
+    """The one side that a mention is of, where the model has the pair under one name; "" otherwise."""
+    sides = {plain(name).split()[0] for name in mention.names}
+    told = any(plain(own).split()[0] in SIDES for own in names)
+    return next(iter(sides)) if names and not told and len(sides) == 1 and sides <= set(SIDES) else ""
 
 
-def _ruled_out(text: str, mention: _Mention) -> bool:
+def _set_apart(text: str, mention: _Mention, known: tuple[str, ...]) -> bool:
+    return bool(LANDMARK.search(text[: mention.start])) or _ruled_out(text, mention, known)
+
+
+def _ruled_out(text: str, mention: _Mention, known: tuple[str, ...]) -> bool:
     """Whether the sentence says that what is mentioned is not wanted, or not there."""
     if NOT_AFTER.search(text[mention.end :]) or (mention.lesion and FREE.search(text[mention.end :])):
         return True
@@ -485,15 +513,20 @@ def _ruled_out(text: str, mention: _Mention) -> bool:
         cue[0].lower() not in SHORT_CUES and NOT_NOT.search(before[: cue.start()])
     ):
         return False
-    return _reaches(before[cue.end() :], text[mention.end :], cue[0].lower())
+    return _reaches(before[cue.end() :], text[mention.end :], cue[0].lower(), known)
 
 
-def _reaches(between: str, behind: str, cue: str) -> bool:
-    """Whether a negation reaches over `between`: to the next thing, and along a list ("without the liver, the spleen or ...")."""
+def _reaches(between: str, behind: str, cue: str, known: tuple[str, ...]) -> bool:
+    """Whether a negation reaches over `between`: to the next thing, and along a list ("without the liver, the spleen or ...").
+
+    One that has found its object in words that name no structure ends at the comma: "no free air, liver and kidneys".
+    """
     if re.fullmatch(ARTICLES + r"\s*", between, re.IGNORECASE):
         return True
     if "," not in between:
         return True
+    if not _phrases(known)[0].search(between.partition(",")[0]):
+        return False
     if cue.startswith(("not", "n't", "’t", "'t")):
         return False
     rest = SCOPE_END.split(behind, maxsplit=1)[0]
@@ -557,6 +590,7 @@ def _vocabulary(known: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]
     described = [word for wording in WORDINGS.values() for text in wording.anatomy for word in re.findall(r"\w+", text)]
     others = (*wordings.OTHER_ANATOMY, *wordings.EVERYTHING, *wordings.REQUESTS, *wordings.RULED_OUT, *wordings.BESIDES)
     described += [word for text in others for word in re.findall(r"\w+", text.lower())]
+    described += re.findall(r"\w{4,}", SET_ASIDE)
     right = {form for word in (*named, *described, *wordings.PLAIN_WORDS) for form in (word, f"{word}s", f"{word}es")}
     meant = dict.fromkeys(word for word in named if len(word) >= 4 and word not in UNMENDED)
     return frozenset(right), tuple(meant)
@@ -589,11 +623,20 @@ ON_SCREEN = re.compile(
 def _unread(text: str, mentions: Sequence[_Mention], known: tuple[str, ...]) -> tuple[str, ...]:
     """Words that are part of nothing that was read, are no plain words, and so may change what is meant ("kidney stones")."""
     rest = list(text)
-    for start, end in [(one.start, one.end) for one in mentions] + [one.span() for one in READ.finditer(text)]:
+    behind = [(one.end, one.end + out.end()) for one in mentions if (out := NOT_AFTER.search(text[one.end :]))]
+    for start, end in [(one.start, one.end) for one in mentions] + behind + [one.span() for one in READ.finditer(text)]:
         rest[start:end] = "." * (end - start)
     words = re.findall(r"(?<![\w’'])[^\W\d_]{2,}", "".join(rest))
     strange = [word for word in words if not _plain_word(word.lower()) and not _any_lesion(word)]
     return tuple(dict.fromkeys([*strange, *(match[0] for match in ON_SCREEN.finditer(text))]))
+
+
+def _lost_negations(text: str) -> tuple[str, ...]:
+    """Negating words of a text in which nothing was found to be ruled out, unless they affirm ("do not forget the liver")."""
+    for cue in NOT_BEFORE.finditer(text):
+        if NOTHING_BUT.search(text[: cue.end()]) or NOT_NOT.search(text[: cue.start()]):
+            return ()
+    return tuple(dict.fromkeys(re.findall(r"\b(?:not|never|none)\b|\b\w+n[’']t\b", text, re.IGNORECASE)))
 
 
 READ = re.compile(

@@ -58,6 +58,13 @@ def test_a_series_lies_where_its_slices_say(series):
     assert volume.affine[:3, 3] == pytest.approx((10.0, -20.0, 5.0))
 
 
+@pytest.mark.takes("DICOM", "slices metres apart", "refused")
+def test_a_series_longer_than_any_patient_is_refused(series):
+    """As of the other formats: lengths in another unit than mm."""
+    with pytest.raises(ValueError, match="long, with voxels of .*its voxel sizes or their unit are wrong"):
+        read_dicom(series([(-10.0, 20.0, 3000.0 * k) for k in range(6)]))
+
+
 @pytest.mark.takes("DICOM", "slices that lie closer than they are thick", "taken")
 def test_positions_count_not_the_thickness_of_slices(series):
     folder = series(
