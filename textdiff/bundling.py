@@ -25,7 +25,6 @@ from tempfile import TemporaryDirectory
 from textdiff.base import paths
 from textdiff.base.outputs import check_new_folder
 from textdiff.data import registry
-from textdiff.experiments.records import Run
 from textdiff.experiments.sweep import RECORDED, TO_RUN, Planned
 from textdiff.messages import during
 
@@ -147,7 +146,7 @@ def _inputs(runs: Sequence[Planned]) -> Iterator[tuple[str, Path]]:
 
 def _recorded(planned: Sequence[Planned]) -> dict[str, Path]:
     """Records that are not among the published ones, which the package holds, and the registry: the node would make them again, or know no such data set."""
-    made = [Run.open(one.config).folder for one in planned if one.state == RECORDED]
+    made = [paths.results_dir() / one.config.experiment / one.config.run_id for one in planned if one.state == RECORDED]
     members = {f"records/{folder.parent.name}/{folder.name}": folder for folder in made}
     own = registry.own_file()
     return members | ({"registry.json": own} if own else {})

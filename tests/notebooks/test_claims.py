@@ -354,14 +354,19 @@ CLAIMS = {
         [round(100 * one, 1) for one in to_base("comparison", "monuseg", "TextDiff").loc["SwinUNETR", "draws"]]
         == [1.2, 0.8, -0.3]
     ),
-    ("results_tissue", "by more than a point and a half in both draws that were run"): lambda: (
+    (
+        "results_tissue",
+        "ahead by more than a point and a half in three draws, behind in the other two, by as much in one of them",
+    ): lambda: (
         [round(100 * one, 1) for one in to_base("comparison", "monuseg", "TextDiff").loc[TRAINED_ON, "draws"]]
-        == [1.7, 1.8]
-        and stands("comparison", "monuseg", "TextDiff", TRAINED_ON) == "above"
-        and among_all("comparison", "monuseg", "TextDiff")[TRAINED_ON] >= 0.05
-        and stands("comparison", "monuseg", "U-Net", TRAINED_ON) == "level"
+        == [1.7, 1.8, -1.6, 2.1, -0.7]
+        and stands("comparison", "monuseg", "TextDiff", TRAINED_ON) == "level"
     ),
-    ("results_tissue", "is two and a half to three and a half points behind itself trained"): lambda: (
+    ("results_tissue", "nor is it from the plain U-Net, which it equals in the mean"): lambda: (
+        stands("comparison", "monuseg", "U-Net", TRAINED_ON) == "level"
+        and abs(above("comparison", "monuseg", "U-Net", TRAINED_ON)) < 0.1
+    ),
+    ("results_tissue", "is two and a half to three and a half points behind itself trained in the two draws"): lambda: (
         [round(100 * one, 1) for one in to_base("comparison", "monuseg", IMAGENET).loc[TRAINED_ON, "draws"]]
         == [3.4, 2.5]
         and stands("comparison", "monuseg", IMAGENET, TRAINED_ON) == "above"

@@ -213,7 +213,7 @@ def test_hours_of_the_book_are_those_of_its_records(rows):
     book, paper = cost.book_table(costs.reset_index()), cost.paper_table(costs.reset_index())
     assert "one GPU" not in book.frame and "One GPU: not measured here." in book.caption
     total = f"{costs['hours'].sum() / 24:,.0f} days"
-    assert f"at most: {total} on two cores (21 tables); on one GPU: not measured" in cost.total_text(
+    assert f"at most: {total} on two cores (27 tables); on one GPU: not measured" in cost.total_text(
         costs.reset_index()
     )
     said = paper.frame.set_index(["data", "table"])
