@@ -111,13 +111,15 @@ def reading_verdict(grid: Grid, records: pd.DataFrame, label: str) -> Verdict:
 
 
 def verdict_by_labels(grid: Grid, records: pd.DataFrame, base: str) -> Verdict:
-    """`comparison_verdict` among the rows of each number of labelled cases, in the grid's order; rows may share their labels there."""
+    """`comparison_verdict` among the rows of each number of labelled cases that has the row `base`, in the grid's order; rows may share their labels."""
     rows: dict[str, list[Row]] = {}
     for row in grid.rows:
         config: Any = grid.configs(row)[0]
         rows.setdefault(str(config.n_labels), []).append(row)
     said = {
-        number: comparison_verdict(replace(grid, rows=tuple(same)), records, base).text for number, same in rows.items()
+        number: comparison_verdict(replace(grid, rows=tuple(same)), records, base).text
+        for number, same in rows.items()
+        if base in {row.label for row in same}
     }
     return Verdict("\n\n".join(f"**{number} labelled.** {text}" for number, text in said.items()))
 

@@ -133,6 +133,9 @@ def test_each_number_of_labels_is_a_comparison_of_its_own(images, none):
     assert few.startswith("**3 labelled.** No record tells yet")
     assert many == comparison_verdict(IMAGES, images, "with text", ["without"]).text
     assert verdict_by_labels(both, none, "with text").text.count("No record tells yet") == 2
+    alone = dataclasses.replace(both, rows=(*fewer, without))
+    said = verdict_by_labels(alone, images, "with text").text
+    assert said.count("labelled.**") == 1, "nothing is said of a number that the base does not have"
 
 
 def test_the_plot_and_the_small_table_hold_what_is_recorded(images):
