@@ -304,6 +304,19 @@ CLAIMS = {
         < 3.2
         and 1.4 < 100 * (of_labels("U-Net that reads", 1500) - of_labels("TextDiff", 150))["test/dice"].loc[0] < 1.6
     ),
+    (
+        "results_2d",
+        "two and a half points above the plain U-Net (one draw), with which frozen features are level",
+    ): lambda: (
+        round(above("comparison", "qata", "U-Net", TRAINED_ON), 1) == 2.5
+        and stands("comparison", "qata", "U-Net", TRAINED_ON) == "above"
+        and stands("comparison", "qata", "TextDiff without text", TRAINED_ON) == "above"
+        and len(dice("comparison", "qata", TRAINED_ON)) == 1
+    ),
+    ("results_2d", "(over a text-free U-Net with an ImageNet encoder it is five points, in one draw)"): lambda: (
+        round(above("comparison", "qata", TRAINED_ON, "TextDiff")) == 5
+        and stands("comparison", "qata", TRAINED_ON, "TextDiff") == "above"
+    ),
     ("results_2d", "Films with a sentence and no mask add next to nothing to TextDiff"): lambda: (
         abs(to_base("comparison", "qata", "TextDiff").loc["TextDiff, and films with a sentence alone", "difference"])
         < 0.005
