@@ -35,7 +35,8 @@ class TestSchedule:
             mean, log_variance, clean = diffusion.posterior(output[one], x_t[one], t)
             golden.assert_close(mean, reference["p_mean"][one])
             golden.assert_close(log_variance, reference["p_log_variance"][one])
-            golden.assert_close(log_variance.exp(), reference["p_variance"][one])
+            # Of themselves: at step 999 they differ by less than a last digit, which processors round each its own way
+            np.testing.assert_allclose(log_variance.exp(), reference["p_variance"][one], rtol=5e-7)
             golden.assert_close(clean, reference["p_pred_xstart"][one])
             golden.assert_close(diffusion.ddim_step(output[one], x_t[one], t), reference["ddim_eta0"][one])
 

@@ -69,6 +69,8 @@ def parameters(draw) -> tuple[type[Config], dict]:
     cls = draw(st.sampled_from(list(CONFIGS.values())))
     own = [one for name, one in parameters_of(cls).items() if name not in cls.derived and name != "out_dir"]
     chosen = {one.name: draw(values(one)) for one in own if draw(st.booleans())}
+    if chosen.get("model", "").startswith("tuned_"):  # trains a network of timm's on
+        chosen.pop("backbone", None)
     if cls is BlocksConfig:  # measures controls without training by itself, and takes none
         assume(not chosen.get("backbone", "").startswith(DRAWN))
     return cls, chosen

@@ -268,8 +268,8 @@ def test_a_name_that_ends_in_dcm_asks_for_a_dicom_object(ct, volume_model, monke
 def test_predict_warns_in_one_line_of_a_text_about_nothing_known(ct, volume_model):
     result = predict_with({"--text": "the moon"})
     assert result.exit_code == 0
-    said = "textdiff: the text 'the moon' names nothing that this model knows; it knows left kidney, right kidney"
-    assert said in result.stderr.splitlines()
+    said = "ct.nii.gz: the text 'the moon' names nothing that this model knows; it knows left kidney, right kidney"
+    assert f"textdiff: {said}" in result.stderr.splitlines()
 
 
 @pytest.mark.parametrize(
