@@ -146,8 +146,8 @@ def _inputs(runs: Sequence[Planned]) -> Iterator[tuple[str, Path]]:
 
 def _recorded(planned: Sequence[Planned]) -> dict[str, Path]:
     """Records that are not among the published ones, which the package holds, and the registry: the node would make them again, or know no such data set."""
-    made = [paths.results_dir() / one.config.experiment / one.config.run_id for one in planned if one.state == RECORDED]
-    members = {f"records/{folder.parent.name}/{folder.name}": folder for folder in made}
+    made = [one for one in planned if one.state == RECORDED]
+    members = {f"records/{one.config.experiment}/{one.config.run_id}": one.record for one in made}
     own = registry.own_file()
     return members | ({"registry.json": own} if own else {})
 

@@ -163,10 +163,13 @@ def find_sources(task: Pictures | Solids, folder: Path) -> dict[str, Path]:
         found[name] = entry
     what = "picture" if isinstance(task, Pictures) else "volume"
     if not found:
-        hint = "; for the slices of one series, let --out be a file such as mask.nii.gz" if what == "volume" else ""
-        hint = f"; {PICTURE_AS}" if any(entry.name.lower().endswith(DICOM) for entry in entries) and not hint else hint
+        hint = ""
+        if what == "volume":
+            hint = "; for the slices of one series, let --out be a file such as mask.nii.gz"
+        elif any(entry.name.lower().endswith(DICOM) for entry in entries):
+            hint = f"; {PICTURE_AS}"
         raise ValueError(f"{folder}: no {what} in it ({', '.join(suffixes)}){hint}")
-    known = (*suffixes, *VOLUMES) if isinstance(task, Solids) else suffixes  # .img beside its .hdr
+    known = VOLUMES if what == "volume" else suffixes  # .img beside its .hdr
     left = [entry.name for entry in entries if entry.is_file() and not entry.name.lower().endswith(known)]
     if left:
         say(f"left out, by its suffix no {what}: {_listed(left)}")

@@ -228,14 +228,13 @@ class TextDiffConfig(Config):
         unused |= {"backbone": "none"} if self.from_scratch and not self.tuned else {}
         unused |= {} if self.reads else {"text_encoder": "none"}
         config = replace(self, **unused)._fill({"backbone": IMAGENET} if self.tuned else {})
-        named: dict[str, Any] = {
-            name: of_entry[name]
-            for name in ("backbone", "text_encoder", "n_labels", "head", "views")
-            if name in of_entry
-        }
-        config = config._fill(named)
+
+        def chosen(*names: str) -> dict[str, Any]:
+            return {name: of_entry[name] for name in names if name in of_entry}
+
+        config = config._fill(chosen("backbone", "text_encoder", "n_labels", "head", "views"))
         if config.backbone == of_entry.get("backbone", entry.backbone):  # they go with it
-            config = config._fill({name: of_entry[name] for name in ("blocks", "noise_steps") if name in of_entry})
+            config = config._fill(chosen("blocks", "noise_steps"))
         config = config._fill(
             {
                 "backbone": entry.backbone if small else "openai_256",

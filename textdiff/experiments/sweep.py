@@ -53,6 +53,11 @@ class Planned:
     row: str
     state: str
 
+    @property
+    def record(self) -> Path:
+        """Where its record is among your own runs, or will be."""
+        return Run.open(self.config).place
+
 
 @dataclass(frozen=True)
 class Outcome:

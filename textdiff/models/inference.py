@@ -79,8 +79,7 @@ def predict_image(
     doubts += model.text.remarks_on_length(text) if model.text is not None else []
     if strict and doubts:
         raise ValueError("; ".join(doubts))
-    for doubt in doubts:
-        warnings.warn(doubt, stacklevel=2)
+    _warn(doubts, str(image) if isinstance(image, (str, Path)) else "")
     with _asking(model):
         logits = model(model.image.input(pixels)[None].to(model.device), [text])
     if not torch.isfinite(logits).all():
@@ -228,17 +227,17 @@ def predict_volume(
         ruled_out = f"; ruled out: {', '.join(request.excluded)}" if request.excluded else ""
         logger.info("asked for: %s%s", ", ".join(request.asked) or "nothing", ruled_out)
     _warn(doubts, volume.name)
-    ready, volume_name = _ready(model, volume, grid), volume.name
+    ready = _ready(model, volume, grid)
     del volume, grid
     plainly = prompt("class", request.asked) if request.asked else text
     texts = [text, plainly] if ask_again and plainly != text else [text]
     found, *again = _segmented(model, ready, texts, sampling, overlap, uncertainty, probabilities, progress)
     for plain in again:
         said, found = _second_opinion(found, plain, request, plainly)
-        _warn(said, volume_name)
+        _warn(said, ready.frame.name)
         doubts += said
     answer = _answered(found, request, domain, only_named)
-    _warn(answer.remarks, volume_name)
+    _warn(answer.remarks, ready.frame.name)
     return replace(answer, prompt=answer.prompt or text, remarks=(*doubts, *answer.remarks))
 
 

@@ -69,9 +69,8 @@ class TimmFeatures(FeatureExtractor):
                 with torch.device("meta"):  # timm itself leaves out what does not fit
                     check_fit(timm.create_model(name), state, source=str(weights))
                 options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
-            with _without_warnings(
-                "timm.models._builder"
-            ):  # of the classifier, which maps do without; the fit is checked
+            # Of the classifier, which maps do without; whether the weights fit is checked above
+            with _without_warnings("timm.models._builder"):
                 network = timm.create_model(name, **options)
         except (RuntimeError, IndexError, AssertionError) as error:
             raise ValueError(f"timm builds no {name!r} with out_indices={tuple(out_indices)}: {error}") from error
